@@ -1,1 +1,29 @@
-"""SA-1B (Segment Anything) for TensorFlow Datasets."""
+"""SA-1B (Segment Anything) for TensorFlow Datasets.
+
+Importing this package makes `tfds.load('segment_anything')` and `tfds build` use its builder. It
+loads no TensorFlow; each public name is imported when it is first used.
+"""
+
+from etils import epy as _epy
+
+with _epy.lazy_api_imports(globals()):
+    from sa1b_tfds.features import RleMasks, decode_masks_to
+    from sa1b_tfds.masks import decode_masks
+    from sa1b_tfds.problems import BadInput
+    from sa1b_tfds.rle import decode_rle, encode_mask
+    from sa1b_tfds.segment_anything.segment_anything_dataset_builder import SegmentAnythingConfig
+
+from sa1b_tfds import _register
+
+_register.register()
+
+__version__ = "0.1.0"
+__all__ = [
+    "BadInput",
+    "RleMasks",
+    "SegmentAnythingConfig",
+    "decode_masks",
+    "decode_masks_to",
+    "decode_rle",
+    "encode_mask",
+]

@@ -1,0 +1,163 @@
+"""One SA-1B pair (jpeg, json) -> one checked example, in columns.
+
+The JSON is described in the README of the dataset (`segment_anything/README.md`). Everything in it
+is checked here before it is used; errors say which annotation and which field, and the caller adds
+the archive and the member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+
+from sa1b_tfds import jpeg, rle
+
+Example = dict[str, Any]
+
+
+def parse(data: bytes) -> Example:
+    """Parses and checks a `sa_<id>.json`.
+
+    Args:
+      data: the file's bytes.
+
+    Returns:
+      The dataset's example without its image:
+      * image_id: int; file_name: str.
+      * masks: rle.Checked, N compressed RLEs and their size.
+      * annotations: id, area int64 [N]; bbox, crop_box float32 [N, 4], (ymin, xmin, ymax, xmax) as
+        fractions of the image's height and width; predicted_iou, stability_score float32 [N];
+        point_coords float32 [N, 2], (x, y) in pixels.
+
+    Raises:
+      ValueError: if it is not JSON, lacks a field, or a value is not what it has to be.
+    """
+    try:
+        content = orjson.loads(data)
+    except orjson.JSONDecodeError as e:
+        raise ValueError(f"it is not JSON: {e}") from e
+    image = _field(content, "image", dict, "the file")
+    annotations = _field(content, "annotations", list, "the file")
+    height, width = (_field(image, key, int, "image") for key in ("height", "width"))
+    size = rle.check_size((height, width), "the image's size")
+    columns = {
+        name: convert([_field(a, name, kind, i) for i, a in enumerate(annotations)], name)
+        for name, (kind, convert) in _COLUMNS.items()
+    }
+    scale = np.array([height, width, height, width])
+    for name in ("bbox", "crop_box"):
+        x, y, w, h = columns[name].T
+        columns[name] = np.stack([y, x, y + h, x + w], axis=1) / scale
+    segmentations = [_field(a, "segmentation", object, i) for i, a in enumerate(annotations)]
+    return {
+        "image_id": int(_integers([_field(image, "image_id", int, "image")], "image_id")[0]),
+        "file_name": _field(image, "file_name", str, "image"),
+        "masks": _masks(segmentations, size),
+        "annotations": {
+            name: column.astype(np.float32) if column.dtype.kind == "f" else column
+            for name, column in columns.items()
+        },
+    }
+
+
+def to_example(image: bytes, annotations: bytes, long_side: int | None = None) -> Example:
+    """Makes an example of a pair's two files.
+
+    Args:
+      image: JPEG bytes.
+      annotations: JSON bytes.
+      long_side: shrink the image to this many pixels; None keeps its bytes as they are. Masks and
+        points keep the original size.
+
+    Returns:
+      What `parse` returns, and `image`: bytes.
+
+    Raises:
+      ValueError: if either is malformed, or the JSON's size is not the JPEG's.
+    """
+    example = parse(annotations)
+    size = jpeg.image_size(image)
+    if size != example["masks"].size:
+        raise ValueError(
+            "its size {}x{} (height x width) disagrees with the image's {}x{}".format(
+                *example["masks"].size, *size
+            )
+        )
+    return {"image": image if long_side is None else jpeg.shrink(image, long_side), **example}
+
+
+def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:
+    counts = []
+    for i, segmentation in enumerate(segmentations):
+        try:
+            compressed = isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
+            if not compressed or tuple(segmentation["size"]) != size:
+                segmentation = rle.to_rle(segmentation, size)
+            counts.append(segmentation["counts"])
+        except (ValueError, TypeError, KeyError) as e:
+            raise ValueError(f"annotation {i}: segmentation: {e}") from e
+    try:
+        return rle.check(counts, size)
+    except rle.MalformedRLE as e:
+        raise ValueError(f"annotation {e.index}: the RLE is malformed: {e.reason}") from e
+
+
+def _field(content: Any, name: str, kind: type | tuple[type, ...], where: str | int) -> Any:
+    where = f"annotation {where}" if isinstance(where, int) else where
+    if not isinstance(content, dict) or name not in content:
+        raise ValueError(f"{where} lacks the field {name!r}")
+    value = content[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{where}: {name!r} must be {_KINDS[kind]}, got {value!r:.60}")
+    return value
+
+
+def _numbers(values: list[Any], name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """-> integers or float64 [N, *shape], finite."""
+    try:
+        array = np.array(values) if values else np.zeros((0, *shape))
+    except ValueError:  # of different lengths
+        array = np.zeros(0)
+    if array.shape != (len(values), *shape) or array.dtype.kind not in "iuf":
+        expected = f"{list(shape)} numbers" if shape else "a number"
+        raise ValueError(f"annotations: every {name!r} must be {expected}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"annotations: every {name!r} must be finite")
+    return array
+
+
+def _integers(values: list[Any], name: str) -> np.ndarray:
+    """-> int64 [N]; takes 6206.0 for 6206."""
+    array = _numbers(values, name)
+    if array.dtype.kind == "u" or (array != np.floor(array)).any() or (abs(array) >= 2.0**63).any():
+        raise ValueError(f"annotations: every {name!r} must be an integer of at most 64 bits")
+    return array.astype(np.int64)
+
+
+def _floats(*shape: int) -> Callable[[list[Any], str], np.ndarray]:
+    """-> float64 [N, last of shape]."""
+    return lambda values, name: (
+        _numbers(values, name, shape).astype(np.float64).reshape(len(values), *shape[-1:])
+    )
+
+
+_NUMBER = (int, float)
+_KINDS: dict[Any, str] = {
+    int: "an integer",
+    _NUMBER: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+}
+_COLUMNS: dict[str, tuple[Any, Callable[[list[Any], str], np.ndarray]]] = {
+    "id": (int, _integers),
+    "area": (_NUMBER, _integers),
+    "bbox": (list, _floats(4)),
+    "crop_box": (list, _floats(4)),
+    "predicted_iou": (_NUMBER, _floats()),
+    "stability_score": (_NUMBER, _floats()),
+    "point_coords": (list, _floats(1, 2)),
+}

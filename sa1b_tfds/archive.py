@@ -1,0 +1,235 @@
+"""Where SA-1B lies on disk: tars or extracted folders -> pairs of (jpeg, json) bytes.
+
+Nothing is ever extracted: a tar's headers are read into an index, and then each pair is read by its
+offsets, whatever the order of its files. No path from a tar chooses where anything is written, and
+no size is believed before it was compared with a limit and with the file.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, NamedTuple, Protocol
+
+from absl import logging
+from etils import epath
+
+from sa1b_tfds.problems import Problems
+
+# A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.
+MAX_BYTES = {".jpg": 256 * 2**20, ".json": 64 * 2**20}
+_MAX_HEADER_BYTES = 2**20  # of a long name or a pax header
+_LONG_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_MAX_DEPTH = 4  # of folders below the one that is searched
+_TAR = re.compile(r"sa_.*\.tar(\.gz)?$")
+_NUMBER = re.compile(r"sa_(\d+)(\.tar(\.gz)?)?$")
+_LAYOUT_FOLDERS = ("images", "annotations")
+
+
+class Pair(NamedTuple):
+    """An image's two files, as they are in the archive, and their names in it."""
+
+    jpeg: bytes
+    json: bytes
+    jpeg_name: str
+    json_name: str
+
+
+class Archive(Protocol):
+    """A tar, or an extracted folder."""
+
+    name: str
+
+    def pairs(self, problems: Problems) -> Iterator[Pair]:
+        """Yields every pair; reports what is no pair, torn or unsafe."""
+
+
+class _Member(NamedTuple):
+    name: str
+    size: int
+    offset: int = 0
+
+
+def find_archives(root: epath.PathLike) -> list[Archive]:
+    """Finds `sa_*.tar` (also named .tar.gz) in a folder and its subfolders, else extracted files.
+
+    Extracted files are grouped by their folder; `images/` and `annotations/` beside each other
+    count as one. Where there are tars, files that lie about loose are left alone.
+
+    Returns:
+      The archives, ordered by name; empty if there is nothing of either kind.
+    """
+    root = epath.Path(root)
+    tars: list[Archive] = []
+    folders: dict[str, list[epath.Path]] = {}
+    for path in _files(root, _MAX_DEPTH):
+        relative = path.relative_to(root)
+        if _TAR.match(path.name):
+            tars.append(TarArchive(path, str(relative)))
+        elif path.suffix in MAX_BYTES:
+            parts = [part for part in relative.parent.parts if part not in _LAYOUT_FOLDERS]
+            folders.setdefault("/".join(parts) or ".", []).append(path)
+    if tars and folders:
+        logging.warning("Reading the tars in %s; the loose files there are left out.", root)
+    found = tars or [FolderArchive(name, files) for name, files in folders.items()]
+    return sorted(found, key=lambda archive: archive.name.rpartition("/")[::-1])
+
+
+def number_of(archive: Archive) -> int | None:
+    """The number in a tar's name: 20 for sa_000020.tar, and for its extracted folder."""
+    match = _NUMBER.match(archive.name.rpartition("/")[2])
+    return int(match[1]) if match else None
+
+
+class TarArchive:
+    """A tar with `sa_<id>.jpg` and `sa_<id>.json` in any order."""
+
+    def __init__(self, path: epath.PathLike, name: str | None = None):
+        self._path = epath.Path(path)
+        self.name = name or self._path.name
+
+    def pairs(self, problems: Problems) -> Iterator[Pair]:
+        with self._path.open("rb") as file:
+            for jpeg, json in _pair_up(self.name, self._members(file, problems), problems):
+                yield Pair(_read(file, jpeg), _read(file, json), jpeg.name, json.name)
+
+    def _members(self, file: BinaryIO, problems: Problems) -> Iterator[_Member]:
+        """Yields the files that may be read; reports the others, and a tar that is not whole."""
+        length = file.seek(0, 2)
+        member = ""
+        try:
+            for info in _headers(file):
+                member = info.name
+                available = max(0, length - info.offset_data)
+                limit = MAX_BYTES.get(_suffix(info.name), available)
+                if info.name.startswith("/") or ".." in info.name.split("/"):
+                    problems.report(self.name, member, "its path leads out of the archive")
+                elif info.isdir():
+                    continue
+                elif info.type not in tarfile.REGULAR_TYPES or info.issparse():
+                    kind = "a link" if info.issym() or info.islnk() else "no regular file"
+                    problems.report(self.name, member, f"it is {kind}, which SA-1B does not hold")
+                elif info.size > available:
+                    raise tarfile.ReadError(f"it claims {info.size} bytes, {available} are there")
+                elif info.size > limit:
+                    problems.report(self.name, member, _too_large(info.size, limit))
+                else:
+                    yield _Member(info.name, info.size, info.offset_data)
+        except tarfile.TarError as e:
+            problems.report(self.name, member, f"the tar is torn here ({e}): download it again")
+
+
+class FolderArchive:
+    """Extracted files: all in one folder, or apart in images/ and annotations/."""
+
+    def __init__(self, name: str, files: Iterable[epath.Path]):
+        self.name = name
+        self._files = sorted(files)
+
+    def pairs(self, problems: Problems) -> Iterator[Pair]:
+        members = (_Member(str(path), path.stat().length) for path in self._files)
+        for jpeg, json in _pair_up(self.name, self._of_bounded_size(members, problems), problems):
+            contents = (epath.Path(member.name).read_bytes() for member in (jpeg, json))
+            yield Pair(*contents, jpeg.name, json.name)
+
+    def _of_bounded_size(self, members: Iterator[_Member], problems: Problems) -> Iterator[_Member]:
+        for member in members:
+            if member.size > (limit := MAX_BYTES[_suffix(member.name)]):
+                problems.report(self.name, member.name, _too_large(member.size, limit))
+            else:
+                yield member
+
+
+class _TarInfo(tarfile.TarInfo):
+    """Refuses the headers of which tarfile would read the body into memory, whatever its size."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):  # type: ignore[no-untyped-def]
+        info = super().frombuf(buf, encoding, errors)
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a sparse file")
+        if info.type in _LONG_HEADERS and info.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {info.size} bytes")
+        return info
+
+
+def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Yields a tar's headers; raises a TarError where it is torn or no tar at all."""
+    file.seek(0)
+    if file.read(2) == b"\x1f\x8b":
+        raise tarfile.ReadError("it is compressed with gzip; SA-1B's tars are not")
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r:", tarinfo=_TarInfo) as tar:
+        while info := _next(tar):
+            yield info
+            tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+        # A broken header, or the end of the file, looks like the end of the archive to tarfile.
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"no header and no end marker at byte {tar.offset}")
+
+
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    try:
+        return tar.next()
+    except ValueError as e:  # from the numbers in a forged pax header
+        raise tarfile.ReadError(str(e)) from e
+
+
+def _pair_up(
+    archive: str, members: Iterable[_Member], problems: Problems
+) -> list[tuple[_Member, _Member]]:
+    """Brings the (jpeg, json) of each image together, in the order in which the JPEGs lie."""
+    images: dict[str, dict[str, _Member]] = {}
+    others = []
+    for member in members:
+        base = member.name.rpartition("/")[2]
+        suffix = _suffix(member.name)
+        if suffix not in MAX_BYTES or base.startswith("."):
+            others.append(member.name)
+            continue
+        files = images.setdefault(base.removesuffix(suffix), {})
+        if suffix in files:
+            problems.report(archive, member.name, "a file of that name was there before")
+        else:
+            files[suffix] = member
+    if others:
+        logging.warning("%s: %d files are not of SA-1B: %.200s", archive, len(others), others)
+    pairs = []
+    for files in images.values():
+        for suffix, other in ((".jpg", ".json"), (".json", ".jpg")):
+            if other not in files:
+                problems.report(archive, files[suffix].name, f"its {other} is missing")
+        if len(files) == 2:
+            pairs.append((files[".jpg"], files[".json"]))
+    return sorted(pairs, key=lambda pair: pair[0].offset)
+
+
+def _read(file: BinaryIO, member: _Member) -> bytes:
+    file.seek(member.offset)
+    return file.read(member.size)
+
+
+def _files(folder: epath.Path, depth: int) -> Iterator[epath.Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.suffix in MAX_BYTES or _TAR.match(path.name):
+            yield path
+        elif depth and path.is_dir():
+            yield from _files(path, depth - 1)
+
+
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :]
+
+
+def _too_large(size: int, limit: int) -> str:
+    return f"its {size} bytes are over the limit of {limit}"

@@ -1,0 +1,140 @@
+"""RleMasks: the TFDS feature that stores masks as RLE and gives them as pixels.
+
+The path of this class, `sa1b_tfds.features.RleMasks`, stands in the features.json of every prepared
+dataset: it must not move. TensorFlow is imported only where a tensor is decoded, so that
+`as_data_source` works without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from sa1b_tfds import overlay, rle
+
+_REPR_SIDE = 256  # pixels of the longer side of the picture in `as_dataframe`
+
+
+class RleMasks(tfds.features.FeatureConnector):
+    """The masks of one image: stored as COCO RLE, decoded when read.
+
+    Input, one of (always checked, always stored as compressed RLE):
+      * a list of COCO segmentations of one size, as `sa1b_tfds.rle.to_rle` takes them;
+      * columns {'size': (H, W), 'counts': N compressed strings};
+      * a dense array [N, H, W], bool or numbers, what is not zero is inside;
+      * `sa1b_tfds.rle.Checked`, which needs no second check.
+      A list without a mask has no size: use one of the others.
+
+    Stored: {'size': int32 [2] (H, W), 'counts': bytes [N]}, which is what
+      `tfds.decode.SkipDecoding()` gives.
+
+    Output: uint8 [N, H, W] of 0 and 1. `decode_masks_to(size=...)` decodes straight to a size.
+
+    Example:
+      >>> features = tfds.features.FeaturesDict({'masks': RleMasks()})
+      >>> encoded = features.encode_example({'masks': np.ones((2, 4, 6), bool)})
+      >>> encoded['masks']['counts']
+      [b'0X', b'0X']
+    """
+
+    def get_tensor_info(self) -> tfds.features.TensorInfo:
+        return tfds.features.TensorInfo(shape=(None, None, None), dtype=np.uint8)
+
+    def get_serialized_info(self) -> dict[str, tfds.features.TensorInfo]:
+        return {
+            "size": tfds.features.TensorInfo(shape=(2,), dtype=np.int32),
+            "counts": tfds.features.TensorInfo(shape=(None,), dtype=np.object_),
+        }
+
+    def encode_example(self, masks: Any) -> dict[str, Any]:
+        """See the class for what it takes; raises a ValueError if that is malformed."""
+        checked = masks if isinstance(masks, rle.Checked) else _check(masks)
+        counts = [c.encode() if isinstance(c, str) else c for c in checked.counts]
+        return {"size": np.array(checked.size, np.int32), "counts": counts}
+
+    def decode_example(self, stored: Mapping[str, Any]) -> Any:
+        """-> uint8 tf.Tensor [N, H, W]."""
+        from sa1b_tfds import masks
+
+        return masks.decode_masks(stored["counts"], stored["size"])
+
+    def decode_example_np(self, stored: Mapping[str, Any]) -> np.ndarray:
+        """-> uint8 [N, H, W], without TensorFlow."""
+        return rle.decode_rles(list(stored["counts"]), stored["size"])
+
+    def repr_html(self, masks: np.ndarray) -> str:
+        """A picture of the masks, for `tfds.as_dataframe`."""
+        if isinstance(masks, Mapping):  # from SkipDecoding
+            return f"{len(masks['counts'])} RLE masks of {masks['size'][0]}x{masks['size'][1]}"
+        step = max(1, -(-max(masks.shape[1:]) // _REPR_SIDE))
+        picture = overlay.paint_masks(masks[:, ::step, ::step])
+        return tfds.features.Image().repr_html(picture)
+
+    @classmethod
+    def from_json_content(cls, value: Mapping[str, Any]) -> RleMasks:
+        del value  # it has no parameters
+        return cls()
+
+    def to_json_content(self) -> dict[str, Any]:
+        return {}
+
+
+class _DecodeMasksTo(tfds.decode.Decoder):
+    def __init__(self, size: tuple[int, int] | None, max_masks: int | None):
+        super().__init__()
+        self._size = size
+        self._max_masks = max_masks
+
+    def decode_example(self, stored: Mapping[str, Any]) -> Any:
+        from sa1b_tfds import masks
+
+        return masks.decode_masks(stored["counts"][: self._max_masks], stored["size"], self._size)
+
+    def decode_example_np(self, stored: Mapping[str, Any]) -> np.ndarray:
+        return rle.decode_rles(
+            list(stored["counts"][: self._max_masks]), stored["size"], self._size
+        )
+
+
+def decode_masks_to(
+    size: Sequence[int] | None = None, max_masks: int | None = None
+) -> tfds.decode.Decoder:
+    """Decodes masks straight to a size, for `decoders=` of `tfds.load` and `as_data_source`.
+
+    Only what is asked for is decoded: neither the full-size masks nor those past `max_masks` are
+    ever built. Row i is still mask i, so that the annotations' first rows belong to the masks.
+
+        tfds.load('segment_anything', decoders={'masks': decode_masks_to(size=(256, 256))})
+
+    Args:
+      size: (h, w) of the masks, sampled nearest at pixel centres; default: their own.
+      max_masks: take the first ones up to this number; default: all.
+
+    Returns:
+      A decoder that gives uint8 [min(N, max_masks), h, w].
+
+    Raises:
+      ValueError: if the size or the number is not positive.
+    """
+    if max_masks is not None and max_masks < 1:
+        raise ValueError(f"max_masks must be positive, got {max_masks}.")
+    return _DecodeMasksTo(None if size is None else rle.check_size(size), max_masks)
+
+
+def _check(masks: Any) -> rle.Checked:
+    if isinstance(masks, np.ndarray):
+        if masks.ndim != 3:
+            raise ValueError(f"Dense masks must have the shape [N, H, W], got {masks.shape}.")
+        size = rle.check_size(masks.shape[1:], "The masks' shape")
+        return rle.Checked([rle.encode_mask(mask)["counts"] for mask in masks], size)
+    if isinstance(masks, Mapping):
+        return rle.check(list(masks["counts"]), masks["size"])
+    segmentations = list(masks)
+    if not segmentations:
+        raise ValueError("An empty list of masks has no size: pass {'size': (H, W), 'counts': []}.")
+    first = rle.to_rle(segmentations[0])
+    counts = [rle.to_rle(s, first["size"])["counts"] for s in segmentations]
+    return rle.Checked(counts, rle.check_size(first["size"]))

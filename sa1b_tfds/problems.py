@@ -1,0 +1,45 @@
+"""What in the input could not become an example, and what happens then: stop, or skip and list."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+OnError = Literal["raise", "skip"]
+
+
+class BadInput(ValueError):
+    """Something in an archive that cannot become an example.
+
+    archive: the tar or folder, relative to where it was looked for.
+    member: the file in it; empty if it is the archive as a whole.
+    reason: what is wrong with it.
+    """
+
+    def __init__(self, archive: str, member: str, reason: str):
+        super().__init__(archive, member, reason)
+        self.archive = archive
+        self.member = member
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.archive, self.member, self.reason) if part)
+
+
+class Problems:
+    """Takes every `BadInput` that is met: raises it, or keeps it and lets the rest go on.
+
+    Attributes:
+      found: what was kept, in the order it was met; only with on_error='skip'.
+    """
+
+    def __init__(self, on_error: OnError = "raise"):
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
+        self.on_error = on_error
+        self.found: list[BadInput] = []
+
+    def report(self, archive: str, member: str, reason: str) -> None:
+        problem = BadInput(archive, member, reason)
+        if self.on_error == "raise":
+            raise problem
+        self.found.append(problem)

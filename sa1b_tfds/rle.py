@@ -1,0 +1,292 @@
+"""COCO run-length encoding (RLE) on NumPy: read, check, write, measure. No TensorFlow here.
+
+This module owns the conventions that the rest of the package refers to:
+
+* **RLE.** A mask [H, W] is read column by column (Fortran order) and stored as the lengths of its
+  runs, which alternate 0, 1, 0, ... and start with zeros. In compressed `counts` each length is
+  written in groups of 5 bits, lowest first, one character (48 + group, +32 while more follow) a
+  group; the last group is signed. From the fourth run on the difference to the run two before is
+  written. This is the format of pycocotools (`cocoapi/common/maskApi.c`).
+* **bbox.** XYWH in pixels, as SA-1B has it: over *inclusive* pixels, so that w = x_max - x_min.
+  It is one less than `pycocotools.mask.toBbox` in width and height.
+
+pycocotools trusts what it is given: a malformed string can give it a wrong mask or a wild write.
+Everything here is checked first, and only then handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+# A run of a larger image could need more than six characters, the most that any reader here takes.
+MAX_PIXELS = 16384 * 16384
+_MAX_CHARS_PER_RUN = 6
+
+OUTSIDE_ALPHABET = "it holds a character outside the RLE alphabet ('0' to 'o')"
+TRUNCATED = "it is empty or ends in the middle of a value (truncated)"
+TOO_LONG = f"it holds a value of more than {_MAX_CHARS_PER_RUN} characters"
+NEGATIVE_RUN = "it holds a negative run"
+WRONG_SUM = "its runs do not sum to height * width"
+
+
+class MalformedRLE(ValueError):
+    """The RLE at `index` of those given cannot be a mask; `reason` says why."""
+
+    def __init__(self, index: int, reason: str):
+        super().__init__(index, reason)
+        self.index = index
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"The RLE of mask {self.index} is malformed: {self.reason}."
+
+
+class Runs(NamedTuple):
+    """Run lengths of N masks, one after the other.
+
+    lengths: int64 [V], the runs of all masks.
+    splits: int64 [N + 1], mask i has lengths[splits[i]:splits[i + 1]].
+    """
+
+    lengths: np.ndarray
+    splits: np.ndarray
+
+
+class Checked(NamedTuple):
+    """N compressed RLEs of one image that `check` found well-formed.
+
+    counts: N strings or bytes.
+    size: (height, width) of every mask.
+    """
+
+    counts: list[bytes | str]
+    size: tuple[int, int]
+
+
+def check(counts: Sequence[bytes | str], size: Sequence[int]) -> Checked:
+    """Checks N compressed RLEs of one image; raises what `run_lengths` raises."""
+    run_lengths(counts, size)
+    return Checked(list(counts), check_size(size))
+
+
+def check_size(size: Any, name: str = "size") -> tuple[int, int]:
+    """Returns (height, width), or raises a ValueError if that is no image size."""
+    try:
+        height, width = (int(side) for side in size)
+        exact = (height, width) == tuple(size)
+    except (TypeError, ValueError):
+        exact = False
+    if not exact or height < 1 or width < 1:
+        raise ValueError(f"{name} must be two positive integers [height, width], got {size!r}.")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{name} {height}x{width} is over the limit of {MAX_PIXELS} pixels.")
+    return height, width
+
+
+def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
+    """Parses and checks the compressed counts of N masks of one image.
+
+    Args:
+      counts: N compressed RLE strings.
+      size: (height, width) of every mask.
+
+    Raises:
+      MalformedRLE: naming the first mask that is not an RLE of that size, and why.
+    """
+    height, width = check_size(size)
+    encoded = [c.encode() if isinstance(c, str) else bytes(c) for c in counts]
+    if not encoded:
+        return Runs(np.zeros(0, np.int64), np.zeros(1, np.int64))
+
+    sizes = np.array([len(c) for c in encoded])
+    ends = np.cumsum(sizes)
+    group = np.frombuffer(b"".join(encoded), np.uint8).astype(np.int32) - 48
+    if len(group) and (group.min() < 0 or group.max() > 63):
+        outside = np.flatnonzero((group < 0) | (group > 63))
+        raise MalformedRLE(int(np.searchsorted(ends, outside[0], "right")), OUTSIDE_ALPHABET)
+    last = group < 32
+    _refuse(np.flatnonzero(sizes == 0), TRUNCATED)
+    _refuse(np.flatnonzero(~last[ends - 1]), TRUNCATED)
+
+    last_char = np.flatnonzero(last)
+    splits = np.append(0, np.searchsorted(last_char, ends))
+    lengths = np.where(last, (group ^ 16) - 16, 0)[last_char].astype(np.int64)
+    # Most values have one or two characters: go back from the last one while any value goes on.
+    going_on = np.arange(len(lengths))
+    for chars in range(1, _MAX_CHARS_PER_RUN + 1):
+        before = last_char[going_on] - chars
+        more = (before >= 0) & ~last[before]
+        going_on, before = going_on[more], before[more]
+        if chars == _MAX_CHARS_PER_RUN:
+            _refuse(np.searchsorted(splits, going_on, "right") - 1, TOO_LONG)
+        lengths[going_on] = (lengths[going_on] << 5) + (group[before] - 32)
+
+    # Run 0 stands alone; 1, 3, 5, ... and 2, 4, 6, ... are two chains of differences.
+    for start, stop in zip(splits[:-1], splits[1:], strict=True):
+        for chain in (lengths[start + 1 : stop : 2], lengths[start + 2 : stop : 2]):
+            np.cumsum(chain, out=chain)
+    if lengths.min() < 0:
+        _refuse(np.searchsorted(splits, np.flatnonzero(lengths < 0), "right") - 1, NEGATIVE_RUN)
+    total = np.add.reduceat(np.minimum(lengths, height * width + 1), splits[:-1])
+    _refuse(np.flatnonzero(total != height * width), WRONG_SUM)
+    return Runs(lengths, splits)
+
+
+def decode_rles(
+    counts: Sequence[bytes | str],
+    size: Sequence[int],
+    output_size: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Decodes N masks of one image, straight to `output_size`, on NumPy.
+
+    The same result as `sa1b_tfds.decode_masks`: nearest, sampled at pixel centres, which is the
+    full-size mask at rows floor((i + 0.5) * H / h) and columns floor((j + 0.5) * W / w).
+
+    Args:
+      counts: N compressed RLE strings.
+      size: (H, W) of the masks.
+      output_size: (h, w) of the result; default `size`.
+
+    Returns:
+      uint8 [N, h, w] of 0 and 1.
+
+    Raises:
+      MalformedRLE: naming the mask and the reason.
+    """
+    height, width = check_size(size)
+    out_height, out_width = check_size(output_size or size, "output_size")
+    runs = run_lengths(counts, size)
+    rows = (2 * np.arange(out_height) + 1) * height // (2 * out_height)
+    columns = (2 * np.arange(out_width) + 1) * width // (2 * out_width)
+
+    # A run's end moves to where it lies among the sampled pixels: the mask is never built in full.
+    total = np.cumsum(runs.lengths)
+    ends = total - np.repeat(np.arange(len(counts)) * height * width, np.diff(runs.splits))
+    x, y = np.divmod(ends, height)
+    grid = np.unique(columns)
+    before = np.searchsorted(grid, x)
+    on_sampled_column = np.append(grid, -1)[before] == x
+    ends = before * out_height + on_sampled_column * np.searchsorted(rows, y)
+    first = runs.splits[:-1]
+    lengths = np.diff(ends, prepend=0)
+    lengths[first] = ends[first]
+    odd = (np.arange(len(lengths)) - np.repeat(first, np.diff(runs.splits))) % 2
+    pixels = np.repeat(odd.astype(np.uint8), lengths)
+    masks = pixels.reshape(len(counts), len(grid), out_height).transpose(0, 2, 1)
+    if len(grid) != out_width:
+        masks = masks[:, :, np.searchsorted(grid, columns)]
+    return np.ascontiguousarray(masks)
+
+
+def to_rle(segmentation: Any, size: Sequence[int] | None = None) -> dict[str, Any]:
+    """Brings any COCO segmentation into compressed form, checked.
+
+    Args:
+      segmentation: {'size', 'counts'} with counts as str, bytes or a list of run lengths, or a list
+        of polygons [x0, y0, x1, y1, ...] in pixels (whose union is the mask; needs `size`).
+      size: (height, width) of the image; must agree with the segmentation's own.
+
+    Returns:
+      {'size': [height, width], 'counts': bytes}, as pycocotools has it.
+
+    Raises:
+      ValueError: if it is malformed, or its size disagrees with `size`; the message says which.
+    """
+    if not isinstance(segmentation, Mapping):
+        return _from_polygons(segmentation, size)
+    if "size" not in segmentation or "counts" not in segmentation:
+        raise ValueError(f"An RLE needs 'size' and 'counts', got the keys {list(segmentation)}.")
+    own = check_size(segmentation["size"])
+    if size is not None and own != check_size(size):
+        raise ValueError(f"The RLE's size {list(own)} disagrees with the image's {list(size)}.")
+    counts = segmentation["counts"]
+    if not isinstance(counts, bytes | str):
+        counts = _compress(counts, own)
+    elif isinstance(counts, str):
+        counts = counts.encode()
+    run_lengths([counts], own)
+    return {"size": list(own), "counts": counts}
+
+
+def decode_rle(segmentation: Any, size: Sequence[int] | None = None) -> np.ndarray:
+    """Decodes one mask. Takes what `to_rle` takes and raises what it raises.
+
+    Returns:
+      uint8 [H, W] of 0 and 1.
+    """
+    return coco_mask.decode(to_rle(segmentation, size))
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """Encodes one mask [H, W], of any number type or bool; what is not zero is in the mask.
+
+    Returns:
+      {'size': [H, W], 'counts': bytes}, as `pycocotools.mask.encode` does.
+
+    Raises:
+      ValueError: if the mask is not two-dimensional or has no pixel.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise ValueError(f"A mask must have the shape [H, W], got {list(mask.shape)}.")
+    check_size(mask.shape, "The mask's shape")
+    return coco_mask.encode(np.asfortranarray(mask != 0, dtype=np.uint8))
+
+
+def area(segmentation: Any) -> int:
+    """The number of pixels in the mask."""
+    rle = to_rle(segmentation)
+    return int(run_lengths([rle["counts"]], rle["size"]).lengths[1::2].sum())
+
+
+def bbox(segmentation: Any) -> list[float]:
+    """The mask's box [x, y, w, h] in pixels, over inclusive pixels as in SA-1B; zeros if empty."""
+    rle = to_rle(segmentation)
+    height = rle["size"][0]
+    ends = np.cumsum(run_lengths([rle["counts"]], rle["size"]).lengths)
+    start, stop = ends[0:-1:2], ends[1::2]
+    start, stop = start[start < stop], stop[start < stop] - 1
+    if not len(start):
+        return [0.0, 0.0, 0.0, 0.0]
+    x_min, x_max = start[0] // height, stop[-1] // height
+    whole_column = np.any(start // height != stop // height)
+    y_min = 0 if whole_column else np.min(start % height)
+    y_max = height - 1 if whole_column else np.max(stop % height)
+    return [float(v) for v in (x_min, y_min, x_max - x_min, y_max - y_min)]
+
+
+def _refuse(masks: np.ndarray, reason: str) -> None:
+    if len(masks):
+        raise MalformedRLE(int(masks[0]), reason)
+
+
+def _compress(lengths: Any, size: tuple[int, int]) -> bytes:
+    values = np.asarray(lengths)
+    if values.ndim != 1 or not len(values) or values.dtype.kind not in "iu":
+        raise ValueError("Uncompressed counts must be a list of integers.")
+    if (values < 0).any():
+        raise MalformedRLE(0, NEGATIVE_RUN)
+    if sum(values.tolist()) != size[0] * size[1]:
+        raise MalformedRLE(0, WRONG_SUM)
+    return coco_mask.frPyObjects({"size": list(size), "counts": values.tolist()}, *size)["counts"]
+
+
+def _from_polygons(polygons: Any, size: Sequence[int] | None) -> dict[str, Any]:
+    if size is None:
+        raise ValueError("A polygon has no size of its own: pass size=(height, width).")
+    height, width = check_size(size)
+    try:
+        arrays = [np.asarray(polygon, np.float64) for polygon in polygons]
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"A segmentation is an RLE or a list of polygons: {e}") from e
+    for array in arrays:
+        if array.ndim != 1 or len(array) < 6 or len(array) % 2 or not np.isfinite(array).all():
+            raise ValueError("A polygon is a list [x0, y0, x1, y1, x2, y2, ...] of finite numbers.")
+    if not arrays:
+        raise ValueError("A segmentation needs at least one polygon.")
+    parts = coco_mask.frPyObjects([array.tolist() for array in arrays], height, width)
+    return coco_mask.merge(parts)
