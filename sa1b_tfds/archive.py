@@ -136,8 +136,8 @@ class FolderArchive:
     def pairs(self, problems: Problems) -> Iterator[Pair]:
         members = (_Member(str(path), path.stat().length) for path in self._files)
         for jpeg, json in _pair_up(self.name, self._of_bounded_size(members, problems), problems):
-            contents = (epath.Path(member.name).read_bytes() for member in (jpeg, json))
-            yield Pair(*contents, jpeg.name, json.name)
+            image, annotations = (epath.Path(m.name).read_bytes() for m in (jpeg, json))
+            yield Pair(image, annotations, jpeg.name, json.name)
 
     def _of_bounded_size(self, members: Iterator[_Member], problems: Problems) -> Iterator[_Member]:
         for member in members:
@@ -151,7 +151,7 @@ class _TarInfo(tarfile.TarInfo):
     """Refuses the headers of which tarfile would read the body into memory, whatever its size."""
 
     @classmethod
-    def frombuf(cls, buf, encoding, errors):  # type: ignore[no-untyped-def]
+    def frombuf(cls, buf, encoding, errors):
         info = super().frombuf(buf, encoding, errors)
         if info.type == tarfile.GNUTYPE_SPARSE:
             raise tarfile.ReadError("a sparse file")

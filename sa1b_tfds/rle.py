@@ -16,6 +16,7 @@ Everything here is checked first, and only then handed on.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -126,7 +127,7 @@ def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
         lengths[going_on] = (lengths[going_on] << 5) + (group[before] - 32)
 
     # Run 0 stands alone; 1, 3, 5, ... and 2, 4, 6, ... are two chains of differences.
-    for start, stop in zip(splits[:-1], splits[1:], strict=True):
+    for start, stop in itertools.pairwise(splits):
         for chain in (lengths[start + 1 : stop : 2], lengths[start + 2 : stop : 2]):
             np.cumsum(chain, out=chain)
     if lengths.min() < 0:
