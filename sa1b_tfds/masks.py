@@ -84,9 +84,12 @@ def decode_masks(
         reason), or a size or window is not positive.
     """
     counts = tf.ensure_shape(tf.convert_to_tensor(counts, tf.string), [None])
-    size = _int_vector(size, 2)
-    window = tf.concat([[0, 0], size], axis=0) if window is None else _int_vector(window, 4)
-    output_size = window[2:] if output_size is None else _int_vector(output_size, 2)
+    size = _int_vector(size, 2, "size")
+    if output_size is None:
+        output_size = size if window is None else window[2:]
+    output_size = _int_vector(output_size, 2, "output_size")
+    window = tf.concat([[0, 0], size], axis=0) if window is None else window
+    window = _int_vector(window, 4, "window")
     flip = tf.convert_to_tensor(flip, tf.bool)
 
     pixels = tf.size(counts, tf.int64) * tf.reduce_prod(tf.cast(output_size, tf.int64))
@@ -100,8 +103,9 @@ def decode_masks(
 
     ends = run_ends(counts, size)
     masks = _draw(ends, tf.size(counts), size, output_size, window, flip)
+    height_and_width = tf.get_static_value(output_size)
     masks.set_shape(
-        [*counts.shape, *(tf.get_static_value(side) for side in tf.unstack(output_size))]
+        [*counts.shape, *((None, None) if height_and_width is None else height_and_width)]
     )
     return masks
 
@@ -321,5 +325,9 @@ def _upper_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.UpperBound(sorted_inputs=ordered[None], values=values[None])[0]
 
 
-def _int_vector(x: Any, length: int) -> tf.Tensor:
-    return tf.ensure_shape(tf.cast(x, tf.int32), [length])
+def _int_vector(x: Any, length: int, name: str) -> tf.Tensor:
+    x = tf.convert_to_tensor(x)
+    if not x.dtype.is_integer or not x.shape.is_compatible_with([length]):
+        raise ValueError(f"{name} must be integers of shape [{length}], got {x}.")
+    x = tf.cast(x, tf.int32)
+    return x if x.shape.is_fully_defined() else tf.ensure_shape(x, [length])
