@@ -16,13 +16,13 @@ class BadInput(ValueError):
     """
 
     def __init__(self, archive: str, member: str, reason: str):
-        super().__init__(archive, member, reason)
+        super().__init__(": ".join(part for part in (archive, member, reason) if part))
         self.archive = archive
         self.member = member
         self.reason = reason
 
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.archive, self.member, self.reason) if part)
+    def __reduce__(self) -> tuple:
+        return type(self), (self.archive, self.member, self.reason)
 
 
 class Problems:

@@ -174,7 +174,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             skipped = len(self._problems.found)
             logging.log(
                 logging.WARNING if skipped else logging.INFO,
-                "%d images of %d archives prepared; %d skipped, see %s",
+                "Images: %d, archives: %d, skipped: %d; see %s",
                 sum(self._images_read.values()),
                 len(self._images_read),
                 skipped,
