@@ -260,3 +260,7 @@ def _add_verify(commands: Any) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     raise NotImplementedError
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,7 +22,7 @@ IDS_NAME = "sa_images_ids.txt"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _TAR_NAME = re.compile(r"(?:.*?(\d+)|.*)\.tar(?:\.gz)?")
 _URL = re.compile(r"(?P<site>https?://)(?:[^\s/@]*@)?(?P<host>[^\s/?#'\"<>]+)[^\s'\"<>]*", re.I)
-_QUERY = re.compile(r"\?[^\s'\"<>]+")
+_QUERY = re.compile(r"(?:/[^\s'\"<>?]*)?\?[^\s'\"<>]+")
 
 
 class LinksError(ValueError):
@@ -30,9 +30,9 @@ class LinksError(ValueError):
 
 
 def redact(text: str) -> str:
-    """`text` with every URL cut to its host and every other query string removed."""
+    """`text` with every URL cut to its host, and other paths with a query string removed."""
     text = _URL.sub(lambda found: f"{found['site']}{found['host']}/...", text)
-    return _QUERY.sub("?...", text)
+    return _QUERY.sub("...?...", text)
 
 
 class SignedUrl:

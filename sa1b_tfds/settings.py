@@ -14,6 +14,7 @@ from sa1b_tfds.transport import READ_BYTES
 
 Verify = Literal["md5", "size", "none"]
 
+_LONGEST_S = 86400.0
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding")
 )
@@ -51,10 +52,10 @@ class TransferConfig:
             raise ValueError(f"max_rate={self.max_rate}: must be at least 1 byte a second.")
         if self.retries < 0:
             raise ValueError(f"retries={self.retries}: must not be negative.")
-        if not self.timeout > 0:
-            raise ValueError(f"timeout={self.timeout}: must be more than 0 seconds.")
-        if not self.backoff >= 0:
-            raise ValueError(f"backoff={self.backoff}: must not be negative.")
+        if not 0 < self.timeout <= _LONGEST_S:
+            raise ValueError(f"timeout={self.timeout}: must be more than 0 seconds, at most a day.")
+        if not 0 <= self.backoff <= _LONGEST_S:
+            raise ValueError(f"backoff={self.backoff}: must be 0 seconds to a day.")
         if self.verify not in ("md5", "size", "none"):
             raise ValueError(f"verify={self.verify!r}: must be 'md5', 'size' or 'none'.")
         if self.proxy is not None:
