@@ -1,43 +1,42 @@
-"""Whether a file is the whole, right tar. Reads local files only."""
+"""Whether a file is the whole, right tar: its form, its MD5, its pairs. Reads local files only."""
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 from typing import Any
 
+from sa1b_tfds.archive import TarArchive
 from sa1b_tfds.links import is_tar_name
+from sa1b_tfds.problems import Problems, TornArchive
 
 
-def count_pairs(path: Path) -> int:
-    stems: dict[str, set[str]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                stem, _, ext = member.name.rpartition(".")
-                stems.setdefault(stem, set()).add(ext)
-    except tarfile.TarError as error:
-        raise ValueError(f"not a whole tar: {error}") from None
-    pairs = sum(found >= {"jpg", "json"} for found in stems.values())
-    with open(path, "rb") as file:
-        file.seek(-1024, 2)
-        if file.read().strip(b"\0"):
-            raise ValueError("not a whole tar: no end marker")
-    if not pairs:
-        raise ValueError("a tar without a pair of .jpg and .json")
-    return pairs
+def md5_problem(digest: Any, expected_md5: str) -> str | None:
+    """What is wrong with a file that has this MD5, or None."""
+    if digest.hexdigest() == expected_md5:
+        return None
+    return f"the MD5 is {digest.hexdigest()}, the table says {expected_md5}"
 
 
 def check_file(path: Path, name: str, digest: Any | None, expected_md5: str | None) -> str | None:
     """What is wrong with a file whose bytes are all there, or None.
 
-    `digest` is the MD5 of those bytes where it is already known; None leaves the MD5 out.
+    An image without annotations or the like is no fault of the transfer, and not looked at here.
+
+    Args:
+      path: of the file, which may still have another name.
+      name: its own name, which tells whether it has to be a tar with pairs in it.
+      digest: the MD5 object of its bytes; None leaves the MD5 out.
+      expected_md5: what that has to be.
     """
-    if digest is not None and digest.hexdigest() != expected_md5:
-        return f"the MD5 is {digest.hexdigest()}, the table says {expected_md5}"
-    if is_tar_name(name):
-        try:
-            count_pairs(path)
-        except ValueError as error:
-            return str(error)
-    return None
+    if digest is not None and expected_md5 is not None:
+        problem = md5_problem(digest, expected_md5)
+        if problem is not None:
+            return problem
+    if not is_tar_name(name):
+        return None
+    problems = Problems(on_error="skip")
+    pairs = TarArchive(path, name).count_pairs(problems)
+    torn = next((found for found in problems.found if isinstance(found, TornArchive)), None)
+    if torn is not None:
+        return ": ".join(part for part in (torn.member, torn.reason) if part)
+    return None if pairs else "it is a tar without a pair of .jpg and .json in it"

@@ -18,7 +18,7 @@ from sa1b_tfds.check import check_file
 from sa1b_tfds.checksums import hash_file, read_md5_table
 from sa1b_tfds.crew import Crew
 from sa1b_tfds.fetch import Fetch, Progress
-from sa1b_tfds.folder import CheckedFiles, DiskFull, free_bytes, lock_folder
+from sa1b_tfds.folder import CheckedFiles, DiskFull, free_bytes, lock_folder, remove_stray_sidecar
 from sa1b_tfds.fresh_links import FreshLinks
 from sa1b_tfds.links import Link, LinksError, Selection, redact
 from sa1b_tfds.plan import NotEnoughSpace, Plan, PlannedFile, plan_file
@@ -212,8 +212,10 @@ class _Run:
             )
             return
         result = replace(result, fetched=self._fetched[result.name])
-        if result.is_whole and result.checked_by in ("md5", "size"):
-            self._checked.add(result.name, result.checked_by)
+        if result.is_whole:
+            remove_stray_sidecar(self._folder, result.name)
+            if result.checked_by in ("md5", "size"):
+                self._checked.add(result.name, result.checked_by)
         self._results[result.name] = result
         self._reporter.finished(result)
 

@@ -201,6 +201,12 @@ class Partial:
         return source if sound else None
 
 
+def remove_stray_sidecar(folder: Path, name: str) -> None:
+    """Clears what a process leaves that dies between giving a file its name and tidying up."""
+    if not (folder / f"{name}.part").exists():
+        (folder / f"{name}.part.json").unlink(missing_ok=True)
+
+
 class CheckedFiles:
     """The record of files that passed a check here, so that a rerun does not read 10 TB again.
 

@@ -1,6 +1,7 @@
 """The links file: every form it comes in, what is refused, and that no signature shows."""
 
 import pytest
+
 from sa1b_tfds.links import LinksError, SignedUrl, parse_links, read_links, redact, select
 
 URL = "https://cdn.example/v/t6/opaque/{}?_nc=1&oh=fake-signature&oe=6600"
@@ -70,7 +71,7 @@ def test_a_line_that_cannot_be_read_is_an_error_with_its_number(line, message):
 
 @pytest.mark.parametrize("text", ["", "\n\n", "file_name\tcdn_link\n"])
 def test_a_file_without_links_is_an_error(text):
-    with pytest.raises(LinksError, match="holds no link. Save it again from https"):
+    with pytest.raises(LinksError, match=r"holds no link. Save it again from https"):
         parse_links(text)
 
 
