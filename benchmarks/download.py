@@ -1,6 +1,6 @@
 """`sa1b download` beside parallel curl, over loopback: throughput, CPU seconds a GB, memory.
 
-    python benchmarks/download.py [--connections 4] [--gigabytes 4] [--rounds 3] [--dir /dev/shm/...]
+    python benchmarks/download.py [--connections 4] [--gigabytes 4] [--rounds 3] [--dir /dev/shm]
 
 Both fetch the same tars with as many connections from a server that only calls sendfile, into a
 folder in memory, so that no disk sets the pace; the times are of the whole commands, their start
@@ -12,12 +12,11 @@ would do afterwards with md5sum.
 from __future__ import annotations
 
 import argparse
-import hashlib
+import contextlib
 import io
 import multiprocessing
 import os
 import re
-import resource
 import shutil
 import socket
 import statistics
@@ -28,6 +27,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+from sa1b_tfds.checksums import hash_file
 
 PAIR_BYTES = 1_000_000
 
@@ -49,6 +50,10 @@ def serve(path: Path, listener: socket.socket) -> None:
         size = os.fstat(file.fileno()).st_size
 
         def answer(connection: socket.socket) -> None:
+            with contextlib.suppress(ConnectionError):
+                answer_until_closed(connection)
+
+        def answer_until_closed(connection: socket.socket) -> None:
             request = b""
             while True:
                 while b"\r\n\r\n" not in request:
@@ -73,23 +78,21 @@ def serve(path: Path, listener: socket.socket) -> None:
             threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
 
-def run(command: list[str]) -> tuple[float, float]:
-    """Wall and CPU seconds of a command that must succeed."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def run(command: list[str]) -> tuple[float, float, int]:
+    """Wall seconds, CPU seconds and peak resident bytes of a command that must succeed."""
     began = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    seconds = time.monotonic() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def peak_memory(command: list[str]) -> int:
-    """Peak resident bytes of a command that must succeed."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = 0
+    # The kernel's ru_maxrss of a child begins with its parent's, so ask for the child's own.
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+        peak = int(found[1]) * 1024 if found else peak
+        time.sleep(0.02)
+    seconds = time.monotonic() - began
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise RuntimeError(f"{command} failed")
-    return usage.ru_maxrss * 1024
+        raise RuntimeError(f"failed: {command}")
+    return seconds, usage.ru_utime + usage.ru_stime, peak
 
 
 def main() -> None:
@@ -120,7 +123,7 @@ def compare(root: Path, connections: int, gigabytes: float, rounds: int) -> None
 
     names = [f"sa_{number:06d}.tar" for number in range(connections)]
     (root / "links.txt").write_text("".join(f"{name}\t{base}/{name}\n" for name in names))
-    digest = hashlib.md5(source.read_bytes()).hexdigest()
+    digest = hash_file(source).hexdigest()
     (root / "md5.txt").write_text("".join(f"{digest}  {name}\n" for name in names))
 
     out = root / "out"
@@ -132,25 +135,22 @@ def compare(root: Path, connections: int, gigabytes: float, rounds: int) -> None
     ours += ["--workers", str(connections), "--verify"]
     commands = {"curl -Z": curl, "sa1b, size": [*ours, "size"], "sa1b, md5": [*ours, "md5"]}
 
-    def fresh_folder() -> None:
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-
-    times: dict[str, list[tuple[float, float]]] = {label: [] for label in commands}
+    runs: dict[str, list[tuple[float, float, int]]] = {label: [] for label in commands}
     for _ in range(rounds):
         for label, command in commands.items():
-            fresh_folder()
-            times[label].append(run(command))
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            runs[label].append(run(command))
 
     print(f"{total:.1f} GB, {connections} connections, median of {rounds} rounds")
-    base_rate = total / statistics.median(seconds for seconds, _ in times["curl -Z"])
-    for label, command in commands.items():
-        fresh_folder()
-        rate = total / statistics.median(seconds for seconds, _ in times[label])
-        cpu = statistics.median(cpu for _, cpu in times[label]) / total
+    medians = {
+        label: [statistics.median(x) for x in zip(*r, strict=True)] for label, r in runs.items()
+    }
+    for label, (seconds, cpu, peak) in medians.items():
         print(
-            f"{label:<11} {rate:5.2f} GB/s   ratio {rate / base_rate:4.2f}   "
-            f"{cpu:4.2f} CPU s/GB   peak {peak_memory(command) / 1e6:4.0f} MB"
+            f"{label:<11} {total / seconds:5.2f} GB/s   "
+            f"ratio {medians['curl -Z'][0] / seconds:4.2f}   "
+            f"{cpu / total:4.2f} CPU s/GB   peak {peak / 1e6:4.0f} MB"
         )
     server.terminate()
 
