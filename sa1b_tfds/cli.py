@@ -29,7 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
         return 130
     except (OSError, ValueError, RuntimeError) as error:
         from sa1b_tfds.links import redact
@@ -154,8 +153,10 @@ def _download(options: argparse.Namespace) -> int:
             reporter=reporter,
             **settings,
         )
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        raise
     finally:
-        reporter.close()
         if reporter.asked:
             _print_summary(reporter, selection, options)
     return 0 if all(result.is_whole for result in reporter.results.values()) else 1

@@ -29,7 +29,7 @@ from sa1b_tfds.transport import LinkExpired, Stopped, TransferError, Transport
 _TICK_S = 0.2
 # What a Ctrl-C waits for threads that no signal reaches (a host that does not answer). They are
 # daemons, and look at the stop flag before they touch a file.
-_PATIENCE_S = 1.5
+_PATIENCE_S = 1.0
 
 
 def download(
@@ -84,9 +84,9 @@ def download(
         raise ValueError("refresh_wait needs links that were read from a file.")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder):
-        run = _Run(selection, folder, config, md5, refresh_wait, reporter or Reporter())
-        return run.to_the_end()
+    reporter = reporter or Reporter()
+    with contextlib.closing(reporter), lock_folder(folder):
+        return _Run(selection, folder, config, md5, refresh_wait, reporter).to_the_end()
 
 
 def plan_download(
@@ -149,6 +149,7 @@ class _Run:
 
     def to_the_end(self) -> list[FileResult]:
         with self.crew_at_work():
+            self._reporter.note(f"asking for the sizes of {len(self._links)} files")
             plan = self.plan()
             if plan.needed > plan.free:
                 raise NotEnoughSpace(plan, self._folder)
@@ -215,7 +216,7 @@ class _Run:
         if result.is_whole:
             remove_stray_sidecar(self._folder, result.name)
             if result.checked_by in ("md5", "size"):
-                self._checked.add(result.name, result.checked_by)
+                self._checked.remember(result.name, result.checked_by)
         self._results[result.name] = result
         self._reporter.finished(result)
 
@@ -290,10 +291,10 @@ class _Run:
             self._running[name] = fetch.progress
             checked_by = fetch.run()
             return FileResult(
-                name=name, status="done", fetched=fetch.fetched, checked_by=checked_by
+                name=name, status="done", fetched=fetch.progress.fetched, checked_by=checked_by
             )
         except Stopped:
-            return replace(self._stopped(name), fetched=fetch.fetched if fetch else 0)
+            return replace(self._stopped(name), fetched=fetch.progress.fetched if fetch else 0)
         except DiskFull as error:
             self._disk_full = True
             self._stop.set()
@@ -308,7 +309,7 @@ class _Run:
         finally:
             self._running.pop(name, None)
         return FileResult(
-            name=name, status=status, fetched=fetch.fetched if fetch else 0, reason=reason
+            name=name, status=status, fetched=fetch.progress.fetched if fetch else 0, reason=reason
         )
 
     def _stopped(self, name: str) -> FileResult:

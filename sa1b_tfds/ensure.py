@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sa1b_tfds.download import download
-from sa1b_tfds.links import (
-    LINKS_FILE_NAMES,
-    LINKS_PAGE,
-    Selection,
-    is_tar_name,
-    read_links,
-    select,
-)
+from sa1b_tfds.links import LINKS_FILE_NAMES, LINKS_PAGE, is_tar_name, read_links, select
 from sa1b_tfds.plan import as_options
 from sa1b_tfds.progress import reporter_for_people
 
@@ -87,9 +80,8 @@ def ensure_tars(
             command,
             "Load with download=True, or run:",
         )
-    selection: Selection = select(read_links(source), names=lacking)
     settings.setdefault("reporter", reporter_for_people())
-    results = download(selection, folder, **settings)
+    results = download(select(read_links(source), names=lacking), folder, **settings)
     failed = {
         result.name: result.reason or result.status for result in results if not result.is_whole
     }

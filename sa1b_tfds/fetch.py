@@ -32,10 +32,11 @@ _LONGEST_BACKOFF_S = 60.0
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a running file is, for whoever watches from another thread."""
+    """Where a running file is, in bytes, for whoever watches from another thread."""
 
     name: str
     position: int = 0
+    fetched: int = 0
     size: int | None = None
     phase: Literal["fetching", "checking"] = "fetching"
 
@@ -76,7 +77,6 @@ class Fetch:
         self._stop = stop
         self._note = note
         self.progress = Progress(name=link.name, position=self._part.offset, size=self._part.size)
-        self.fetched = 0
 
     def run(self) -> str:
         """Returns by what the file was checked: 'md5', 'size' or 'none'.
@@ -88,7 +88,7 @@ class Fetch:
         failures_in_a_row = 0
         was_wrong = False
         while True:
-            before = self.fetched
+            before = self.progress.fetched
             try:
                 self._attempt()
                 problem = self._problem()
@@ -103,7 +103,7 @@ class Fetch:
                 continue
             except TryAgain as error:
                 reason, wait = str(error), error.wait
-            if self.fetched - before >= _PROGRESS_BYTES:
+            if self.progress.fetched - before >= _PROGRESS_BYTES:
                 failures_in_a_row = 0
             failures_in_a_row += 1
             if failures_in_a_row > self._config.retries:
@@ -212,7 +212,7 @@ class Fetch:
                 part.append(handle, chunk)
                 if self._expected_md5:
                     self._digest.update(chunk)
-                self.fetched += len(chunk)
+                self.progress.fetched += len(chunk)
                 self.progress.position = part.offset
                 self._limit.pay(len(chunk), self._stop)
                 if part.is_complete:

@@ -57,13 +57,17 @@ def sync_folder(folder: Path) -> None:
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
     """Replaces `path` by `content` as JSON: a reader finds the old file or the new, never half."""
     draft = path.with_name(path.name + ".tmp")
-    with full_disk_named(path):
-        with open(draft, "wb") as file:
-            file.write(json.dumps(content, indent=1).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        sync_folder(path.parent)
+    try:
+        with full_disk_named(path):
+            with open(draft, "wb") as file:
+                file.write(json.dumps(content, indent=1).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+            sync_folder(path.parent)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -83,9 +87,17 @@ def lock_folder(folder: Path) -> Iterator[None]:
                 f"{folder} is in use by another download ({holder or 'holder unknown'}). "
                 "Wait for it or stop it, then run the same command again."
             ) from None
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{folder} is on a file system without file locks ({error.strerror}), so two "
+                "downloads could not be kept apart. Mount it with them (Lustre: -o flock) or "
+                "download to another one",
+            ) from None
         # The lock file stays: removing it would let two processes lock two files of one name.
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with suppress(OSError):  # who holds it is a courtesy that a full disk may refuse
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
         os.close(handle)
@@ -238,11 +250,14 @@ class CheckedFiles:
         same = (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
         return entry.get("checked_by") if same else None
 
-    def add(self, name: str, checked_by: str) -> None:
+    def remember(self, name: str, checked_by: str) -> None:
+        if self.checked_by(name) == checked_by:
+            return
         stat = (self._folder / name).stat()
         self._entries[name] = {
             "size": stat.st_size,
             "mtime_ns": stat.st_mtime_ns,
             "checked_by": checked_by,
         }
-        write_atomically(self._folder / RECORD_NAME, self._entries)
+        with suppress(DiskFull):  # the file is whole; at worst it is read once more next time
+            write_atomically(self._folder / RECORD_NAME, self._entries)

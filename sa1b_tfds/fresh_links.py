@@ -18,7 +18,7 @@ class FreshLinks:
         self._source = source
         self._links = dict(links)
         self._waiting: set[str] = set()
-        self._seen = self._stamp()
+        self._seen: tuple[int, int, int] | None = None  # so that the first look reads it
         self._next_look = 0.0
 
     def wait_for(self, name: str) -> None:

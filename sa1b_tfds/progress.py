@@ -25,6 +25,7 @@ class Tally(Reporter):
         self.asked = 0
         self._sizes: dict[str, int | None] = {}
         self._at: dict[str, int] = {}
+        self._fetched: dict[str, int] = {}
         self._began = time.monotonic()
         self._began_at = 0
 
@@ -45,7 +46,7 @@ class Tally(Reporter):
     @property
     def fetched(self) -> int:
         """Bytes that came over the network."""
-        return sum(result.fetched for result in self.results.values())
+        return sum(self._fetched.values())
 
     def count(self, status: str) -> int:
         return sum(result.status == status for result in self.results.values())
@@ -59,11 +60,13 @@ class Tally(Reporter):
     def running(self, files: list[Progress]) -> None:
         for file in files:
             self._at[file.name] = file.position
+            self._fetched[file.name] = file.fetched
             if file.size is not None:
                 self._sizes[file.name] = file.size
 
     def finished(self, result: FileResult) -> None:
         self.results[result.name] = result
+        self._fetched[result.name] = result.fetched
         if result.is_whole:
             size = self._sizes.get(result.name) or self._at.get(result.name, 0)
             self._at[result.name] = self._sizes[result.name] = size

@@ -207,7 +207,9 @@ class Transport:
                 "the host's certificate is not trusted here (a proxy that inspects traffic? then "
                 "point SSL_CERT_FILE at its certificate)"
             )
-        return TryAgain(f"connection lost ({type(error).__name__}: {redact(str(error))})")
+        # A ProtocolError holds the error below it as a second argument; its first is the sentence.
+        said = str(error.args[0]) if error.args else type(error).__name__
+        return TryAgain(f"connection lost ({redact(said)})")
 
     def _failure(self, response: urllib3.BaseHTTPResponse) -> TransferError:
         body = b""

@@ -148,7 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
         probe = asked == "bytes=0-0"
         start = int(asked[6:].partition("-")[0]) if asked.startswith("bytes=") else 0
         request = Request(
-            name=name, start=start, probe=probe, headers=dict(self.headers), url=self.path
+            name=name,
+            start=start,
+            probe=probe,
+            headers={k.title(): v for k, v in self.headers.items()},
+            url=self.path,
         )
         owner.requests.append(request)
         fault = owner.faults[name].pop(0) if owner.faults[name] and not probe else Fault()

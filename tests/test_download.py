@@ -277,7 +277,7 @@ def test_a_partial_that_cannot_be_trusted_is_fetched_from_the_start(server, tmp_
 
     assert result.status == "done"
     assert (tmp_path / NAME).read_bytes() == TAR
-    assert "has no sidecar that fits it; starting over" in notes.texts[0]
+    assert any("has no sidecar that fits it; starting over" in text for text in notes.texts)
 
 
 def test_bytes_that_rotted_in_a_partial_are_found(server, tmp_path):
@@ -381,6 +381,45 @@ def test_headers_of_the_user_stay_with_the_links_own_host(server, tmp_path, targ
     assert last.headers.get("Authorization") == (
         "Bearer fake" if target == "the same host" else None
     )
+
+
+def test_a_proxy_is_used_and_its_password_is_not_shown(server, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    links = f"{NAME}\thttp://cdn.example/secret-path/{NAME}?key=1&sig={SIGNATURE}"
+
+    (result,) = download(
+        select(parse_links(links)),
+        tmp_path,
+        proxy=f"http://user:password@127.0.0.1:{server.port}",
+        md5={},
+    )
+
+    assert result.status == "done", result.reason
+    (request,) = server.of(NAME)
+    assert request.url.startswith("http://cdn.example/")
+    assert request.headers["Proxy-Authorization"] == "Basic dXNlcjpwYXNzd29yZA=="
+    assert no_secret_in(caplog.text)
+    assert "password" not in caplog.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "host.invalid"])
+def test_a_host_that_cannot_be_reached(tmp_path, host):
+    links = f"{NAME}\thttp://{host}/secret-path/{NAME}?sig={SIGNATURE}"
+
+    (result,) = download(select(parse_links(links)), tmp_path, retries=1, backoff=0.01)
+
+    assert re.search("no connection: .*; gave up after 1 retries without prog", result.reason)
+    assert no_secret_in(result.reason)
+
+
+def test_the_ids_and_tars_under_other_names(tmp_path):
+    files = {"sa_images_ids.txt": b"1\n2\n", "sa_000003.tar.gz": OTHER_TAR, NAME: TAR}
+    with FaultServer(files) as server:
+        selection = select(parse_links(server.links_text()), with_ids=True)
+        results = download(selection, tmp_path, md5={})
+
+    assert [result.status for result in results] == ["done"] * 3
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("sa_*")} == files
 
 
 def test_no_redirect_from_https_to_http():
@@ -672,7 +711,7 @@ def test_the_command_as_a_user_sees_it(server, tmp_path):
     out, err = process.communicate(timeout=30)
     events = [json.loads(line) for line in out.splitlines()]
     assert process.returncode == 1
-    assert events[0]["event"] == "plan"
+    assert [event["event"] for event in events[:2]] == ["note", "plan"]
     assert events[-1]["event"] == "summary"
     assert events[-1]["present"] == 1
     assert events[-1]["failed"] == {"sa_000001.tar": "not in the links file"}
@@ -722,13 +761,17 @@ def wait_for(condition, seconds=20):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("fault", [Fault(send=HALF, stall=60), Fault(send=0, stall=60)])
-def test_ctrl_c_stops_within_two_seconds_and_loses_nothing(server, tmp_path, fault):
+@pytest.mark.parametrize("sent", [HALF, 0, None], ids=["half", "headers only", "no answer"])
+def test_ctrl_c_stops_within_two_seconds_and_loses_nothing(server, tmp_path, sent):
+    if sent is None:
+        fault = Fault(before=lambda: server.stopping.wait(60))
+    else:
+        fault = Fault(send=sent, stall=60)
     server.faults[NAME] = [fault]
     process = sa1b(*write_inputs(server, tmp_path))
-    wait_for(lambda: server.of(NAME) and server.of(NAME)[0].sent == fault.send)
     part = tmp_path / "out" / f"{NAME}.part"
-    wait_for(lambda: fault.send == 0 or (part.exists() and part.stat().st_size == fault.send))
+    wait_for(lambda: server.of(NAME))
+    wait_for(lambda: not sent or (part.exists() and part.stat().st_size == sent))
 
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -737,8 +780,9 @@ def test_ctrl_c_stops_within_two_seconds_and_loses_nothing(server, tmp_path, fau
     assert time.monotonic() - began < 2.0
     assert process.returncode == 130
     assert out.startswith("0 of 1 whole (0 downloaded, 0 already there), 1 not finished")
+    assert "Interrupted. The same command goes on from here." in err
     assert "Traceback" not in err
-    if fault.send:
+    if sent:
         assert part.read_bytes() == TAR[:HALF]
 
 
