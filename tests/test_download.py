@@ -19,7 +19,6 @@ import traceback
 from pathlib import Path
 
 import pytest
-from fault_server import EXPIRED_BODY, SIGNATURE, Fault, FaultServer, make_tar
 
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.download import download, plan_download
@@ -30,6 +29,7 @@ from sa1b_tfds.plan import NotEnoughSpace
 from sa1b_tfds.report import Reporter
 from sa1b_tfds.settings import RateLimit, TransferConfig
 from sa1b_tfds.transport import TransferError, Transport
+from tests.fault_server import EXPIRED_BODY, SIGNATURE, Fault, FaultServer, make_tar
 
 NAME = "sa_000000.tar"
 TAR = make_tar(0)
