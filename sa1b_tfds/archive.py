@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.problems import Problems, TornArchive
 
 # A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.
 MAX_BYTES = {".jpg": 256 * 2**20, ".json": 64 * 2**20}
@@ -100,6 +100,11 @@ class TarArchive:
             for jpeg, json in _pair_up(self.name, self._members(file, problems), problems):
                 yield Pair(_read(file, jpeg), _read(file, json), jpeg.name, json.name)
 
+    def count_pairs(self, problems: Problems) -> int:
+        """The number of pairs that the headers tell of; reports as `pairs` does, reads no pair."""
+        with self._path.open("rb") as file:
+            return len(_pair_up(self.name, self._members(file, problems), problems))
+
     def _members(self, file: BinaryIO, problems: Problems) -> Iterator[_Member]:
         """Yields the files that may be read; reports the others, and a tar that is not whole."""
         length = file.seek(0, 2)
@@ -123,7 +128,8 @@ class TarArchive:
                 else:
                     yield _Member(info.name, info.size, info.offset_data)
         except tarfile.TarError as e:
-            problems.report(self.name, member, f"the tar is torn here ({e}): download it again")
+            reason = f"the tar is torn here ({e}): download it again"
+            problems.report(self.name, member, reason, TornArchive)
 
 
 class FolderArchive:

@@ -25,6 +25,10 @@ class BadInput(ValueError):
         return type(self), (self.archive, self.member, self.reason)
 
 
+class TornArchive(BadInput):
+    """An archive that ends too early or is no tar: what follows in it cannot be read."""
+
+
 class Problems:
     """Takes every `BadInput` that is met: raises it, or keeps it and lets the rest go on.
 
@@ -38,8 +42,10 @@ class Problems:
         self.on_error = on_error
         self.found: list[BadInput] = []
 
-    def report(self, archive: str, member: str, reason: str) -> None:
-        problem = BadInput(archive, member, reason)
+    def report(
+        self, archive: str, member: str, reason: str, kind: type[BadInput] = BadInput
+    ) -> None:
+        problem = kind(archive, member, reason)
         if self.on_error == "raise":
             raise problem
         self.found.append(problem)
