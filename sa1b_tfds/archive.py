@@ -173,7 +173,8 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         raise tarfile.ReadError("it is compressed with gzip; SA-1B's tars are not")
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:", tarinfo=_TarInfo) as tar:
-        while info := _next(tar):
+        # Asked for more of an empty archive, tarfile of Python 3.10 seeks to before its start.
+        while (tar.firstmember or tar.offset) and (info := _next(tar)):
             yield info
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
         # A broken header, or the end of the file, looks like the end of the archive to tarfile.

@@ -80,8 +80,10 @@ def test_tars_come_before_loose_files_and_in_the_order_of_their_names(tmp_path):
     assert names == ["b/sa_000001.tar", "sa_000003.tar", "a/sa_000020.tar"]
 
 
-def test_an_empty_folder_has_no_archives(tmp_path):
+def test_nothing_in_a_folder_or_a_tar(tmp_path):
     assert archive.find_archives(tmp_path) == []
+    (tmp_path / "sa_000000.tar").write_bytes(bytes(10240))
+    assert read(tmp_path) == {}
 
 
 def test_files_that_are_not_of_sa1b_are_left_out(tmp_path):
@@ -139,6 +141,7 @@ HUGE = 100 * 2**30
         (tar_of(special("./sa_3.jpg", tarfile.REGTYPE)), "./sa_3.jpg", "was there before"),
         (tar_of(special("a/sa_3.json", tarfile.REGTYPE)), "a/sa_3.json", "was there before"),
     ],
+    ids=lambda value: "tar" if isinstance(value, bytes) else None,
 )
 def test_bad_tars(tmp_path, data, member, reason):
     (tmp_path / "sa_000000.tar").write_bytes(data)

@@ -87,6 +87,7 @@ GOOD = tar_of()
         (tar_of(**{"sa_7.jpg": jpeg()[:-9]}), {"deep": True}, "wrong", "the JPEG is cut off"),
         (tar_of(**{"sa_7.jpg": jpeg(9, 9)}), {"deep": True}, "wrong", "disagrees with the image's"),
     ],
+    ids=lambda value: "tar" if isinstance(value, bytes) else None,
 )
 def test_what_is_said_of_a_tar(tmp_path, data, options, status, reason):
     (tmp_path / NAME).write_bytes(data)
