@@ -173,8 +173,7 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         raise tarfile.ReadError("it is compressed with gzip; SA-1B's tars are not")
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:", tarinfo=_TarInfo) as tar:
-        # Asked for more of an empty archive, tarfile of Python 3.10 seeks to before its start.
-        while (tar.firstmember or tar.offset) and (info := _next(tar)):
+        while info := _next(tar):
             yield info
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
         # A broken header, or the end of the file, looks like the end of the archive to tarfile.
@@ -184,6 +183,8 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    if tar.offset == 0:  # empty; tarfile of Python 3.10 would seek to before its start
+        return None
     try:
         return tar.next()
     except ValueError as e:  # from the numbers in a forged pax header
