@@ -52,14 +52,13 @@ def parse(data: bytes) -> Example:
         x, y, w, h = columns[name].T
         columns[name] = np.stack([y, x, y + h, x + w], axis=1) / scale
     segmentations = [_field(a, "segmentation", object, i) for i, a in enumerate(annotations)]
+    if not all(0 <= area <= height * width for area in columns["area"]):
+        raise ValueError("annotations: every 'area' must be between 0 and height * width")
     return {
         "image_id": int(_integers([_field(image, "image_id", int, "image")], "image_id")[0]),
         "file_name": _field(image, "file_name", str, "image"),
         "masks": _masks(segmentations, size),
-        "annotations": {
-            name: column.astype(np.float32) if column.dtype.kind == "f" else column
-            for name, column in columns.items()
-        },
+        "annotations": {name: _narrow(column, name) for name, column in columns.items()},
     }
 
 
@@ -105,43 +104,51 @@ def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:
         raise ValueError(f"annotation {e.index}: the RLE is malformed: {e.reason}") from e
 
 
+def _narrow(column: np.ndarray, name: str) -> np.ndarray:
+    """float64 -> float32; integers stay."""
+    if column.dtype.kind != "f":
+        return column
+    with np.errstate(over="ignore"):
+        narrow = column.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise ValueError(f"annotations: every {name!r} must be finite as float32")
+    return narrow
+
+
 def _field(content: Any, name: str, kind: type | tuple[type, ...], where: str | int) -> Any:
     where = f"annotation {where}" if isinstance(where, int) else where
     if not isinstance(content, dict) or name not in content:
         raise ValueError(f"{where} lacks the field {name!r}")
     value = content[name]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{where}: {name!r} must be {_KINDS[kind]}, got {value!r:.60}")
+        got = type(value).__name__ if isinstance(value, list | dict) else f"{value!r:.60}"
+        raise ValueError(f"{where}: {name!r} must be {_KINDS[kind]}, got {got}")
     return value
-
-
-def _numbers(values: list[Any], name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """-> integers or float64 [N, *shape], finite."""
-    try:
-        array = np.array(values) if values else np.zeros((0, *shape))
-    except ValueError:  # of different lengths
-        array = np.zeros(0)
-    if array.shape != (len(values), *shape) or array.dtype.kind not in "iuf":
-        expected = f"{list(shape)} numbers" if shape else "a number"
-        raise ValueError(f"annotations: every {name!r} must be {expected}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"annotations: every {name!r} must be finite")
-    return array
 
 
 def _integers(values: list[Any], name: str) -> np.ndarray:
     """-> int64 [N]; takes 6206.0 for 6206."""
-    array = _numbers(values, name)
-    if array.dtype.kind == "u" or (array != np.floor(array)).any() or (abs(array) >= 2.0**63).any():
+    exact = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    if not all(type(v) is int and -(2**63) <= v < 2**63 for v in exact):
         raise ValueError(f"annotations: every {name!r} must be an integer of at most 64 bits")
-    return array.astype(np.int64)
+    return np.array(exact, np.int64)
 
 
 def _floats(*shape: int) -> Callable[[list[Any], str], np.ndarray]:
     """-> float64 [N, last of shape]."""
-    return lambda values, name: (
-        _numbers(values, name, shape).astype(np.float64).reshape(len(values), *shape[-1:])
-    )
+
+    def convert(values: list[Any], name: str) -> np.ndarray:
+        numbers = values
+        for side in shape:
+            if not all(isinstance(row, list) and len(row) == side for row in numbers):
+                raise ValueError(f"annotations: every {name!r} must be {list(shape)} numbers")
+            numbers = [number for row in numbers for number in row]
+        # Before NumPy sees them: it would make room for the longest string among them.
+        if not set(map(type, numbers)) <= {int, float}:
+            raise ValueError(f"annotations: every {name!r} must be numbers")
+        return np.array(numbers, np.float64).reshape(len(values), *shape[-1:])
+
+    return convert
 
 
 _NUMBER = (int, float)
@@ -151,6 +158,7 @@ _KINDS: dict[Any, str] = {
     str: "a string",
     list: "a list",
     dict: "an object",
+    object: "an RLE",
 }
 _COLUMNS: dict[str, tuple[Any, Callable[[list[Any], str], np.ndarray]]] = {
     "id": (int, _integers),

@@ -18,15 +18,9 @@ from etils import epath
 from sa1b_tfds.problems import Problems, TornArchive
 
 # A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.
-MAX_BYTES = {".jpg": 256 * 2**20, ".json": 64 * 2**20}
+MAX_BYTES = {".jpg": 256 * 2**20, ".json": 16 * 2**20}
 _MAX_HEADER_BYTES = 2**20  # of a long name or a pax header
-_LONG_HEADERS = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
+_LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
 _MAX_DEPTH = 4  # of folders below the one that is searched
 _TAR = re.compile(r"sa_.*\.tar(\.gz)?$")
 _NUMBER = re.compile(r"sa_(\d+)(\.tar(\.gz)?)?$")
@@ -112,21 +106,21 @@ class TarArchive:
         try:
             for info in _headers(file):
                 member = info.name
-                available = max(0, length - info.offset_data)
+                available = max(0, length - info.offset)
                 limit = MAX_BYTES.get(_suffix(info.name), available)
                 if info.name.startswith("/") or ".." in info.name.split("/"):
                     problems.report(self.name, member, "its path leads out of the archive")
-                elif info.isdir():
+                elif info.type == tarfile.DIRTYPE:
                     continue
-                elif info.type not in tarfile.REGULAR_TYPES or info.issparse():
-                    kind = "a link" if info.issym() or info.islnk() else "no regular file"
+                elif info.type not in tarfile.REGULAR_TYPES:
+                    kind = "a link" if info.type in _LINKS else "no regular file"
                     problems.report(self.name, member, f"it is {kind}, which SA-1B does not hold")
                 elif info.size > available:
                     raise tarfile.ReadError(f"it claims {info.size} bytes, {available} are there")
                 elif info.size > limit:
                     problems.report(self.name, member, _too_large(info.size, limit))
                 else:
-                    yield _Member(info.name, info.size, info.offset_data)
+                    yield _Member(info.name, info.size, info.offset)
         except tarfile.TarError as e:
             reason = f"the tar is torn here ({e}): download it again"
             problems.report(self.name, member, reason, TornArchive)
@@ -153,42 +147,75 @@ class FolderArchive:
                 yield member
 
 
-class _TarInfo(tarfile.TarInfo):
-    """Refuses the headers of which tarfile would read the body into memory, whatever its size."""
-
-    @classmethod
-    def frombuf(cls, buf, encoding, errors):
-        info = super().frombuf(buf, encoding, errors)
-        if info.type == tarfile.GNUTYPE_SPARSE:
-            raise tarfile.ReadError("a sparse file")
-        if info.type in _LONG_HEADERS and info.size > _MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {info.size} bytes")
-        return info
+class _Header(NamedTuple):
+    name: str
+    size: int
+    offset: int
+    type: bytes
 
 
-def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Yields a tar's headers; raises a TarError where it is torn or no tar at all."""
-    file.seek(0)
-    if file.read(2) == b"\x1f\x8b":
-        raise tarfile.ReadError("it is compressed with gzip; SA-1B's tars are not")
-    file.seek(0)
-    with tarfile.open(fileobj=file, mode="r:", tarinfo=_TarInfo) as tar:
-        while info := _next(tar):
-            yield info
-            tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-        # A broken header, or the end of the file, looks like the end of the archive to tarfile.
-        file.seek(tar.offset)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"no header and no end marker at byte {tar.offset}")
+def _headers(file: BinaryIO) -> Iterator[_Header]:
+    """Yields a tar's headers; raises a TarError where it is torn or no tar at all.
+
+    tarfile parses each block of 512 bytes. It does not walk the tar: it takes a broken header and
+    the end of the file for the end of the archive, steps backwards where a size is negative, and
+    lets long and pax headers take as much stack and memory as they ask for.
+    """
+    position = 0
+    extended: dict[str, str] = {}  # what long and pax headers say of the next member
+    while True:
+        file.seek(position)
+        block = file.read(tarfile.BLOCKSIZE)
+        if position == 0 and block.startswith(b"\x1f\x8b"):
+            raise tarfile.ReadError("it is compressed with gzip; SA-1B's tars are not")
+        if len(block) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError(f"no header and no end marker at byte {position}")
+        if not any(block):
+            return
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
+        position += tarfile.BLOCKSIZE
+        if info.size < 0:
+            raise tarfile.ReadError(f"a size of {info.size}")
+        if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+            if info.size > _MAX_HEADER_BYTES:
+                raise tarfile.ReadError(f"a header of {info.size} bytes")
+            body = file.read(info.size)
+            if info.type == tarfile.GNUTYPE_LONGNAME:
+                extended["path"] = body.rstrip(b"\0").decode("utf-8", "backslashreplace")
+            else:
+                extended |= _pax_records(body)
+            position += _padded(info.size)
+        elif info.type in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
+            position += _padded(info.size)  # nothing in them concerns us
+        else:
+            if info.type == tarfile.GNUTYPE_SPARSE or any("sparse" in key for key in extended):
+                raise tarfile.ReadError("a sparse file")
+            size = extended.get("size", str(info.size))
+            if not size.isdecimal():
+                raise tarfile.ReadError(f"a size of {size:.20}")
+            name = extended.get("path", info.name)
+            yield _Header(name, int(size), position, info.type)
+            if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
+                position += _padded(int(size))
+            extended = {}
 
 
-def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
-    if tar.offset == 0:  # empty; tarfile of Python 3.10 would seek to before its start
-        return None
-    try:
-        return tar.next()
-    except ValueError as e:  # from the numbers in a forged pax header
-        raise tarfile.ReadError(str(e)) from e
+def _pax_records(body: bytes) -> dict[str, str]:
+    """ "<length> <key>=<value>\\n", one after the other, where the length is that of it all."""
+    records = {}
+    while body.strip(b"\0"):
+        length, _, rest = body.partition(b" ")
+        if not (length.isdigit() and len(length) < 8 and len(length) < int(length) <= len(body)):
+            raise tarfile.ReadError("a broken pax header")
+        key, _, value = rest[: int(length) - len(length) - 1].partition(b"=")
+        text = value.removesuffix(b"\n").decode("utf-8", "backslashreplace")
+        records[key.decode("utf-8", "backslashreplace")] = text
+        body = body[int(length) :]
+    return records
+
+
+def _padded(size: int) -> int:
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _pair_up(
@@ -200,7 +227,7 @@ def _pair_up(
     for member in members:
         base = member.name.rpartition("/")[2]
         suffix = _suffix(member.name)
-        if suffix not in MAX_BYTES or base.startswith("."):
+        if suffix not in MAX_BYTES or not base.startswith("sa_"):
             others.append(member.name)
             continue
         files = images.setdefault(base.removesuffix(suffix), {})
@@ -222,16 +249,20 @@ def _pair_up(
 
 def _read(file: BinaryIO, member: _Member) -> bytes:
     file.seek(member.offset)
-    return file.read(member.size)
+    data = file.read(member.size)
+    if len(data) != member.size:
+        raise OSError(f"{member.name} became shorter while the tar was read")
+    return data
 
 
 def _files(folder: epath.Path, depth: int) -> Iterator[epath.Path]:
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.suffix in MAX_BYTES or _TAR.match(path.name):
+        if path.suffix in MAX_BYTES:
+            if path.name.startswith("sa_"):
+                yield path
+        elif _TAR.match(path.name) and path.is_file():
             yield path
-        elif depth and path.is_dir():
+        elif depth and not path.name.startswith(".") and path.is_dir():
             yield from _files(path, depth - 1)
 
 

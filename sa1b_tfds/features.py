@@ -25,7 +25,6 @@ class RleMasks(tfds.features.FeatureConnector):
       * a list of COCO segmentations of one size, as `sa1b_tfds.rle.to_rle` takes them;
       * columns {'size': (H, W), 'counts': N compressed strings};
       * a dense array [N, H, W], bool or numbers, what is not zero is inside;
-      * `sa1b_tfds.rle.Checked`, which needs no second check.
       A list without a mask has no size: use one of the others.
 
     Stored: {'size': int32 [2] (H, W), 'counts': bytes [N]}, which is what
@@ -37,7 +36,7 @@ class RleMasks(tfds.features.FeatureConnector):
       >>> features = tfds.features.FeaturesDict({'masks': RleMasks()})
       >>> encoded = features.encode_example({'masks': np.ones((2, 4, 6), bool)})
       >>> encoded['masks']['counts']
-      [b'0X', b'0X']
+      [b'0h0', b'0h0']
     """
 
     def get_tensor_info(self) -> tfds.features.TensorInfo:
@@ -51,7 +50,7 @@ class RleMasks(tfds.features.FeatureConnector):
 
     def encode_example(self, masks: Any) -> dict[str, Any]:
         """See the class for what it takes; raises a ValueError if that is malformed."""
-        checked = masks if isinstance(masks, rle.Checked) else _check(masks)
+        checked = _check(masks)
         counts = [c.encode() if isinstance(c, str) else c for c in checked.counts]
         return {"size": np.array(checked.size, np.int32), "counts": counts}
 
@@ -67,11 +66,14 @@ class RleMasks(tfds.features.FeatureConnector):
 
     def repr_html(self, masks: np.ndarray) -> str:
         """A picture of the masks, for `tfds.as_dataframe`."""
-        if isinstance(masks, Mapping):  # from SkipDecoding
-            return f"{len(masks['counts'])} RLE masks of {masks['size'][0]}x{masks['size'][1]}"
         step = max(1, -(-max(masks.shape[1:]) // _REPR_SIDE))
         picture = overlay.paint_masks(masks[:, ::step, ::step])
         return tfds.features.Image().repr_html(picture)
+
+    def __getitem__(self, name: str) -> tfds.features.Tensor:
+        """A stored column, which `tfds.as_dataframe` asks for after SkipDecoding."""
+        info = self.get_serialized_info()[name]
+        return tfds.features.Tensor(shape=info.shape, dtype=info.np_dtype)
 
     @classmethod
     def from_json_content(cls, value: Mapping[str, Any]) -> RleMasks:
@@ -130,9 +132,13 @@ def _check(masks: Any) -> rle.Checked:
             raise ValueError(f"Dense masks must have the shape [N, H, W], got {masks.shape}.")
         size = rle.check_size(masks.shape[1:], "The masks' shape")
         return rle.Checked([rle.encode_mask(mask)["counts"] for mask in masks], size)
+    if isinstance(masks, rle.Checked):
+        return rle.check(*masks)
     if isinstance(masks, Mapping):
         if not {"size", "counts"} <= masks.keys():
             raise ValueError(f"Columns of masks are 'size' and 'counts', got {list(masks)}.")
+        if isinstance(masks["counts"], str | bytes):
+            raise ValueError("Columns of masks need a list of counts; one RLE goes into a list.")
         return rle.check(list(masks["counts"]), masks["size"])
     segmentations = list(masks)
     if not segmentations:

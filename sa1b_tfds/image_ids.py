@@ -1,4 +1,4 @@
-"""Which image ids were seen, and in which archive, in 12 bytes an image."""
+"""Which image ids were seen, and in which archive: 12 bytes an id, and a set for the last one."""
 
 from __future__ import annotations
 

@@ -18,16 +18,20 @@ QUALITY = 95
 
 _START_OF_FRAME = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive Huffman: what TF decodes
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
-_QUANTISATION, _START_OF_SCAN, _END = 0xDB, 0xDA, 0xD9
+_START_OF_SCAN, _END = 0xDA, 0xD9
+_FILL = re.compile(rb"\xff+[^\xff]", re.DOTALL)  # a marker may have any number of 0xFF before it
+_BEGINNING = 4096  # bytes of the first scan that are decoded,
+_ROWS = 16  # for so many rows of pixels
 # In a scan 0xFF is followed by 0x00 (a pixel byte), a restart marker or fill; all else ends it.
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Walks through a JPEG's segments up to its end, without decoding pixels.
+    """Walks through a JPEG's segments up to its end, and begins to decode it.
 
-    It finds what is no JPEG, is cut off, lacks a frame, tables or a scan, or is coded in a way that
-    TensorFlow does not decode. It cannot see a pixel that was changed: no JPEG decoder does.
+    It finds what is no JPEG, is cut off, has wrong or missing tables, or is coded in a way that
+    cannot be decoded. Pixels are not decoded, as that would take most of a build's time: a changed
+    one goes unnoticed, and so does a wrong table of a progressive JPEG's later scans.
 
     Returns:
       (height, width) in pixels.
@@ -38,37 +42,52 @@ def image_size(data: bytes) -> tuple[int, int]:
     if not data.startswith(b"\xff\xd8"):
         raise ValueError("it is not a JPEG: the start marker is missing")
     size = None
-    seen = set()
+    first_scan = height_at = 0
     position = 2
     while True:
-        if data[position : position + 1] != b"\xff" or len(data) < position + 2:
+        if (marker_bytes := _FILL.match(data, position)) is None:
             raise ValueError(f"the JPEG is cut off or broken at byte {position} of {len(data)}")
-        marker = data[position + 1]
-        seen.add(marker)
-        if marker == 0xFF:  # fill
-            position += 1
-            continue
+        position = marker_bytes.end()
+        marker = data[position - 1]
         if marker == _END:
             break
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        body = data[position + 4 : position + 2 + length]
+        length = int.from_bytes(data[position : position + 2], "big")
+        body = data[position + 2 : position + length]
         if length < 2 or len(body) < length - 2:
             raise ValueError(f"the JPEG is cut off or broken at byte {position} of {len(data)}")
         if marker in _OTHER_FRAMES:
             raise ValueError("the JPEG is lossless or arithmetic-coded, which cannot be decoded")
         if marker in _START_OF_FRAME:
-            if len(body) < 6 or body[0] != 8:
-                raise ValueError("the JPEG does not have 8 bits a channel")
+            if size is not None or len(body) < 6 or body[0] != 8 or body[5] not in (1, 3, 4):
+                raise ValueError("the JPEG does not have one frame of 1, 3 or 4 channels of 8 bits")
             size = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-        position += 2 + length
+            height_at = position + 3
+        position += length
         if marker == _START_OF_SCAN:
-            end = _END_OF_SCAN.search(data, position)
-            position = end.start() if end else len(data)
-    if size is None or not {_QUANTISATION, _START_OF_SCAN} <= seen:
-        raise ValueError("the JPEG has no frame, no quantisation table or no scan")
+            first_scan = first_scan or position
+            next_marker = _END_OF_SCAN.search(data, position)
+            position = next_marker.start() if next_marker else len(data)
+    if size is None or not first_scan:
+        raise ValueError("the JPEG has no frame or no scan")
     if not all(size):
         raise ValueError(f"the JPEG claims a height and width of {size[0]} and {size[1]}")
+    rows = min(size[0], _ROWS).to_bytes(2, "big")
+    end = first_scan + _BEGINNING
+    _decode(data[:height_at] + rows + data[height_at + 2 : end] + bytes((0xFF, _END)))
     return size
+
+
+def _decode(beginning: bytes) -> None:
+    """Decodes an image whose height was cut down, of which only missing data may be wrong."""
+    try:
+        with (
+            _strict(),
+            _of_any_size(),
+            Image.open(io.BytesIO(beginning), formats=("JPEG",)) as image,
+        ):
+            image.load()
+    except (OSError, SyntaxError, ValueError) as e:
+        raise ValueError(f"the JPEG does not decode: {e}") from e
 
 
 def shrink(data: bytes, long_side: int) -> bytes:
@@ -78,12 +97,23 @@ def shrink(data: bytes, long_side: int) -> bytes:
       ValueError: if it does not decode.
     """
     try:
-        with _strict(), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        with _strict(), _of_any_size(), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             if max(image.size) <= long_side:
                 return data
             return encode(resize(image, long_side), QUALITY)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+    except (OSError, SyntaxError) as e:
         raise ValueError(f"the JPEG does not decode: {e}") from e
+
+
+@contextlib.contextmanager
+def _of_any_size() -> Iterator[None]:
+    """Lifts Pillow's limit of 179 million pixels: the limit here is `rle.MAX_PIXELS`."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 @contextlib.contextmanager

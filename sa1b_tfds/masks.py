@@ -26,7 +26,8 @@ import tensorflow as tf
 from sa1b_tfds import rle
 
 _BLOCK = 32
-_MAX_OUTPUT = 2**36  # pixels in one call; keeps the index of a word of 64 of them below 2**30
+_MAX_SIDE = 2**24
+_MAX_WORDS = 2**30
 _DROP = -(2**30)  # added to the index of a word, this makes it negative: the sum leaves it out
 
 
@@ -88,25 +89,24 @@ def decode_masks(
     if output_size is None:
         output_size = size if window is None else window[2:]
     output_size = _int_vector(output_size, 2, "output_size")
-    window = tf.concat([[0, 0], size], axis=0) if window is None else window
+    window = tf.pad(size, [[2, 0]]) if window is None else window
     window = _int_vector(window, 4, "window")
     flip = tf.convert_to_tensor(flip, tf.bool)
+    static_shape = [*counts.shape, *_static_values(output_size)]
 
-    pixels = tf.size(counts, tf.int64) * tf.reduce_prod(tf.cast(output_size, tf.int64))
-    sound = tf.reduce_all(size > 0) & (tf.reduce_prod(tf.cast(size, tf.int64)) <= rle.MAX_PIXELS)
-    sound &= tf.reduce_all(window[2:] > 0) & tf.reduce_all(output_size > 0)
-    sound &= pixels < _MAX_OUTPUT
+    words = tf.size(counts, tf.int64) * output_size[0] * ((output_size[1] + 63) // 64)
+    sides = tf.concat([size, output_size, window[2:]], axis=0)
+    sound = tf.reduce_all(sides > 0) & tf.reduce_all(sides < _MAX_SIDE)
+    sound &= tf.reduce_all(tf.abs(window[:2]) < _MAX_SIDE) & (words < _MAX_WORDS)
+    sound &= tf.reduce_prod(size) <= rle.MAX_PIXELS
     message = "decode_masks: size, window or output_size is not positive, or too large:"
     assertion = tf.debugging.Assert(sound, [message, size, window, output_size])
     with tf.control_dependencies([] if assertion is None else [assertion]):
-        size = tf.identity(size)
+        size, window, output_size = (tf.cast(x, tf.int32) for x in (size, window, output_size))
 
     ends = run_ends(counts, size)
     masks = _draw(ends, tf.size(counts), size, output_size, window, flip)
-    height_and_width = tf.get_static_value(output_size)
-    masks.set_shape(
-        [*counts.shape, *((None, None) if height_and_width is None else height_and_width)]
-    )
+    masks.set_shape(static_shape)
     return masks
 
 
@@ -326,8 +326,14 @@ def _upper_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 
 
 def _int_vector(x: Any, length: int, name: str) -> tf.Tensor:
+    """-> int64 [length]: wide enough to see what does not fit."""
     x = tf.convert_to_tensor(x)
     if not x.dtype.is_integer or not x.shape.is_compatible_with([length]):
         raise ValueError(f"{name} must be integers of shape [{length}], got {x}.")
-    x = tf.cast(x, tf.int32)
+    x = tf.cast(x, tf.int64)
     return x if x.shape.is_fully_defined() else tf.ensure_shape(x, [length])
+
+
+def _static_values(x: tf.Tensor) -> list[int | None]:
+    values = tf.get_static_value(x)
+    return [None] * 2 if values is None else values.tolist()

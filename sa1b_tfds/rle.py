@@ -79,7 +79,7 @@ def check_size(size: Any, name: str = "size") -> tuple[int, int]:
     try:
         height, width = (int(side) for side in size)
         exact = (height, width) == tuple(size)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         exact = False
     if not exact or height < 1 or width < 1:
         raise ValueError(f"{name} must be two positive integers [height, width], got {size!r}.")
@@ -99,7 +99,9 @@ def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
       MalformedRLE: naming the first mask that is not an RLE of that size, and why.
     """
     height, width = check_size(size)
-    encoded = [c.encode() if isinstance(c, str) else bytes(c) for c in counts]
+    encoded = [c.encode() if isinstance(c, str) else c for c in counts]
+    if not all(isinstance(c, bytes) for c in encoded):
+        raise ValueError("Compressed counts must be strings or bytes.")
     if not encoded:
         return Runs(np.zeros(0, np.int64), np.zeros(1, np.int64))
 
@@ -159,7 +161,7 @@ def decode_rles(
       MalformedRLE: naming the mask and the reason.
     """
     height, width = check_size(size)
-    out_height, out_width = check_size(output_size or size, "output_size")
+    out_height, out_width = check_size(size if output_size is None else output_size, "output_size")
     runs = run_lengths(counts, size)
     rows = (2 * np.arange(out_height) + 1) * height // (2 * out_height)
     columns = (2 * np.arange(out_width) + 1) * width // (2 * out_width)
@@ -238,15 +240,18 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return coco_mask.encode(np.asfortranarray(mask != 0, dtype=np.uint8))
 
 
-def area(segmentation: Any) -> int:
-    """The number of pixels in the mask."""
-    rle = to_rle(segmentation)
+def area(segmentation: Any, size: Sequence[int] | None = None) -> int:
+    """The number of pixels in the mask. Takes what `to_rle` takes and raises what it raises."""
+    rle = to_rle(segmentation, size)
     return int(run_lengths([rle["counts"]], rle["size"]).lengths[1::2].sum())
 
 
-def bbox(segmentation: Any) -> list[float]:
-    """The mask's box [x, y, w, h] in pixels, over inclusive pixels as in SA-1B; zeros if empty."""
-    rle = to_rle(segmentation)
+def bbox(segmentation: Any, size: Sequence[int] | None = None) -> list[float]:
+    """The mask's box [x, y, w, h] in pixels, over inclusive pixels as in SA-1B; zeros if empty.
+
+    Takes what `to_rle` takes and raises what it raises.
+    """
+    rle = to_rle(segmentation, size)
     height = rle["size"][0]
     ends = np.cumsum(run_lengths([rle["counts"]], rle["size"]).lengths)
     start, stop = ends[0:-1:2], ends[1::2]
@@ -287,6 +292,13 @@ def _from_polygons(polygons: Any, size: Sequence[int] | None) -> dict[str, Any]:
     for array in arrays:
         if array.ndim != 1 or len(array) < 6 or len(array) % 2 or not np.isfinite(array).all():
             raise ValueError("A polygon is a list [x0, y0, x1, y1, x2, y2, ...] of finite numbers.")
+        # pycocotools trusts both: it overflows far outside, and takes memory for every edge pixel.
+        corners = array.reshape(-1, 2)
+        if np.abs(corners).max() > 2 * max(height, width):
+            raise ValueError(f"A polygon reaches far out of the image of {height}x{width}.")
+        steps = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
+        if steps.sum() > height * width + 16 * (height + width):
+            raise ValueError("A polygon's outline is longer than the image has pixels.")
     if not arrays:
         raise ValueError("A segmentation needs at least one polygon.")
     parts = coco_mask.frPyObjects([array.tolist() for array in arrays], height, width)

@@ -87,8 +87,13 @@ def test_nothing_in_a_folder_or_a_tar(tmp_path):
 
 
 def test_files_that_are_not_of_sa1b_are_left_out(tmp_path):
-    extra = {"./LICENSE": b"x", "./._sa_1.jpg": b"x", "./sa_1.png": b"x"}
+    extra = {"./LICENSE": b"x", "./._sa_1.jpg": b"x", "./sa_1.png": b"x", "./cat.jpg": b"x"}
     make.write_tar(tmp_path / "sa_000000.tar", FILES | extra)
+    assert read(tmp_path) == EXPECTED
+    (tmp_path / "sa_000000.tar").unlink()
+    (tmp_path / "sa_000000.tar").mkdir()
+    for name, data in (FILES | extra | {"build_report.json": b"{}"}).items():
+        (tmp_path / "sa_000000.tar" / name).write_bytes(data)
     assert read(tmp_path) == EXPECTED
 
 
@@ -96,6 +101,13 @@ def special(name, type_, size=0, linkname=""):
     info = tarfile.TarInfo(name)
     info.type, info.size, info.linkname = type_, size, linkname
     return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(record, wrong_by=0):
+    """A pax header with one record, whose length may be wrong."""
+    length = len(record) + 4 + wrong_by
+    body = f"{length:02d} ".encode() + record + b"\n"
+    return special("pax", tarfile.XHDTYPE, len(body)) + body.ljust(512, b"\0")
 
 
 def tar_of(*headers):
@@ -122,7 +134,7 @@ HUGE = 100 * 2**30
         (WHOLE[: -1024 - 512], LAST, "torn here .*it claims"),
         (WHOLE[:1000], "./sa_1.jpg", "torn here .*it claims"),
         (WHOLE[:100], "", "torn here"),
-        (b"", "", "torn here .*empty file"),
+        (b"", "", "torn here .*no header"),
         (b"<html>not found</html>" * 99, "", "torn here"),
         (gzip.compress(WHOLE), "", "compressed with gzip"),
         (WHOLE[:-1024] + bytes(100) + b"x" * 412 + WHOLE, LAST, "torn here"),
@@ -136,6 +148,15 @@ HUGE = 100 * 2**30
         (tar_of(special("x", tarfile.GNUTYPE_LONGNAME, HUGE)), LAST, "a header of 107374182400"),
         (tar_of(special("x", tarfile.XHDTYPE, HUGE)), LAST, "a header of 107374182400"),
         (tar_of(special("sa_4.jpg", tarfile.GNUTYPE_SPARSE, 10)), LAST, "a sparse file"),
+        (tar_of(pax(b"GNU.sparse.major=1"), special("sa_4.jpg", b"0")), LAST, "a sparse file"),
+        (tar_of(special("sa_4.jpg", tarfile.REGTYPE, -1)), LAST, "a size of -1"),
+        (tar_of(special("sa_4.txt", tarfile.REGTYPE, -512)), LAST, "a size of -512"),
+        (tar_of(pax(b"size=-1536"), special("sa_4.jpg", b"0")), LAST, "a size of -1536"),
+        (tar_of(pax(b"size=x"), special("sa_4.jpg", b"0")), LAST, "a size of x"),
+        (tar_of(pax(b"path=/sa_4.jpg"), special("sa_4.jpg", b"0")), "/sa_4.jpg", "leads out"),
+        (tar_of(pax(b"path=/sa_4.jpg", 7), special("sa_4.jpg", b"0")), LAST, "broken pax"),
+        (tar_of(pax(b"path=/sa_4.jpg", -7), special("sa_4.jpg", b"0")), LAST, "broken pax"),
+        (tar_of(*[pax(b"a=b")] * 3000, special("sa_4.fifo", b"6")), "sa_4.fifo", "no regular file"),
         (tar_of(special("./sa_4.jpg", tarfile.REGTYPE)), "./sa_4.jpg", r"its \.json is missing"),
         (tar_of(special("./sa_4.json", tarfile.REGTYPE)), "./sa_4.json", r"its \.jpg is missing"),
         (tar_of(special("./sa_3.jpg", tarfile.REGTYPE)), "./sa_3.jpg", "was there before"),
@@ -170,7 +191,7 @@ def test_a_real_but_enormous_member_is_not_read(tmp_path):
         file.write(special("./sa_1.json", tarfile.REGTYPE, 2**32))
         file.seek(2**32, 1)
         file.write(bytes(1024))
-    with pytest.raises(BadInput, match="4294967296 bytes are over the limit of 67108864"):
+    with pytest.raises(BadInput, match="4294967296 bytes are over the limit of 16777216"):
         read(tmp_path)
 
 

@@ -147,6 +147,8 @@ def test_as_dataframe_shows_the_masks(data_dir):
     dataset, info = load(data_dir, with_info=True)
     html = tfds.as_dataframe(dataset.take(2), info)._repr_html_()
     assert html.count("data:image/png;base64") == 4  # an image and its masks, twice
+    undecoded = load(data_dir, decoders={"masks": tfds.decode.SkipDecoding()})
+    assert "counts" in tfds.as_dataframe(undecoded.take(2), info)._repr_html_()
 
 
 def test_slices_of_prepared_data_of_an_explicit_version(data_dir):
@@ -205,7 +207,17 @@ def test_resized_images_keep_their_masks(tmp_path):
         np.testing.assert_array_equal(example["annotations"]["point_coords"], points)
 
 
-@pytest.mark.parametrize("fields", [{"tars": []}, {"tars": [-1]}, {"long_side": 0}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tars": []},
+        {"tars": [-1]},
+        {"tars": ["sa_000001.tar"]},
+        {"long_side": 0},
+        {"long_side": 10.5},
+        {"long_side": "1024"},
+    ],
+)
 def test_configs_are_checked(fields):
     with pytest.raises(ValueError, match=rf"{next(iter(fields))} must"):
         sa1b_tfds.SegmentAnythingConfig(name="mine", **fields)
@@ -236,6 +248,11 @@ def build(tmp_path, tars, on_error="raise"):
 
 GOOD = make.files_of(1)
 BAD_JPEG = make.files_of(2) | {"./sa_2.jpg": b"\xff\xd8 broken"}
+TABLES = make.files_of(2)["./sa_2.jpg"].index(b"\xff\xc4")
+BAD_TABLES = make.files_of(2)
+BAD_TABLES["./sa_2.jpg"] = (
+    BAD_TABLES["./sa_2.jpg"][: TABLES + 5] + b"\xff" * 9 + BAD_TABLES["./sa_2.jpg"][TABLES + 14 :]
+)
 BAD_JSON = make.files_of(2) | {"./sa_2.json": b'{"image": {'}
 NO_FIELD = make.files_of(2) | {"./sa_2.json": b'{"image": {}, "annotations": []}'}
 BAD_RLE = make.files_of(2)
@@ -250,6 +267,7 @@ SAME_ID = {name.replace("sa_1", "sa_2"): data for name, data in GOOD.items()}
     ("files", "member", "reason"),
     [
         (BAD_JPEG, "./sa_2.json", "the JPEG is cut off or broken"),
+        (BAD_TABLES, "./sa_2.json", "the JPEG does not decode"),
         (BAD_JSON, "./sa_2.json", "it is not JSON"),
         (NO_FIELD, "./sa_2.json", "image lacks the field 'height'"),
         (BAD_RLE, "./sa_2.json", "annotation 0: the RLE is malformed: it holds a character"),
@@ -278,6 +296,11 @@ def test_bad_images_stop_or_are_skipped_and_listed(tmp_path, caplog, files, memb
     assert sum(report["images"].values()) == 1
     last = caplog.records[-1].getMessage()
     assert last == f"Images: 1, archives: 2, skipped: 1; see {builder.data_path}/build_report.json"
+
+
+def test_nothing_left_names_what_was_skipped(tmp_path):
+    with pytest.raises(sa1b_tfds.BadInput, match=r"sa_0\.tar: \./sa_2\.json: .*no image is left"):
+        build(tmp_path, {"sa_0.tar": BAD_JSON}, on_error="skip")
 
 
 def test_a_torn_tar_stops_or_gives_what_is_whole(tmp_path):

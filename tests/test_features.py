@@ -54,6 +54,8 @@ def test_no_masks():
         ({"size": (9, 15), "counts": COUNTS}, "The RLE of mask 0 is malformed: its runs"),
         ({"size": (9, 0), "counts": []}, "two positive integers"),
         ({"counts": []}, "'size' and 'counts'"),
+        ({"size": (2, 3), "counts": "666"}, "one RLE goes into a list"),
+        (rle.Checked([b"2P"], (2, 3)), "The RLE of mask 0 is malformed"),
         ([RLES[0], {**RLES[1], "size": [14, 9]}], "disagrees"),
         ([], "empty list of masks has no size"),
         (MASKS[0], r"shape \[N, H, W\]"),
@@ -106,8 +108,3 @@ def test_features_json_is_read_in_a_fresh_process(tmp_path):
 def test_repr_html_is_a_picture(masks):
     html = sa1b_tfds.RleMasks().repr_html(masks.astype(np.uint8))
     assert html.startswith('<img src="data:image/png;base64,')
-
-
-def test_repr_html_of_what_was_not_decoded():
-    stored = FEATURES.encode_example({"masks": MASKS, "n": 5})["masks"]
-    assert sa1b_tfds.RleMasks().repr_html(stored) == "5 RLE masks of 9x14"

@@ -9,6 +9,7 @@ from dummy_data import make
 from sa1b_tfds import jpeg
 
 DATA, _ = make.draw(1, height=60, width=90, shapes=5)
+FRAME, TABLES, SCAN = (DATA.index(marker) for marker in (b"\xff\xc0", b"\xff\xc4", b"\xff\xda"))
 
 
 def encoded(**options):
@@ -26,6 +27,8 @@ def encoded(**options):
         encoded(format="JPEG", mode="L"),
         encoded(format="JPEG", restart_marker_blocks=2),
         encoded(format="JPEG", comment=b"\xff\xd9" * 9),
+        DATA.replace(b"\xff\xda", b"\xff" * 99 + b"\xff\xda"),
+        encoded(format="JPEG", mode="CMYK"),
     ],
 )
 def test_image_size(data):
@@ -47,12 +50,34 @@ def test_image_size(data):
         (DATA[:2] + DATA[-2:], "no frame"),
         (DATA.replace(b"\xff\xc0", b"\xff\xc9"), "arithmetic"),
         (DATA.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), "8 bits"),
+        (DATA[:SCAN] + DATA[FRAME:SCAN] + DATA[SCAN:], "one frame"),
+        (DATA[:SCAN] + DATA[-2:], "no frame or no scan"),
+        (DATA[: TABLES + 5] + b"\xff" * 9 + DATA[TABLES + 14 :], "does not decode"),
+        (DATA[: FRAME + 11] + b"\0" + DATA[FRAME + 12 :], "does not decode"),
+        (DATA.replace(b"\xff\xdb\x00\x43\x00", b"\xff\xdb\x00\x43\x03"), "does not decode"),
+        (DATA[: SCAN + 5] + b"\x09" + DATA[SCAN + 6 :], "does not decode"),
         (DATA.replace(b"\x08\x00\x3c", b"\x08\x00\x00"), "height and width of 0"),
     ],
 )
 def test_refused(data, reason):
     with pytest.raises(ValueError, match=reason):
         jpeg.image_size(data)
+
+
+def test_what_is_accepted_decodes():
+    """Bytes of the headers changed at random: TensorFlow decodes what `image_size` lets pass."""
+    rng = np.random.default_rng(0)
+    accepted = 0
+    for _ in range(300):
+        changed = bytearray(DATA)
+        changed[rng.integers(2, SCAN + 14)] = rng.integers(256)
+        try:
+            size = jpeg.image_size(bytes(changed))
+        except ValueError:
+            continue
+        assert tf.io.decode_jpeg(bytes(changed), channels=3).shape[:2] == size
+        accepted += 1
+    assert 100 < accepted < 290
 
 
 @pytest.mark.parametrize("long_side", [64, 45, 1])
@@ -74,8 +99,14 @@ def test_shrink_never_enlarges():
 def test_shrink_says_what_does_not_decode(monkeypatch, tolerant):
     """Also after TFDS told Pillow to accept broken images."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
-    tables = DATA.index(b"\xff\xc4")
-    for broken in (DATA[: len(DATA) // 2], DATA[: tables + 5] + b"\xff" * 9 + DATA[tables + 14 :]):
+    for broken in (DATA[: len(DATA) // 2], DATA[: TABLES + 5] + b"\xff" * 9 + DATA[TABLES + 14 :]):
         with pytest.raises(ValueError, match="does not decode"):
             jpeg.shrink(broken, 20)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is tolerant
+
+
+def test_images_beyond_pillows_own_limit():
+    out = io.BytesIO()
+    Image.new("L", (13500, 13500)).save(out, "JPEG")
+    assert jpeg.image_size(out.getvalue()) == (13500, 13500)
+    assert jpeg.image_size(jpeg.shrink(out.getvalue(), 100)) == (100, 100)

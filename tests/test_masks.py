@@ -114,13 +114,24 @@ def test_malformed_names_the_first_wrong_mask(decode, index, reason, wrong):
         {"size": (16385, 16385)},
         {"output_size": (0, 1)},
         {"window": (0, 0, 2, 0)},
+        {"output_size": (-3, 4)},
         {"output_size": (2**18, 2**18)},
+        {"output_size": (2**23, 2**14)},
+        {"size": np.array([2**32 + 2, 3])},
+        {"output_size": np.array([2**32 + 2, 3])},
+        {"window": np.array([2**32, 0, 2, 3])},
     ],
     ids=str,
 )
-def test_sizes_must_be_positive_and_bounded(arguments):
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_sizes_must_be_positive_and_bounded(arguments, in_graph):
+    arguments = {"size": (2, 3), **arguments}
+    decode = masks_lib.decode_masks
+    if in_graph:
+        arguments = {name: tf.constant(value) for name, value in arguments.items()}
+        decode = tf.function(decode)
     with pytest.raises(tf.errors.InvalidArgumentError, match="not positive, or too large"):
-        masks_lib.decode_masks(["6"], **{"size": (2, 3), **arguments})
+        decode(tf.constant(["6"]), **arguments)
 
 
 @pytest.mark.parametrize(

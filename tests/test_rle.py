@@ -76,6 +76,8 @@ def test_polygons():
     square = [1, 1, 4, 1, 4, 3, 1, 3]
     far = [6, 0, 8, 0, 8, 2, 6, 2]
     expected = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([square, far], 5, 9)))
+    assert rle.area([square, far], (5, 9)) == expected.sum()
+    assert rle.bbox([square], (5, 9)) == [1, 1, 2, 1]
     np.testing.assert_array_equal(rle.decode_rle([square, far], size=(5, 9)), expected)
     assert expected.any()
 
@@ -131,6 +133,10 @@ def test_malformed(counts, reason):
         (lambda: rle.decode_rle([["a"] * 6], (2, 3)), "list of polygons"),
         (lambda: rle.decode_rle([], (2, 3)), "at least one polygon"),
         (lambda: rle.decode_rle(7, (2, 3)), "list of polygons"),
+        (lambda: rle.decode_rle([[0, 0, 1e9, 0, 1e9, 1e9]], (20, 30)), "far out of the image"),
+        (lambda: rle.decode_rle([[0, 0, 9, 9, 0, 9] * 300], (20, 30)), "longer than the image"),
+        (lambda: rle.decode_rle({"size": [np.inf, 3], "counts": "0"}), "two positive integers"),
+        (lambda: rle.run_lengths([7], (2, 3)), "strings or bytes"),
         (lambda: rle.encode_mask(np.zeros((1, 2, 3))), r"shape \[H, W\]"),
         (lambda: rle.encode_mask(np.zeros((0, 3))), "two positive integers"),
     ],

@@ -43,10 +43,11 @@ class SegmentAnythingConfig(tfds.core.BuilderConfig):
     long_side: int | None = None
 
     def __post_init__(self) -> None:
-        if self.tars is not None and (not len(self.tars) or min(self.tars) < 0):
-            raise ValueError(f"tars must hold numbers from 0 on, or be None, got {self.tars!r}.")
-        if self.long_side is not None and self.long_side < 1:
-            raise ValueError(f"long_side must be positive or None, got {self.long_side!r}.")
+        tars, side = self.tars, self.long_side
+        if tars is not None and not (tars and all(isinstance(n, int) and n >= 0 for n in tars)):
+            raise ValueError(f"tars must hold numbers from 0 on, or be None, got {tars!r}.")
+        if side is not None and not (isinstance(side, int) and side > 0):
+            raise ValueError(f"long_side must be a positive integer or None, got {side!r}.")
 
 
 def _config(name: str, tars: range | None, long_side: int | None) -> SegmentAnythingConfig:
@@ -110,7 +111,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                     ),
                     "masks": features.RleMasks(doc="Which pixels belong to mask i: 0 or 1."),
                     "image_id": tfds.features.Scalar(np.int64, doc="Unique in the dataset."),
-                    "file_name": tfds.features.Text(doc="The image's name in its tar."),
+                    "file_name": tfds.features.Text(doc="The image's name, as its JSON has it."),
                     "annotations": tfds.features.FeaturesDict(
                         {
                             "id": _column(np.int64, "Unique in the dataset."),
@@ -167,6 +168,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                     continue
                 self._images_read[source.name] += 1
                 yield example["image_id"], example
+        if self._problems.found and not any(self._images_read.values()):
+            first, n = self._problems.found[0], len(self._problems.found)
+            reason = f"{first.reason}. With this, {n} problem(s) in all, no image is left"
+            raise BadInput(first.archive, first.member, reason)
 
     def download_and_prepare(self, **kwargs: Any) -> None:
         """As in TFDS; and says in the end how many images were read and what was left out."""
