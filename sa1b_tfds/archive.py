@@ -27,6 +27,7 @@ _LONG_HEADERS = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
+_HEADER = tarfile.BLOCKSIZE
 _MAX_DEPTH = 4  # of folders below the one that is searched
 _TAR = re.compile(r"sa_.*\.tar(\.gz)?$")
 _NUMBER = re.compile(r"sa_(\d+)(\.tar(\.gz)?)?$")
@@ -42,19 +43,42 @@ class Pair(NamedTuple):
     json_name: str
 
 
+class Member(NamedTuple):
+    """A file in an archive and where its bytes are."""
+
+    name: str
+    size: int
+    offset: int = 0
+
+
+class Entry(NamedTuple):
+    """Where an image's two files are; `Archive.read` reads them."""
+
+    jpeg: Member
+    json: Member
+
+    @property
+    def size(self) -> int:
+        """Bytes that both take in a tar, headers included."""
+        return sum(_HEADER + -(-m.size // _HEADER) * _HEADER for m in self)
+
+
 class Archive(Protocol):
     """A tar, or an extracted folder."""
 
     name: str
 
+    def identity(self) -> dict[str, int] | None:
+        """What changes when the archive does, without reading it; None if it is not there."""
+
+    def index(self, problems: Problems) -> list[Entry]:
+        """Finds every pair; reports what is no pair, torn or unsafe."""
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+        """Yields the pairs of these entries, in their order."""
+
     def pairs(self, problems: Problems) -> Iterator[Pair]:
-        """Yields every pair; reports what is no pair, torn or unsafe."""
-
-
-class _Member(NamedTuple):
-    name: str
-    size: int
-    offset: int = 0
+        """Yields every pair as it lies there; reports what is no pair, torn or unsafe."""
 
 
 def find_archives(root: epath.PathLike) -> list[Archive]:
@@ -95,12 +119,29 @@ class TarArchive:
         self._path = epath.Path(path)
         self.name = name or self._path.name
 
-    def pairs(self, problems: Problems) -> Iterator[Pair]:
+    @property
+    def path(self) -> epath.Path:
+        return self._path
+
+    def identity(self) -> dict[str, int] | None:
+        if not self._path.exists():
+            return None
+        stat = self._path.stat()
+        return {"bytes": stat.length, "modified": stat.mtime}
+
+    def index(self, problems: Problems) -> list[Entry]:
         with self._path.open("rb") as file:
-            for jpeg, json in _pair_up(self.name, self._members(file, problems), problems):
+            return _pair_up(self.name, self._members(file, problems), problems)
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+        with self._path.open("rb") as file:
+            for jpeg, json in entries:
                 yield Pair(_read(file, jpeg), _read(file, json), jpeg.name, json.name)
 
-    def _members(self, file: BinaryIO, problems: Problems) -> Iterator[_Member]:
+    def pairs(self, problems: Problems) -> Iterator[Pair]:
+        return self.read(self.index(problems))
+
+    def _members(self, file: BinaryIO, problems: Problems) -> Iterator[Member]:
         """Yields the files that may be read; reports the others, and a tar that is not whole."""
         length = file.seek(0, 2)
         member = ""
@@ -121,7 +162,7 @@ class TarArchive:
                 elif info.size > limit:
                     problems.report(self.name, member, _too_large(info.size, limit))
                 else:
-                    yield _Member(info.name, info.size, info.offset_data)
+                    yield Member(info.name, info.size, info.offset_data)
         except tarfile.TarError as e:
             problems.report(self.name, member, f"the tar is torn here ({e}): download it again")
 
@@ -133,13 +174,29 @@ class FolderArchive:
         self.name = name
         self._files = sorted(files)
 
-    def pairs(self, problems: Problems) -> Iterator[Pair]:
-        members = (_Member(str(path), path.stat().length) for path in self._files)
-        for jpeg, json in _pair_up(self.name, self._of_bounded_size(members, problems), problems):
+    def identity(self) -> dict[str, int] | None:
+        if not all(path.exists() for path in self._files):
+            return None
+        stats = [path.stat() for path in self._files]
+        return {
+            "files": len(stats),
+            "bytes": sum(stat.length for stat in stats),
+            "modified": max(stat.mtime for stat in stats),
+        }
+
+    def index(self, problems: Problems) -> list[Entry]:
+        members = (Member(str(path), path.stat().length) for path in self._files)
+        return _pair_up(self.name, self._of_bounded_size(members, problems), problems)
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+        for jpeg, json in entries:
             image, annotations = (epath.Path(m.name).read_bytes() for m in (jpeg, json))
             yield Pair(image, annotations, jpeg.name, json.name)
 
-    def _of_bounded_size(self, members: Iterator[_Member], problems: Problems) -> Iterator[_Member]:
+    def pairs(self, problems: Problems) -> Iterator[Pair]:
+        return self.read(self.index(problems))
+
+    def _of_bounded_size(self, members: Iterator[Member], problems: Problems) -> Iterator[Member]:
         for member in members:
             if member.size > (limit := MAX_BYTES[_suffix(member.name)]):
                 problems.report(self.name, member.name, _too_large(member.size, limit))
@@ -183,11 +240,9 @@ def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
         raise tarfile.ReadError(str(e)) from e
 
 
-def _pair_up(
-    archive: str, members: Iterable[_Member], problems: Problems
-) -> list[tuple[_Member, _Member]]:
+def _pair_up(archive: str, members: Iterable[Member], problems: Problems) -> list[Entry]:
     """Brings the (jpeg, json) of each image together, in the order in which the JPEGs lie."""
-    images: dict[str, dict[str, _Member]] = {}
+    images: dict[str, dict[str, Member]] = {}
     others = []
     for member in members:
         base = member.name.rpartition("/")[2]
@@ -208,11 +263,11 @@ def _pair_up(
             if other not in files:
                 problems.report(archive, files[suffix].name, f"its {other} is missing")
         if len(files) == 2:
-            pairs.append((files[".jpg"], files[".json"]))
-    return sorted(pairs, key=lambda pair: pair[0].offset)
+            pairs.append(Entry(files[".jpg"], files[".json"]))
+    return sorted(pairs, key=lambda pair: pair.jpeg.offset)
 
 
-def _read(file: BinaryIO, member: _Member) -> bytes:
+def _read(file: BinaryIO, member: Member) -> bytes:
     file.seek(member.offset)
     return file.read(member.size)
 

@@ -24,6 +24,9 @@ class BadInput(ValueError):
     def __str__(self) -> str:
         return ": ".join(part for part in (self.archive, self.member, self.reason) if part)
 
+    def as_dict(self) -> dict[str, str]:
+        return {"archive": self.archive, "member": self.member, "reason": self.reason}
+
 
 class Problems:
     """Takes every `BadInput` that is met: raises it, or keeps it and lets the rest go on.

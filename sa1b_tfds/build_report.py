@@ -1,0 +1,48 @@
+"""build_report.json: what a prepared dataset was made of, with what, and what is not in it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from sa1b_tfds.staging import FinishedTar
+
+REPORT = "build_report.json"
+_PACKAGES = ("sa1b_tfds", "tensorflow-datasets", "numpy", "pycocotools", "protobuf", "pillow")
+
+
+def report_of(tars: Sequence[FinishedTar], options: Mapping[str, Any]) -> bytes:
+    """The report as JSON, for people and for programs."""
+    content = {
+        "options": options,
+        "images": {tar.archive: tar.images for tar in tars},
+        "skipped": [problem.as_dict() for tar in tars for problem in tar.problems],
+        "totals": {
+            "tars": len(tars),
+            "images": sum(tar.images for tar in tars),
+            "skipped": sum(len(tar.problems) for tar in tars),
+            "shards": sum(len(tar.shards) for tar in tars),
+            "bytes": sum(tar.size for tar in tars),
+        },
+        "reasons": Counter(problem.reason for tar in tars for problem in tar.problems),
+        "tars": [
+            {
+                "name": tar.archive,
+                "source": tar.source,
+                "shards": len(tar.shards),
+                "bytes": tar.size,
+                "seconds": tar.seconds,
+            }
+            for tar in tars
+        ],
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+    }
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n"
