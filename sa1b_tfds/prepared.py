@@ -48,6 +48,8 @@ class Folder:
         """Removes what a build that was killed left behind and no other one can use."""
         if self._replaced.exists() and not self.path.exists():
             self._replaced.rename(self.path)
+        if self.is_settled():
+            self.staging.remove()
         for path in self.path.parent.iterdir():
             incomplete = path.name.startswith(_INCOMPLETE)
             other_version = path.name.startswith(_STAGED) and path != self.staging.folder
@@ -55,6 +57,23 @@ class Folder:
             if ours or other_version or path == self._replaced:
                 logging.warning("Removing %s, which an earlier build left behind.", path)
                 path.rmtree()
+
+    def clean_if_free(self) -> None:
+        """Cleans where a build ended between its last steps, unless another one is at work."""
+        if self.staging.folder.exists():
+            with contextlib.suppress(files.FolderInUse), self.locked():
+                self.clean()
+
+    def is_settled(self) -> bool:
+        """Whether there is data, and no staged tar that is not in it."""
+        if not self.path.exists():
+            return False
+        try:
+            return self.staging.names() <= {
+                self.staging.sidecar(t.archive).name for t in self.tars()
+            }
+        except FileNotFoundError:  # not of this package
+            return False
 
     def settle(self) -> None:
         """Removes the staged tars, once the data that links to them is on the disk."""

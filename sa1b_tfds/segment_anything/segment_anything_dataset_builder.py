@@ -98,7 +98,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         # Survives pickling.
         self._original_state.update(on_error=on_error, num_workers=num_workers)
         self._on_error = Problems(on_error).on_error
-        self._num_workers = num_workers or workers.available_cores()
+        self._num_workers = workers.available_cores() if num_workers is None else num_workers
 
     def _info(self) -> tfds.core.DatasetInfo:
         """Returns the dataset's features and metadata."""
@@ -188,12 +188,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           BadInput: what is wrong in a tar, with on_error='raise'.
           FolderInUse: if another process prepares the same data.
         """
+        self._folder = prepared.Folder(self.data_path)
         if self.data_path.exists() and not _overwrites(download_config):
+            self._folder.clean_if_free()
             super().download_and_prepare(
                 download_config=download_config, file_format=file_format, **kwargs
             )
             return
-        self._folder = prepared.Folder(self.data_path)
         with self._folder.locked():
             self._folder.clean()
             try:
