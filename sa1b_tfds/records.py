@@ -1,7 +1,8 @@
 """Examples -> bytes on disk, as TFDS stores them, without TensorFlow.
 
 `serialise` gives what TFDS's ExampleSerializer gives for this dataset's features, with the fields
-in a fixed order, so that the same example has the same bytes in every process. TFRecord's framing
+in the order of their names, so that the same example has the same bytes in every process and with
+every version of protobuf. TFRecord's framing
 is TensorFlow's (`lib/io/record_writer.h`); array_record's is its own library's.
 """
 
@@ -11,20 +12,17 @@ import contextlib
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
 from etils import epath
-from tensorflow_datasets import proto
 
 from sa1b_tfds.annotations import Example
 
-_BytesList = proto.tf_feature_pb2.BytesList
-_FloatList = proto.tf_feature_pb2.FloatList
-_Int64List = proto.tf_feature_pb2.Int64List
-_Feature = proto.tf_feature_pb2.Feature
+_MAX_UINT64 = 2**64 - 1
+_ONE_BYTE = [bytes([value]) for value in range(0x80)]
 
 
 class Writer(Protocol):
@@ -39,16 +37,20 @@ def serialise(example: Example) -> bytes:
     """The `tf.train.Example` of an example from `annotations.to_example`."""
     masks = example["masks"]
     features = {
-        "image": _bytes([example["image"]]),
-        "image_id": _Feature(int64_list=_Int64List(value=[example["image_id"]])),
-        "file_name": _bytes([example["file_name"]]),
-        "masks/size": _Feature(int64_list=_Int64List(value=masks.size)),
-        "masks/counts": _bytes(masks.counts),
+        "file_name": _bytes_list([example["file_name"]]),
+        "image": _bytes_list([example["image"]]),
+        "image_id": _int64_list([example["image_id"]]),
+        "masks/counts": _bytes_list(masks.counts),
+        "masks/size": _int64_list(masks.size),
     }
     for name, column in example["annotations"].items():
-        features[f"annotations/{name}"] = _numbers(column)
-    record = proto.tf_example_pb2.Example(features=proto.tf_feature_pb2.Features(feature=features))
-    return record.SerializeToString(deterministic=True)
+        to_list = _float_list if column.dtype.kind == "f" else _int64_list
+        features[f"annotations/{name}"] = to_list(column.ravel())
+    entries = []
+    for name in sorted(features):
+        # An entry of the map: the key is field 1, the value is field 2.
+        entries += _field(1, [*_field(1, [name.encode()]), *_field(2, features[name])])
+    return b"".join(_field(1, entries))
 
 
 def open_writer(path: epath.Path, file_format: str) -> Writer:
@@ -105,13 +107,38 @@ def _masked_crc(data: bytes) -> bytes:
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def _bytes(values: list[bytes | str]) -> Any:
-    encoded = [value.encode() if isinstance(value, str) else value for value in values]
-    return _Feature(bytes_list=_BytesList(value=encoded))
+# Protocol buffers' wire format: a message is its fields one after the other, each a tag (number and
+# type), a length and that many bytes. A part here is a list of byte strings, joined in the end, so
+# that an image is copied once. The numbers are those of tensorflow/core/example/feature.proto.
 
 
-def _numbers(column: np.ndarray) -> Any:
-    values = column.ravel().tolist()
-    if column.dtype.kind == "f":
-        return _Feature(float_list=_FloatList(value=values))
-    return _Feature(int64_list=_Int64List(value=values))
+def _field(number: int, parts: list[bytes]) -> list[bytes]:
+    return [_varint(number << 3 | 2), _varint(sum(map(len, parts))), *parts]
+
+
+def _bytes_list(values: Sequence[bytes | str]) -> list[bytes]:
+    parts = []
+    for value in values:
+        parts += _field(1, [value.encode() if isinstance(value, str) else value])
+    return _field(1, parts)
+
+
+def _float_list(values: np.ndarray) -> list[bytes]:
+    packed = values.astype("<f4").tobytes()
+    return _field(2, _field(1, [packed]) if packed else [])
+
+
+def _int64_list(values: Iterable[int]) -> list[bytes]:
+    packed = b"".join([_varint(int(value) & _MAX_UINT64) for value in values])
+    return _field(3, _field(1, [packed]) if packed else [])
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return _ONE_BYTE[value]
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
