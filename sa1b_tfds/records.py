@@ -2,8 +2,8 @@
 
 `serialise` gives what TFDS's ExampleSerializer gives for this dataset's features, with the fields
 in the order of their names, so that the same example has the same bytes in every process and with
-every version of protobuf. TFRecord's framing
-is TensorFlow's (`lib/io/record_writer.h`); array_record's is its own library's.
+every version of protobuf. TFRecord's framing is TensorFlow's (`lib/io/record_writer.h`);
+array_record's is its own library's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from etils import epath
 from sa1b_tfds.annotations import Example
 
 _MAX_UINT64 = 2**64 - 1
-_ONE_BYTE = [bytes([value]) for value in range(0x80)]
+_FIELD_1 = b"\n"
 
 
 class Writer(Protocol):
@@ -117,9 +117,10 @@ def _field(number: int, parts: list[bytes]) -> list[bytes]:
 
 
 def _bytes_list(values: Sequence[bytes | str]) -> list[bytes]:
-    parts = []
+    parts: list[bytes] = []
     for value in values:
-        parts += _field(1, [value.encode() if isinstance(value, str) else value])
+        data = value.encode() if isinstance(value, str) else value
+        parts += (_FIELD_1, _varint(len(data)), data)
     return _field(1, parts)
 
 
@@ -134,11 +135,10 @@ def _int64_list(values: Iterable[int]) -> list[bytes]:
 
 
 def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return _ONE_BYTE[value]
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)
+    if value < len(_SMALL):
+        return _SMALL[value]
+    return bytes([value & 0x7F | 0x80]) + _varint(value >> 7)
+
+
+_SMALL = [bytes([value]) for value in range(0x80)]
+_SMALL += [bytes([low | 0x80, high]) for high in range(1, 0x80) for low in range(0x80)]

@@ -23,6 +23,12 @@ from typing import Any
 from sa1b_tfds.shards import Task, convert
 
 _PROGRESS_EVERY_S = 0.25
+# Else glibc gives the memory of each image back to the kernel and takes it anew for the next one,
+# which costs a tenth of the time of a tar.
+_KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+}
 
 
 class WorkerDied(RuntimeError):
@@ -155,11 +161,12 @@ class _Worker:
 
 
 def _start() -> subprocess.Popen[bytes]:
+    paths = [path or os.getcwd() for path in sys.path]
     return subprocess.Popen(
         [sys.executable, "-c", "from sa1b_tfds import workers; workers.main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+        env={**os.environ, **_KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(paths)},
         start_new_session=True,  # Ctrl-C is the parent's to handle
     )
 
