@@ -88,6 +88,10 @@ class Staging:
     def shard(self, archive: str, number: int) -> epath.Path:
         return self.folder / f"{_file_name(archive)}.{number:05d}"
 
+    def failure(self, archive: str) -> epath.Path:
+        """Where a worker elsewhere says what is wrong in a tar."""
+        return self.folder / f"{_file_name(archive)}.failure"
+
     def draft(self, archive: str, number: int) -> epath.Path:
         """A new name at each call, for a shard that is being written."""
         unique = uuid.uuid4().hex[:8]

@@ -252,6 +252,12 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         )
 
     def _engine(self, download_config: tfds.download.DownloadConfig) -> Engine:
+        if download_config.beam_runner or download_config.beam_options:
+            from sa1b_tfds.beam_engine import BeamEngine
+
+            return BeamEngine(
+                runner=download_config.beam_runner, options=download_config.beam_options
+            )
         return engines.ProcessPool(num_workers=self._num_workers, reporter=reporter_for_people())
 
     def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:
