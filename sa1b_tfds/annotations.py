@@ -92,13 +92,13 @@ def to_example(image: bytes, annotations: bytes, long_side: int | None = None) -
 def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:
     counts = []
     for i, segmentation in enumerate(segmentations):
-        try:
-            compressed = isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
-            if not compressed or tuple(segmentation["size"]) != size:
+        usual = isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), str)
+        if not usual or segmentation.get("size") != list(size):
+            try:
                 segmentation = rle.to_rle(segmentation, size)
-            counts.append(segmentation["counts"])
-        except (ValueError, TypeError, KeyError) as e:
-            raise ValueError(f"annotation {i}: segmentation: {e}") from e
+            except ValueError as e:
+                raise ValueError(f"annotation {i}: segmentation: {e}") from e
+        counts.append(segmentation["counts"])
     try:
         return rle.check(counts, size)
     except rle.MalformedRLE as e:

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.problems import Problems, TornArchive
 
 # A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.
 MAX_BYTES = {".jpg": 256 * 2**20, ".json": 64 * 2**20}
@@ -141,6 +141,10 @@ class TarArchive:
     def pairs(self, problems: Problems) -> Iterator[Pair]:
         return self.read(self.index(problems))
 
+    def count_pairs(self, problems: Problems) -> int:
+        """The number of pairs that the headers tell of; reports as `pairs` does, reads no pair."""
+        return len(self.index(problems))
+
     def _members(self, file: BinaryIO, problems: Problems) -> Iterator[Member]:
         """Yields the files that may be read; reports the others, and a tar that is not whole."""
         length = file.seek(0, 2)
@@ -164,7 +168,8 @@ class TarArchive:
                 else:
                     yield Member(info.name, info.size, info.offset_data)
         except tarfile.TarError as e:
-            problems.report(self.name, member, f"the tar is torn here ({e}): download it again")
+            reason = f"the tar is torn here ({e}): download it again"
+            problems.report(self.name, member, reason, TornArchive)
 
 
 class FolderArchive:

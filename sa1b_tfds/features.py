@@ -131,6 +131,8 @@ def _check(masks: Any) -> rle.Checked:
         size = rle.check_size(masks.shape[1:], "The masks' shape")
         return rle.Checked([rle.encode_mask(mask)["counts"] for mask in masks], size)
     if isinstance(masks, Mapping):
+        if not {"size", "counts"} <= masks.keys():
+            raise ValueError(f"Columns of masks are 'size' and 'counts', got {list(masks)}.")
         return rle.check(list(masks["counts"]), masks["size"])
     segmentations = list(masks)
     if not segmentations:

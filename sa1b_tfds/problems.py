@@ -16,13 +16,17 @@ class BadInput(ValueError):
     """
 
     def __init__(self, archive: str, member: str, reason: str):
-        super().__init__(archive, member, reason)
+        super().__init__(": ".join(part for part in (archive, member, reason) if part))
         self.archive = archive
         self.member = member
         self.reason = reason
 
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.archive, self.member, self.reason) if part)
+    def __reduce__(self) -> tuple:
+        return type(self), (self.archive, self.member, self.reason)
+
+
+class TornArchive(BadInput):
+    """An archive that ends too early or is no tar: what follows in it cannot be read."""
 
     def as_dict(self) -> dict[str, str]:
         return {"archive": self.archive, "member": self.member, "reason": self.reason}
@@ -41,8 +45,10 @@ class Problems:
         self.on_error = on_error
         self.found: list[BadInput] = []
 
-    def report(self, archive: str, member: str, reason: str) -> None:
-        problem = BadInput(archive, member, reason)
+    def report(
+        self, archive: str, member: str, reason: str, kind: type[BadInput] = BadInput
+    ) -> None:
+        problem = kind(archive, member, reason)
         if self.on_error == "raise":
             raise problem
         self.found.append(problem)

@@ -37,12 +37,12 @@ class MalformedRLE(ValueError):
     """The RLE at `index` of those given cannot be a mask; `reason` says why."""
 
     def __init__(self, index: int, reason: str):
-        super().__init__(index, reason)
+        super().__init__(f"The RLE of mask {index} is malformed: {reason}.")
         self.index = index
         self.reason = reason
 
-    def __str__(self) -> str:
-        return f"The RLE of mask {self.index} is malformed: {self.reason}."
+    def __reduce__(self) -> tuple:
+        return type(self), (self.index, self.reason)
 
 
 class Runs(NamedTuple):

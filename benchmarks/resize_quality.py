@@ -1,0 +1,49 @@
+"""What the `resized_1024` configs lose and take at each JPEG quality, on a folder of SA-1B tars.
+
+    python benchmarks/resize_quality.py TARS
+
+For each quality: bytes an image, and the PSNR of the stored image against the resized one before it
+was encoded. The last line is the bytes at the quality in use over those of the original.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+
+import numpy as np
+from PIL import Image
+
+from sa1b_tfds import archive, jpeg
+from sa1b_tfds.problems import Problems
+
+QUALITIES = (80, 85, 90, 95, 98)
+
+
+def psnr(a: Image.Image, b: Image.Image) -> float:
+    error = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    return 10 * np.log10(255**2 / np.mean(error**2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tars")
+    archives = archive.find_archives(parser.parse_args().tars)
+    images = [pair.jpeg for source in archives for pair in source.pairs(Problems())]
+    original = np.mean([len(image) for image in images])
+    print(f"{len(images)} images, {original / 1e3:.0f} kB each as they are")
+    resized = [jpeg.resize(Image.open(io.BytesIO(image)), 1024) for image in images]
+    for quality in QUALITIES:
+        stored = [jpeg.encode(image, quality) for image in resized]
+        size = np.mean([len(data) for data in stored])
+        loss = np.mean(
+            [psnr(a, Image.open(io.BytesIO(b))) for a, b in zip(resized, stored, strict=True)]
+        )
+        print(f"quality {quality}: {size / 1e3:.0f} kB, {loss:.1f} dB")
+        if quality == jpeg.QUALITY:
+            ratio = size / original
+    print(f"ratio: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

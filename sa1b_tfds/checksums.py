@@ -1,0 +1,59 @@
+"""MD5 sums of the tars: the table of known ones, and hashing a file. No network."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+_LINE = re.compile(r"([0-9a-fA-F]{32}) [ *](\S+)")
+_BLOCK = 1 << 20
+
+
+def read_md5_table(path: str | Path | None = None) -> dict[str, str]:
+    """MD5 by file name, from an md5sum-format file, or from the table that comes with the package.
+
+    The package's table was published by one community repository. Meta publishes no checksums.
+
+    Raises:
+      ValueError: a line is not in md5sum's format; the message has its number.
+    """
+    source = resources.files("sa1b_tfds") / "sa1b_md5.txt" if path is None else Path(path)
+    table = {}
+    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line.rstrip())
+        if not found:
+            raise ValueError(
+                f"{source}, line {number}: expected an MD5, two spaces and a file name, as md5sum "
+                "writes them."
+            )
+        table[Path(found[2]).name] = found[1].lower()
+    return table
+
+
+def new_md5() -> Any:
+    """An MD5 that also starts on machines in FIPS mode: it guards against damage, not attack."""
+    return hashlib.md5(usedforsecurity=False)
+
+
+def hash_file(
+    path: str | Path, *, limit: int | None = None, check: Callable[[int], None] | None = None
+) -> Any:
+    """The running MD5 of a file's first `limit` bytes (all by default), ready to go on with.
+
+    `check` is called with the bytes read so far after every MiB; what it raises ends the hashing.
+    """
+    digest = new_md5()
+    done = 0
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK if limit is None else min(_BLOCK, limit - done)):
+            digest.update(block)
+            done += len(block)
+            if check is not None:
+                check(done)
+    return digest

@@ -1,0 +1,265 @@
+"""One file: from a link to a checked file under its name, through whatever happens on the way.
+
+Keyed by the file's name, never by its URL: another link to the same file continues its partial.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from urllib3 import BaseHTTPResponse
+
+from sa1b_tfds.check import check_file
+from sa1b_tfds.checksums import hash_file, new_md5
+from sa1b_tfds.folder import Partial, Source
+from sa1b_tfds.links import Link
+from sa1b_tfds.settings import RateLimit, TransferConfig
+from sa1b_tfds.transport import Refused, Stopped, Transport, TryAgain
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE_416 = re.compile(r"bytes \*/(\d+)")
+# An attempt that brought this much is not one of the `retries` in a row that got nowhere.
+_PROGRESS_BYTES = 1 << 20
+_LONGEST_BACKOFF_S = 60.0
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a running file is, in bytes, for whoever watches from another thread."""
+
+    name: str
+    position: int = 0
+    fetched: int = 0
+    size: int | None = None
+    phase: Literal["fetching", "checking"] = "fetching"
+
+
+class Fetch:
+    """Fetches one file. `run` may be called once; `progress` may be read meanwhile.
+
+    Args:
+      link: what to fetch.
+      folder: where to; `link.name` appears there when all is done.
+      transport: how to.
+      config: `workers` is not looked at here.
+      limit: shared by all files of a run.
+      expected_md5: None where it is not known.
+      stop: set from elsewhere to end it.
+      note: called with a line about anything that a person would want to know.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        folder: Path,
+        *,
+        transport: Transport,
+        config: TransferConfig,
+        limit: RateLimit,
+        expected_md5: str | None,
+        stop: threading.Event,
+        note: Callable[[str], None],
+    ):
+        self._link = link
+        self._part = Partial(folder, link.name)
+        self._transport = transport
+        self._config = config
+        self._limit = limit
+        self._expected_md5 = expected_md5 if config.verify == "md5" else None
+        self._digest: Any = None
+        self._stop = stop
+        self._note = note
+        self.progress = Progress(name=link.name, position=self._part.offset, size=self._part.size)
+
+    def run(self) -> str:
+        """Returns by what the file was checked: 'md5', 'size' or 'none'.
+
+        Raises:
+          LinkExpired, Refused: no use to go on; the partial is kept.
+          DiskFull, Stopped: the same, and for all files.
+        """
+        failures_in_a_row = 0
+        was_wrong = False
+        while True:
+            before = self.progress.fetched
+            try:
+                self._attempt()
+                problem = self._problem()
+                if problem is None:
+                    self._finish()
+                    return "md5" if self._expected_md5 else self._checked_without_md5()
+                if was_wrong or not self._config.retries:
+                    raise Refused(self._wrong_for_good(problem))
+                was_wrong = True
+                self._note(f"{problem}; fetching it again from the start")
+                self._restart()
+                continue
+            except TryAgain as error:
+                reason, wait = str(error), error.wait
+            if self.progress.fetched - before >= _PROGRESS_BYTES:
+                failures_in_a_row = 0
+            failures_in_a_row += 1
+            if failures_in_a_row > self._config.retries:
+                break
+            self._stop_if_told()
+            if wait is None:
+                wait = self._backoff(failures_in_a_row)
+            self._note(
+                f"{reason}; retry {failures_in_a_row} of {self._config.retries} "
+                f"in {wait:.1f} s, from byte {self._part.offset:,}"
+            )
+            self._stop.wait(wait)
+            self._stop_if_told()
+        raise Refused(
+            f"{reason}; gave up after {self._config.retries} retries without progress, "
+            f"{self._part.offset:,} bytes are kept"
+        )
+
+    def _backoff(self, failures: int) -> float:
+        longest = min(_LONGEST_BACKOFF_S, self._config.backoff * 2 ** min(failures - 1, 16))
+        return longest * random.uniform(0.5, 1.0)  # jitter, lest all workers come back at once
+
+    def _checked_without_md5(self) -> str:
+        return "none" if self._config.verify == "none" else "size"
+
+    def _wrong_for_good(self, problem: str) -> str:
+        return (
+            f"{problem}, fetched from the start and checked again. The file is kept as "
+            f"{self._part.path.name}: if you trust it, --verify size accepts it without the MD5; "
+            "if not, delete it"
+        )
+
+    def _attempt(self) -> None:
+        """One request at most; returns when all bytes are on disk."""
+        self._stop_if_told()
+        part = self._part
+        if part.distrusted:
+            self._note(f"{part.path.name} has no sidecar that fits it; starting over")
+            part.distrusted = 0
+        if part.offset and self._expected_md5 and self._digest is None:
+            self._digest = self._hash_partial()
+        if part.is_complete:
+            return
+        extra = {"Range": f"bytes={part.offset}-"} if part.offset else {}
+        with self._transport.get(self._link.url, extra) as response:
+            if response.status == 416:
+                self._settle_416(response)
+            elif response.status == 206:
+                self._accept_206(response)
+                self._write_body(response)
+            else:
+                self._accept_200(response)
+                self._write_body(response)
+
+    def _accept_206(self, response: BaseHTTPResponse) -> None:
+        part = self._part
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        if not found or int(found[1]) != part.offset or part.source is None:
+            raise TryAgain("the server answered with another range than asked for")
+        total = None if found[3] == "*" else int(found[3])
+        offered = self._source(response, total)
+        if not part.source.is_same_file(offered):
+            self._restart()
+            raise TryAgain("the file changed on the server; starting over", wait=0)
+        if part.size is None and total is not None:
+            part.learn_size(total)
+
+    def _accept_200(self, response: BaseHTTPResponse) -> None:
+        part = self._part
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            # A proxy's login page must not replace gigabytes.
+            raise Refused(
+                "the server sent a web page instead of the file (a login page of the network?)"
+            )
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Refused("the server compressed the file although asked not to")
+        length = response.headers.get("Content-Length", "")
+        offered = self._source(response, int(length) if length.isdecimal() else None)
+        if part.offset:
+            same = part.source is not None and part.source.is_same_file(offered)
+            why = "cannot continue a file" if same else "has another file now"
+            self._note(f"the server {why}; starting over from byte 0 instead of {part.offset:,}")
+        self._restart()
+        part.begin(offered)
+        self.progress.size = part.size
+
+    def _settle_416(self, response: BaseHTTPResponse) -> None:
+        part = self._part
+        found = _CONTENT_RANGE_416.fullmatch(response.headers.get("Content-Range", "").strip())
+        if not part.offset:
+            raise Refused("HTTP 416 to a request for the whole file")
+        if found and int(found[1]) == part.offset and part.size is None:
+            part.learn_size(part.offset)
+            return
+        self._restart()
+        raise TryAgain("the file has another size on the server; starting over", wait=0)
+
+    def _write_body(self, response: BaseHTTPResponse) -> None:
+        part, step = self._part, self._limit.read_bytes
+        handle = part.open()
+        try:
+            while chunk := self._transport.read(response, step):
+                self._stop_if_told()
+                if part.size is not None:
+                    chunk = chunk[: part.size - part.offset]
+                part.append(handle, chunk)
+                if self._expected_md5:
+                    self._digest.update(chunk)
+                self.progress.fetched += len(chunk)
+                self.progress.position = part.offset
+                self._limit.pay(len(chunk), self._stop)
+                if part.is_complete:
+                    break
+        finally:
+            os.close(handle)
+        self._stop_if_told()
+        if part.size is None:
+            part.learn_size(part.offset)
+        elif part.offset < part.size:
+            raise TryAgain(f"connection ended at byte {part.offset:,} of {part.size:,}")
+
+    def _problem(self) -> str | None:
+        if self._config.verify == "none":
+            return None
+        self.progress.phase = "checking"
+        digest = self._digest if self._expected_md5 else None
+        problem = check_file(self._part.path, self._link.name, digest, self._expected_md5)
+        self.progress.phase = "fetching"
+        return problem
+
+    def _finish(self) -> None:
+        self._stop_if_told()
+        self._part.sync()
+        self._stop_if_told()
+        self._part.finish()
+
+    def _restart(self) -> None:
+        self._part.discard()
+        self._digest = new_md5() if self._expected_md5 else None
+        self.progress.position = 0
+
+    def _hash_partial(self) -> Any:
+        """The MD5 of what an earlier process left: one read of those bytes, none of the others."""
+        self.progress.phase = "checking"
+        digest = hash_file(self._part.path, check=lambda _: self._stop_if_told())
+        self.progress.phase = "fetching"
+        return digest
+
+    def _source(self, response: BaseHTTPResponse, size: int | None) -> Source:
+        return Source(
+            name=self._link.name,
+            size=size,
+            etag=response.headers.get("ETag"),
+            last_modified=response.headers.get("Last-Modified"),
+        )
+
+    def _stop_if_told(self) -> None:
+        if self._stop.is_set():
+            raise Stopped("stopped; its bytes so far are kept")

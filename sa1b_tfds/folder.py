@@ -1,0 +1,263 @@
+"""What a download keeps in its folder: a lock, partial files with their sidecars, and the record
+of files that passed their check. Every small file here is replaced atomically; nothing but the
+name chosen by us is ever a path. No network.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+LOCK_NAME = ".sa1b.lock"
+RECORD_NAME = ".sa1b.json"
+# Synced while it comes, for two reasons: a power cut costs no more than this a file, and the last
+# fsync is short, which no signal can interrupt. benchmarks/download.py --dir ON_DISK shows no cost.
+_SYNC_BYTES = 1 << 24
+
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class FolderInUse(RuntimeError):
+    """Another process downloads into the folder."""
+
+
+class DiskFull(OSError):
+    """The disk or the quota is used up. All bytes so far are kept."""
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turns ENOSPC and EDQUOT into `DiskFull`, which ends the whole run and not one file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(error.errno, f"{os.strerror(error.errno)} while writing {path}") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut: the name is data of the folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, content: dict[str, Any]) -> None:
+    """Replaces `path` by `content` as JSON: a reader finds the old file or the new, never half."""
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        with full_disk_named(path):
+            with open(draft, "wb") as file:
+                file.write(json.dumps(content, indent=1).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+            sync_folder(path.parent)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process. The kernel lets go of it however the process ends.
+
+    Raises:
+      FolderInUse: another process holds it.
+    """
+    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 200, 0).decode("utf-8", "replace").strip()
+            raise FolderInUse(
+                f"{folder} is in use by another download ({holder or 'holder unknown'}). "
+                "Wait for it or stop it, then run the same command again."
+            ) from None
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{folder} is on a file system without file locks ({error.strerror}), so two "
+                "downloads could not be kept apart. Mount it with them (Lustre: -o flock) or "
+                "download to another one",
+            ) from None
+        # The lock file stays: removing it would let two processes lock two files of one name.
+        with suppress(OSError):  # who holds it is a courtesy that a full disk may refuse
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this user may still write in `folder`, which need not exist yet."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a partial file is a part of: enough to know the same file behind another link."""
+
+    name: str
+    size: int | None
+    etag: str | None
+    last_modified: str | None
+
+    def is_same_file(self, other: Source) -> bool:
+        """Whether bytes of both may be joined. A strong ETag decides; else all must agree."""
+        if None not in (self.size, other.size) and self.size != other.size:
+            return False
+        if self.etag != other.etag:
+            return False
+        strong = self.etag is not None and not self.etag.startswith("W/")
+        return strong or self.last_modified == other.last_modified
+
+    def can_be_part(self, length: int) -> bool:
+        """Whether a partial of `length` bytes may be one of this file, and could be told again."""
+        if self.size is None:
+            return self.etag is not None or self.last_modified is not None
+        return length <= self.size
+
+
+class Partial:
+    """A file on its way: `NAME.part`, and `NAME.part.json` that says what it is a part of.
+
+    The sidecar is on disk before the first byte, so a partial with a sidecar can be trusted
+    whenever the process died, and its length is what has been written.
+    """
+
+    def __init__(self, folder: Path, name: str):
+        self.final = folder / name
+        self.path = folder / f"{name}.part"
+        self._sidecar = folder / f"{name}.part.json"
+        self.source = self._read_sidecar()
+        self.offset = self.path.stat().st_size if self.path.exists() else 0
+        self.distrusted = 0
+        self._unsynced = 0
+        if self.offset and not (self.source and self.source.can_be_part(self.offset)):
+            # Not removed yet: nothing on disk changes before the server's first answer.
+            self.distrusted, self.offset, self.source = self.offset, 0, None
+
+    @property
+    def size(self) -> int | None:
+        return self.source.size if self.source else None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.offset == self.size and (self.offset > 0 or self.path.exists())
+
+    def begin(self, source: Source) -> None:
+        """Starts from zero; bytes of another file, if any, are given up."""
+        self.discard()
+        write_atomically(self._sidecar, asdict(source))
+        self.source = source
+
+    def learn_size(self, size: int) -> None:
+        if self.source is not None:
+            self.source = replace(self.source, size=size)
+            write_atomically(self._sidecar, asdict(self.source))
+
+    def open(self) -> int:
+        """A descriptor to `append` to, without a buffer of ours: what was read is on disk."""
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def append(self, handle: int, chunk: bytes) -> None:
+        with full_disk_named(self.path):
+            view = memoryview(chunk)
+            while view:
+                written = os.write(handle, view)
+                self.offset += written
+                view = view[written:]
+            self._unsynced += len(chunk)
+            if self._unsynced >= _SYNC_BYTES:
+                _sync_data(handle)
+                self._unsynced = 0
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._sidecar.unlink(missing_ok=True)
+        self.offset, self.source, self.distrusted = 0, None, 0
+
+    def sync(self) -> None:
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            with full_disk_named(self.path):
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def finish(self) -> None:
+        """Gives the synced and checked file its name."""
+        os.replace(self.path, self.final)
+        sync_folder(self.final.parent)
+        self._sidecar.unlink(missing_ok=True)
+
+    def _read_sidecar(self) -> Source | None:
+        try:
+            source = Source(**json.loads(self._sidecar.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+        texts = (source.etag, source.last_modified)
+        sound = (
+            self.final.name == source.name
+            and (source.size is None or (isinstance(source.size, int) and source.size >= 0))
+            and all(text is None or isinstance(text, str) for text in texts)
+        )
+        return source if sound else None
+
+
+def remove_stray_sidecar(folder: Path, name: str) -> None:
+    """Clears what a process leaves that dies between giving a file its name and tidying up."""
+    if not (folder / f"{name}.part").exists():
+        (folder / f"{name}.part.json").unlink(missing_ok=True)
+
+
+class CheckedFiles:
+    """The record of files that passed a check here, so that a rerun does not read 10 TB again.
+
+    A file counts as the one that was checked while its size and modification time are the same.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._entries: dict[str, dict[str, Any]] = {}
+        with suppress(OSError, ValueError):
+            entries = json.loads((folder / RECORD_NAME).read_bytes())
+            if isinstance(entries, dict):
+                self._entries = {k: v for k, v in entries.items() if isinstance(v, dict)}
+
+    def checked_by(self, name: str) -> str | None:
+        """'md5' or 'size' if the file now there under `name` passed that check, else None."""
+        entry = self._entries.get(name, {})
+        stat = (self._folder / name).stat()
+        same = (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
+        return entry.get("checked_by") if same else None
+
+    def remember(self, name: str, checked_by: str) -> None:
+        if self.checked_by(name) == checked_by:
+            return
+        stat = (self._folder / name).stat()
+        self._entries[name] = {
+            "size": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+            "checked_by": checked_by,
+        }
+        with suppress(DiskFull):  # the file is whole; at worst it is read once more next time
+            write_atomically(self._folder / RECORD_NAME, self._entries)

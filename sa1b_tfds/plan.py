@@ -1,0 +1,136 @@
+"""What a download has to do: what is there, what the server would send, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sa1b_tfds.folder import CheckedFiles, Partial
+from sa1b_tfds.links import Link, tar_number
+from sa1b_tfds.transport import LinkExpired, TransferError, Transport
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedFile:
+    """One file of a plan.
+
+    Attributes:
+      name: of the file.
+      action: 'present' (checked before), 'check' (there, but nobody knows it is whole), 'fetch',
+        'continue' (a partial is there), 'expired' or 'missing' (no link).
+      size: bytes of the whole file, None where the server did not say.
+      on_disk: bytes that need not be fetched.
+      reason: why it cannot be fetched.
+    """
+
+    name: str
+    action: Literal["present", "check", "fetch", "continue", "expired", "missing"]
+    size: int | None = None
+    on_disk: int = 0
+    reason: str | None = None
+
+    @property
+    def to_fetch(self) -> int:
+        """Bytes, 0 where the size is not known."""
+        return max(0, (self.size or 0) - self.on_disk)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All files of a selection, in the order of their names, and the bytes free for them."""
+
+    files: tuple[PlannedFile, ...]
+    free: int
+
+    @property
+    def needed(self) -> int:
+        """Bytes still to write."""
+        return sum(file.to_fetch for file in self.files)
+
+    @property
+    def fits(self) -> tuple[str, ...]:
+        """Names of the files that, taken in order, fit on the disk."""
+        names, room = [], self.free
+        for file in self.files:
+            room -= file.to_fetch
+            if room < 0:
+                break
+            names.append(file.name)
+        return tuple(names)
+
+
+class NotEnoughSpace(RuntimeError):
+    """The selection does not fit on the disk; nothing was written. `plan` has the figures."""
+
+    def __init__(self, plan: Plan, folder: Path):
+        self.plan = plan
+        fits = plan.fits
+        super().__init__(
+            f"The selection needs {gigabytes(plan.needed)} more and {folder} has "
+            f"{gigabytes(plan.free)} free; nothing was written. "
+            + (
+                f"The first {len(fits)} of {len(plan.files)} files fit: {as_options(fits)}"
+                if fits
+                else "Not one file fits: free some space or choose another folder."
+            )
+        )
+
+
+def gigabytes(count: float) -> str:
+    """A count of bytes for people, in powers of 1000 as disks and networks are sold."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def as_options(names: Sequence[str]) -> str:
+    """The command line's options that select just these files: a range where they are one."""
+    numbers = [tar_number(name) for name in names]
+    first = numbers[0]
+    if first is not None and numbers == list(range(first, first + len(names))):
+        return f"--start {first} --end {first + len(names)}"
+    return "--names " + " ".join(names)
+
+
+def plan_file(
+    link: Link, folder: Path, *, transport: Transport, checked: CheckedFiles, accept: Sequence[str]
+) -> PlannedFile:
+    """Looks at the disk, and at the server where only that has the size.
+
+    `accept` lists the checks that a file must have passed for not being read again; an empty one
+    accepts what is there unread.
+    """
+    final = folder / link.name
+    if final.exists():
+        size = final.stat().st_size
+        known = not accept or checked.checked_by(link.name) in accept
+        return PlannedFile(
+            name=link.name, action="present" if known else "check", size=size, on_disk=size
+        )
+    partial = Partial(folder, link.name)
+    action: Literal["continue", "fetch"] = "continue" if partial.offset else "fetch"
+    size_on_server = partial.size
+    if size_on_server is None:
+        try:
+            size_on_server = _ask_size(link, transport)
+        except LinkExpired as error:
+            return PlannedFile(
+                name=link.name, action="expired", on_disk=partial.offset, reason=str(error)
+            )
+        except TransferError:
+            # The fetch itself retries, and says what is wrong if it stays wrong.
+            size_on_server = None
+    return PlannedFile(name=link.name, action=action, size=size_on_server, on_disk=partial.offset)
+
+
+def _ask_size(link: Link, transport: Transport) -> int | None:
+    # One byte by GET: a link is signed for GET, and some hosts refuse HEAD for that.
+    with transport.get(link.url, {"Range": "bytes=0-0"}) as response:
+        if response.status == 200:
+            size = response.headers.get("Content-Length", "")
+        else:
+            size = response.headers.get("Content-Range", "").rpartition("/")[2]
+        return int(size) if size.isdecimal() else None

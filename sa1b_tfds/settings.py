@@ -1,0 +1,99 @@
+"""How files are transferred: the settings, and the rate limit that all files of a run share."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+from sa1b_tfds.transport import READ_BYTES
+
+Verify = Literal["md5", "size", "none"]
+
+_LONGEST_S = 86400.0
+_OWN_HEADERS = frozenset(
+    ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """How to transfer, the same for every file.
+
+    Attributes:
+      workers: files at a time.
+      max_rate: bytes a second over all workers, None for no limit.
+      retries: attempts in a row that may bring no progress before a file is given up.
+      timeout: seconds without a byte after which a connection counts as lost.
+      proxy: URL of an http(s) proxy.
+      headers: sent to the links' own host, and to no other.
+      verify: 'md5' checks size, MD5 where it is known, and that a tar holds pairs; 'size' leaves
+        out the MD5; 'none' takes what the server sends in full.
+      backoff: seconds before the first retry; each further one waits up to twice as long.
+    """
+
+    workers: int = 4
+    max_rate: float | None = None
+    retries: int = 10
+    timeout: float = 60.0
+    proxy: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    verify: Verify = "md5"
+    backoff: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= 64:
+            raise ValueError(f"workers={self.workers}: must be between 1 and 64.")
+        if self.max_rate is not None and self.max_rate < 1:
+            raise ValueError(f"max_rate={self.max_rate}: must be at least 1 byte a second.")
+        if self.retries < 0:
+            raise ValueError(f"retries={self.retries}: must not be negative.")
+        if not 0 < self.timeout <= _LONGEST_S:
+            raise ValueError(f"timeout={self.timeout}: must be more than 0 seconds, at most a day.")
+        if not 0 <= self.backoff <= _LONGEST_S:
+            raise ValueError(f"backoff={self.backoff}: must be 0 seconds to a day.")
+        if self.verify not in ("md5", "size", "none"):
+            raise ValueError(f"verify={self.verify!r}: must be 'md5', 'size' or 'none'.")
+        if self.proxy is not None:
+            _check_proxy(self.proxy)
+        for name, value in self.headers.items():
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise ValueError(f"headers: {name!r} is not a header's name.")
+            if name.lower() in _OWN_HEADERS:
+                raise ValueError(f"headers: {name} is set by the download itself.")
+            if not value.isprintable():
+                raise ValueError(f"headers: the value of {name} holds a control character.")
+
+
+def _check_proxy(proxy: str) -> None:
+    parts = urlsplit(proxy)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        # Not shown: it may hold a password.
+        raise ValueError("proxy: must be a URL such as http://proxy.example:3128.")
+
+
+class RateLimit:
+    """Bytes a second, shared by threads."""
+
+    def __init__(self, bytes_per_second: float | None):
+        self._rate = bytes_per_second
+        self._paid_until = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def read_bytes(self) -> int:
+        """How much to read at once for a smooth flow."""
+        return READ_BYTES if self._rate is None else int(min(READ_BYTES, max(1, self._rate / 20)))
+
+    def pay(self, count: int, stop: threading.Event) -> None:
+        if self._rate is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._paid_until = max(self._paid_until, now) + count / self._rate
+            wait = self._paid_until - now
+        stop.wait(wait)

@@ -1,0 +1,277 @@
+"""One HTTP request for a signed link: proxy, redirects, secret headers, and what an answer means.
+
+Every failure leaves here as a `TransferError` whose text is safe to show, and without a `__cause__`
+or `__context__`: the exceptions of the libraries below quote whole URLs. That is why an error is
+raised after its `except` block and not inside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import http.client
+import logging
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
+
+from sa1b_tfds.links import SignedUrl, redact
+
+# A read of 256 KiB costs as little CPU a byte as larger ones (benchmarks/download.py) and keeps 16
+# workers at 4 MiB.
+READ_BYTES = 1 << 18
+
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_MAX_REDIRECTS = 5
+_EXPIRED = frozenset((401, 403, 410))
+_WORTH_A_RETRY = frozenset((408, 425, 429))
+_SAYS_WHEN = frozenset((429, 503))
+_LONGEST_WAIT_S = 3600.0
+_NETWORK_ERRORS = (HTTPError, http.client.HTTPException, OSError, ValueError)
+
+
+class TransferError(Exception):
+    """A transfer that did not work; the message is safe to show."""
+
+
+class TryAgain(TransferError):
+    """May work if asked again, after `wait` seconds where the server (or we) say how long."""
+
+    def __init__(self, message: str, *, wait: float | None = None):
+        super().__init__(message)
+        self.wait = wait
+
+
+class LinkExpired(TransferError):
+    """The link is no longer accepted; only a fresh links file helps."""
+
+
+class Refused(TransferError):
+    """Asking again gives the same answer."""
+
+
+class Stopped(TransferError):
+    """The run was told to stop."""
+
+
+class Transport:
+    """HTTP for `connections` threads at once.
+
+    Args:
+      connections: how many threads use it.
+      timeout: seconds without a byte after which a connection counts as lost.
+      proxy: URL of an http(s) proxy; without it the usual environment variables decide.
+      headers: sent to the link's own host only, never to another one it redirects to.
+    """
+
+    def __init__(
+        self,
+        *,
+        connections: int,
+        timeout: float,
+        proxy: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        self._connections = connections
+        self._timeout = timeout
+        self._proxy = proxy
+        self._headers = dict(headers or {})
+        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._running: set[urllib3.BaseHTTPResponse] = set()
+        self._lock = threading.Lock()
+        self._aborted = False
+
+    @contextlib.contextmanager
+    def get(self, url: SignedUrl, extra: Mapping[str, str]) -> Iterator[urllib3.BaseHTTPResponse]:
+        """The answer to a GET, its body unread: status 200, 206 or 416.
+
+        Raises:
+          LinkExpired: 401, 403 or 410.
+          TryAgain: no connection, or a status that passes (408, 429, 5xx).
+          Refused: any other status, or a redirect that is not followed.
+        """
+        response = self._follow(url, extra)
+        with self._lock:
+            self._running.add(response)
+            aborted = self._aborted
+        try:
+            if aborted:
+                raise Stopped("stopped")
+            if response.status not in (200, 206, 416):
+                raise self._failure(response)
+            yield response
+        finally:
+            with self._lock:
+                self._running.discard(response)
+            # An unread body must not come back as the next answer's first bytes.
+            response.close()
+
+    def read(self, response: urllib3.BaseHTTPResponse, count: int = READ_BYTES) -> bytes:
+        """What has arrived of the body, at most `count` bytes, b"" at its end.
+
+        Raises:
+          TryAgain: the connection was lost or stalled.
+        """
+        try:
+            return response.read1(count, decode_content=False)
+        except _NETWORK_ERRORS as error:
+            failure = self._explain(error)
+        raise failure
+
+    def abort(self) -> None:
+        """Ends every read that is waiting for bytes, now and from now on."""
+        with self._lock:
+            self._aborted = True
+            running = list(self._running)
+        for response in running:
+            with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
+                response.shutdown()
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.clear()
+
+    def _follow(self, url: SignedUrl, extra: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        origin = url.origin
+        for _ in range(_MAX_REDIRECTS + 1):
+            secrets = self._headers if url.origin == origin else {}
+            response = self._request(url, {**secrets, **extra, "Accept-Encoding": "identity"})
+            if response.status not in _REDIRECTS:
+                return response
+            target = response.headers.get("Location", "")
+            response.close()
+            url = _redirected(url, target)
+        raise Refused(f"{url.host}: more than {_MAX_REDIRECTS} redirects")
+
+    def _request(self, url: SignedUrl, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        try:
+            with _without_urls_in_the_log():
+                return self._pool_for(url).request(
+                    "GET",
+                    url.reveal(),
+                    headers={"User-Agent": "sa1b_tfds", **headers},
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+        except _NETWORK_ERRORS as error:
+            failure = self._explain(error)
+        raise failure
+
+    def _pool_for(self, url: SignedUrl) -> urllib3.PoolManager:
+        proxy = self._proxy or _proxy_from_environment(url)
+        with self._lock:
+            if proxy not in self._pools:
+                self._pools[proxy] = self._new_pool(proxy)
+            return self._pools[proxy]
+
+    def _new_pool(self, proxy: str | None) -> urllib3.PoolManager:
+        timeout = urllib3.Timeout(connect=min(self._timeout, 30.0), read=self._timeout)
+        if proxy is None:
+            return urllib3.PoolManager(maxsize=self._connections, timeout=timeout)
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        credentials = None
+        if parts.username:
+            credentials = f"{parts.username}:{parts.password or ''}"
+        return urllib3.ProxyManager(
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+            maxsize=self._connections,
+            timeout=timeout,
+            proxy_headers=urllib3.make_headers(proxy_basic_auth=credentials),
+        )
+
+    def _explain(self, error: Exception) -> TransferError:
+        if isinstance(error, ConnectTimeoutError):
+            return TryAgain("no connection: the host did not answer")
+        if isinstance(error, ReadTimeoutError):
+            return TryAgain(f"no byte for {self._timeout:g} s")
+        if isinstance(error, (NewConnectionError, NameResolutionError)):
+            return TryAgain(f"no connection: {redact(str(error))}")
+        if isinstance(error, LocationParseError):
+            return Refused("the link cannot be parsed")
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return Refused(
+                "the host's certificate is not trusted here (a proxy that inspects traffic? then "
+                "point SSL_CERT_FILE at its certificate)"
+            )
+        # A ProtocolError holds the error below it as a second argument; its first is the sentence.
+        said = str(error.args[0]) if error.args else type(error).__name__
+        return TryAgain(f"connection lost ({redact(said)})")
+
+    def _failure(self, response: urllib3.BaseHTTPResponse) -> TransferError:
+        body = b""
+        with contextlib.suppress(TransferError):
+            body = self.read(response, 512)
+        said = redact("".join(c for c in body.decode("utf-8", "replace") if c.isprintable()))[:120]
+        status = response.status
+        message = f"HTTP {status} ({said.strip() or response.reason or 'no reason given'})"
+        if status in _EXPIRED:
+            return LinkExpired(message)
+        if status in _WORTH_A_RETRY or status >= 500:
+            wait = _retry_after(response) if status in _SAYS_WHEN else None
+            if wait is not None and wait > _LONGEST_WAIT_S:
+                return Refused(f"{message}: the server asks to wait {wait:.0f} s; come back then")
+            return TryAgain(message, wait=wait)
+        return Refused(message)
+
+
+def _redirected(url: SignedUrl, location: str) -> SignedUrl:
+    refusal = f"{url.host} redirects to something that is not an http or https link"
+    try:
+        target = SignedUrl(urljoin(url.reveal(), location))
+    except ValueError:
+        target = None
+    if target is None:
+        raise Refused(refusal)
+    if url.origin[0] == "https" and target.origin[0] == "http":
+        raise Refused(f"{url.host} redirects from https to unencrypted http; not followed")
+    return target
+
+
+def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
+    """Seconds from a Retry-After header, which holds seconds or a date."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, date.timestamp() - time.time())
+
+
+def _proxy_from_environment(url: SignedUrl) -> str | None:
+    if urllib.request.proxy_bypass(url.host):
+        return None
+    return urllib.request.getproxies().get(url.origin[0])
+
+
+class _NoUrls(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+@contextlib.contextmanager
+def _without_urls_in_the_log() -> Iterator[None]:
+    """urllib3 logs whole request lines at level DEBUG, with the signature."""
+    log = logging.getLogger("urllib3.connectionpool")
+    no_urls = _NoUrls()
+    log.addFilter(no_urls)
+    try:
+        yield
+    finally:
+        log.removeFilter(no_urls)

@@ -1,0 +1,163 @@
+"""A folder of tars: which are whole, torn, wrong, missing or not finished. Changes nothing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sa1b_tfds.annotations import to_example
+from sa1b_tfds.archive import TarArchive
+from sa1b_tfds.check import md5_problem
+from sa1b_tfds.checksums import hash_file
+from sa1b_tfds.links import is_tar_name, tar_name, tar_number
+from sa1b_tfds.problems import Problems, TornArchive
+
+_MAX_REASONS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarReport:
+    """What one tar is.
+
+    Attributes:
+      name: of the tar.
+      status: 'whole'; 'torn' (it ends too early, or is no tar); 'wrong' (another MD5, no pairs, or
+        something in it that is not as it should be); 'unfinished' (a partial download); 'missing'.
+      pairs: of an image and its annotations.
+      md5: whether its MD5 was compared with a known one.
+      reasons: why it is not whole, the first few.
+    """
+
+    name: str
+    status: Literal["whole", "torn", "wrong", "unfinished", "missing"]
+    pairs: int = 0
+    md5: bool = False
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Task:
+    path: Path
+    expected_md5: str | None
+    deep: bool
+
+
+def verify_folder(
+    folder: str | Path,
+    *,
+    start: int | None = None,
+    end: int | None = None,
+    md5: Mapping[str, str] | None = None,
+    deep: bool = False,
+    workers: int | None = None,
+) -> Iterator[TarReport]:
+    """Looks at every tar in a folder, or at those of a range; yields reports as they are ready.
+
+    Args:
+      folder: where the tars are.
+      start: first number of a range, 0 where only `end` is given.
+      end: the number after the last one; with it, every number of the range has to be there.
+      md5: MD5 by name, to compare with. None compares nothing, and reads headers only.
+      deep: read every pair: JSON, masks, and the JPEG up to its end.
+      workers: processes, by default one a core.
+
+    Raises:
+      NotADirectoryError: there is no such folder.
+      ValueError: a range that holds nothing, or workers below 1.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder: verify takes the folder of the tars.")
+    first = start or 0
+    if first < 0 or (end is not None and end <= first):
+        raise ValueError(f"The range start={first}, end={end} holds no tar (end is exclusive).")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers={workers}: must be at least 1.")
+
+    def asked_for(name: str) -> bool:
+        number = tar_number(name)
+        if start is None and end is None:
+            return is_tar_name(name)
+        return number is not None and first <= number and (end is None or number < end)
+
+    names = sorted(path.name for path in folder.iterdir() if asked_for(path.name))
+    partial = {path.name.removesuffix(".part") for path in folder.glob("*.part")}
+    unfinished = sorted(name for name in partial - set(names) if asked_for(name))
+    tasks = [_Task(folder / name, (md5 or {}).get(name), deep) for name in names]
+    return _reports(tasks, unfinished, _missing(first, end, [*names, *unfinished]), workers)
+
+
+def _missing(first: int, end: int | None, names: list[str]) -> list[str]:
+    if end is None:
+        return []
+    there = {tar_number(name) for name in names}
+    return [tar_name(number) for number in range(first, end) if number not in there]
+
+
+def _reports(
+    tasks: list[_Task], unfinished: list[str], missing: list[str], workers: int | None
+) -> Iterator[TarReport]:
+    for name in unfinished:
+        reason = "a download that was not finished: run it again"
+        yield TarReport(name=name, status="unfinished", reasons=(reason,))
+    for name in missing:
+        yield TarReport(name=name, status="missing", reasons=("not in the folder",))
+    if not tasks:
+        return
+    size = min(workers or os.cpu_count() or 1, len(tasks))
+    if size == 1:
+        yield from map(verify_tar, tasks)
+        return
+    # Processes, as JSON and masks are Python's and NumPy's work; spawned, as forks and threads of
+    # the caller do not mix.
+    with multiprocessing.get_context("spawn").Pool(size, _leave_ctrl_c_to_the_parent) as pool:
+        yield from pool.imap_unordered(verify_tar, tasks)
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def verify_tar(task: _Task) -> TarReport:
+    """Looks at one tar; what is wrong with it, its file system included, is in the report."""
+    name = task.path.name
+    problems = Problems(on_error="skip")
+    reasons = []
+    pairs = 0
+    try:
+        if task.expected_md5 is not None:
+            reasons += [md5_problem(hash_file(task.path), task.expected_md5)]
+        archive = TarArchive(task.path)
+        pairs = _read_pairs(archive, problems) if task.deep else archive.count_pairs(problems)
+        if not pairs:
+            reasons.append("it holds no pair of .jpg and .json")
+    except OSError as error:
+        reasons.append(str(error))
+    torn = any(isinstance(found, TornArchive) for found in problems.found)
+    reasons += [": ".join(part for part in (p.member, p.reason) if part) for p in problems.found]
+    said = tuple(reason for reason in reasons if reason is not None)
+    if len(said) > _MAX_REASONS:
+        said = (*said[:_MAX_REASONS], f"and {len(said) - _MAX_REASONS} more")
+    return TarReport(
+        name=name,
+        status="torn" if torn else "wrong" if said else "whole",
+        pairs=pairs,
+        md5=task.expected_md5 is not None,
+        reasons=said,
+    )
+
+
+def _read_pairs(archive: TarArchive, problems: Problems) -> int:
+    pairs = 0
+    for pair in archive.pairs(problems):
+        pairs += 1
+        try:
+            to_example(pair.jpeg, pair.json)
+        except ValueError as error:
+            problems.report(archive.name, pair.json_name, str(error))
+    return pairs

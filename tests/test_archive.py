@@ -1,0 +1,208 @@
+import gzip
+import io
+import tarfile
+
+import numpy as np
+import pytest
+
+from dummy_data import make
+from sa1b_tfds import archive
+from sa1b_tfds.problems import BadInput, Problems
+
+FILES = make.files_of(1) | make.files_of(2) | make.files_of(3)
+
+
+def read(root, problems=None):
+    """{jpeg name: (jpeg, json)} of all archives in a folder."""
+    pairs = [
+        pair
+        for source in archive.find_archives(root)
+        for pair in source.pairs(problems or Problems())
+    ]
+    return {pair.jpeg_name.rpartition("/")[2]: (pair.jpeg, pair.json) for pair in pairs}
+
+
+EXPECTED = {f"sa_{i}.jpg": (FILES[f"./sa_{i}.jpg"], FILES[f"./sa_{i}.json"]) for i in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("prefix", ["./", "", "sa_000000/", "./deep/er/"])
+@pytest.mark.parametrize("name", ["sa_000000.tar", "sa_000000.tar.gz", "a/b/sa_000000.tar"])
+def test_tars(tmp_path, name, prefix, seed):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make.write_tar(path, {k.replace("./", prefix): v for k, v in FILES.items()}, seed)
+    (found,) = archive.find_archives(tmp_path)
+    assert (found.name, archive.number_of(found)) == (name, 0)
+    assert read(tmp_path) == EXPECTED
+
+
+@pytest.mark.parametrize("format_", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_tars_with_long_names_and_directories(tmp_path, format_):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name, data in FILES.items():
+        (folder / name).write_bytes(data)
+    with tarfile.open(tmp_path / "sa_000007.tar", "w", format=format_) as tar:
+        tar.add(folder, arcname="long/" * 40)
+    for path in folder.iterdir():
+        path.unlink()
+    assert read(tmp_path) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {".jpg": "", ".json": ""},
+        {".jpg": "images/", ".json": "annotations/"},
+        {".jpg": "sa_000000/images/", ".json": "sa_000000/annotations/"},
+        {".jpg": "images/sa_000000/", ".json": "annotations/sa_000000/"},
+    ],
+)
+def test_extracted_folders(tmp_path, layout):
+    for name, data in FILES.items():
+        path = tmp_path / layout[name[name.rfind(".") :]] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    (found,) = archive.find_archives(tmp_path)
+    assert archive.number_of(found) == (0 if "sa_000000" in layout[".jpg"] else None)
+    assert read(tmp_path) == EXPECTED
+
+
+def test_tars_come_before_loose_files_and_in_the_order_of_their_names(tmp_path):
+    for name in ("b/sa_000001.tar", "a/sa_000020.tar", "sa_000003.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        make.write_tar(tmp_path / name, FILES)
+    (tmp_path / "sa_9.jpg").write_bytes(b"")
+    (tmp_path / "sa_000004.tar.part").write_bytes(b"")
+    names = [found.name for found in archive.find_archives(tmp_path)]
+    assert names == ["b/sa_000001.tar", "sa_000003.tar", "a/sa_000020.tar"]
+
+
+def test_an_empty_folder_has_no_archives(tmp_path):
+    assert archive.find_archives(tmp_path) == []
+
+
+def test_files_that_are_not_of_sa1b_are_left_out(tmp_path):
+    extra = {"./LICENSE": b"x", "./._sa_1.jpg": b"x", "./sa_1.png": b"x"}
+    make.write_tar(tmp_path / "sa_000000.tar", FILES | extra)
+    assert read(tmp_path) == EXPECTED
+
+
+def special(name, type_, size=0, linkname=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = type_, size, linkname
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def tar_of(*headers):
+    """FILES, the last headers as they are, and the end marker."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in FILES.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        end = tar.offset
+    return out.getvalue()[:end] + b"".join(headers) + bytes(1024)
+
+
+WHOLE = tar_of()
+LAST = "./sa_3.json"
+HUGE = 100 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("data", "member", "reason"),
+    [
+        (WHOLE[:-1024], LAST, "torn here .*no header and no end marker"),
+        (WHOLE[: -1024 - 512], LAST, "torn here .*it claims"),
+        (WHOLE[:1000], "./sa_1.jpg", "torn here .*it claims"),
+        (WHOLE[:100], "", "torn here"),
+        (b"", "", "torn here .*empty file"),
+        (b"<html>not found</html>" * 99, "", "torn here"),
+        (gzip.compress(WHOLE), "", "compressed with gzip"),
+        (WHOLE[:-1024] + bytes(100) + b"x" * 412 + WHOLE, LAST, "torn here"),
+        (tar_of(special("/etc/sa_4.jpg", tarfile.REGTYPE)), "/etc/sa_4.jpg", "leads out"),
+        (tar_of(special("a/../../sa_4.jpg", tarfile.REGTYPE)), "a/../../sa_4.jpg", "leads out"),
+        (tar_of(special("sa_4.jpg", tarfile.SYMTYPE, 0, "/etc/passwd")), "sa_4.jpg", "a link"),
+        (tar_of(special("sa_4.jpg", tarfile.LNKTYPE, 0, "sa_3.jpg")), "sa_4.jpg", "a link"),
+        (tar_of(special("sa_4.jpg", tarfile.CHRTYPE)), "sa_4.jpg", "no regular file"),
+        (tar_of(special("sa_4.jpg", tarfile.FIFOTYPE)), "sa_4.jpg", "no regular file"),
+        (tar_of(special("sa_4.jpg", tarfile.REGTYPE, HUGE)), "sa_4.jpg", "claims 107374182400"),
+        (tar_of(special("x", tarfile.GNUTYPE_LONGNAME, HUGE)), LAST, "a header of 107374182400"),
+        (tar_of(special("x", tarfile.XHDTYPE, HUGE)), LAST, "a header of 107374182400"),
+        (tar_of(special("sa_4.jpg", tarfile.GNUTYPE_SPARSE, 10)), LAST, "a sparse file"),
+        (tar_of(special("./sa_4.jpg", tarfile.REGTYPE)), "./sa_4.jpg", r"its \.json is missing"),
+        (tar_of(special("./sa_4.json", tarfile.REGTYPE)), "./sa_4.json", r"its \.jpg is missing"),
+        (tar_of(special("./sa_3.jpg", tarfile.REGTYPE)), "./sa_3.jpg", "was there before"),
+        (tar_of(special("a/sa_3.json", tarfile.REGTYPE)), "a/sa_3.json", "was there before"),
+    ],
+)
+def test_bad_tars(tmp_path, data, member, reason):
+    (tmp_path / "sa_000000.tar").write_bytes(data)
+    with pytest.raises(BadInput, match=reason) as error:
+        read(tmp_path)
+    assert (error.value.archive, error.value.member) == ("sa_000000.tar", member)
+    assert str(error.value).startswith("sa_000000.tar: ")
+
+    skipping = Problems("skip")
+    pairs = read(tmp_path, skipping)
+    assert pairs.items() <= EXPECTED.items()
+    assert (member, True) in [(p.member, p.reason == error.value.reason) for p in skipping.found]
+    if len(data) > len(WHOLE) - 1025:
+        assert pairs == EXPECTED  # what is whole is read, whatever stands beside it
+    lost = {p.member for p in skipping.found}
+    for name in EXPECTED.keys() - pairs.keys():
+        stem = name.removesuffix(".jpg")
+        torn = any("torn" in p.reason for p in skipping.found)
+        assert torn or lost & {f"./{stem}.jpg", f"./{stem}.json"}
+
+
+def test_a_real_but_enormous_member_is_not_read(tmp_path):
+    """A sparse file on disk, so that the tar really is as large as it claims."""
+    path = tmp_path / "sa_000000.tar"
+    with path.open("wb") as file:
+        file.write(special("./sa_1.json", tarfile.REGTYPE, 2**32))
+        file.seek(2**32, 1)
+        file.write(bytes(1024))
+    with pytest.raises(BadInput, match="4294967296 bytes are over the limit of 67108864"):
+        read(tmp_path)
+
+
+def test_an_enormous_extracted_file_is_not_read(tmp_path):
+    (tmp_path / "sa_1.jpg").write_bytes(b"")
+    with (tmp_path / "sa_1.json").open("wb") as file:
+        file.truncate(2**32)
+    with pytest.raises(BadInput, match="4294967296 bytes are over the limit"):
+        read(tmp_path)
+
+
+def test_the_index_of_a_tar_is_small(tmp_path):
+    """Headers are not kept: 2,000 files, of which each pair is read when it is asked for."""
+    files = {f"./sa_{i}.{kind}": b"" for i in range(1000) for kind in ("jpg", "json")}
+    make.write_tar(tmp_path / "sa_000000.tar", files)
+    (found,) = archive.find_archives(tmp_path)
+    pairs = found.pairs(Problems())
+    assert next(pairs).jpeg == b""
+    assert sum(1 for _ in pairs) == 999
+
+
+def test_pairs_come_in_the_order_of_the_tar(tmp_path):
+    make.write_tar(tmp_path / "sa_000000.tar", FILES, seed=5)
+    with tarfile.open(tmp_path / "sa_000000.tar") as tar:
+        names = [name for name in tar.getnames() if name.endswith(".jpg")]
+    (found,) = archive.find_archives(tmp_path)
+    assert [pair.jpeg_name for pair in found.pairs(Problems())] == names
+
+
+def test_on_error_is_checked():
+    with pytest.raises(ValueError, match="must be 'raise' or 'skip', got 'ignore'"):
+        Problems("ignore")
+
+
+@pytest.mark.parametrize("cut", np.linspace(1, len(WHOLE) - 1025, 40, dtype=int))
+def test_a_tar_torn_anywhere_is_never_taken_for_whole(tmp_path, cut):
+    (tmp_path / "sa_000000.tar").write_bytes(WHOLE[:cut])
+    with pytest.raises(BadInput, match=r"sa_000000\.tar: .*torn"):
+        read(tmp_path)

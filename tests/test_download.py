@@ -1,0 +1,879 @@
+"""Downloading through every fault: byte-identical files, or an error that says what is wrong."""
+
+import email.utils
+import errno
+import fcntl
+import functools
+import hashlib
+import json
+import logging
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+
+from sa1b_tfds.checksums import read_md5_table
+from sa1b_tfds.download import download, plan_download
+from sa1b_tfds.ensure import MissingTarsError, ensure_tars
+from sa1b_tfds.folder import FolderInUse
+from sa1b_tfds.links import SignedUrl, parse_links, read_links, select
+from sa1b_tfds.plan import NotEnoughSpace
+from sa1b_tfds.report import Reporter
+from sa1b_tfds.settings import RateLimit, TransferConfig
+from sa1b_tfds.transport import TransferError, Transport
+from tests.fault_server import EXPIRED_BODY, SIGNATURE, Fault, FaultServer, make_tar
+
+NAME = "sa_000000.tar"
+TAR = make_tar(0)
+OTHER_TAR = make_tar(1)
+HALF = len(TAR) // 2
+
+
+class Notes(Reporter):
+    def __init__(self):
+        self.texts = []
+
+    def note(self, text, name=None):
+        self.texts.append(f"{name}: {text}")
+
+
+@pytest.fixture
+def server():
+    with FaultServer({NAME: TAR}) as running:
+        yield running
+
+
+def fetch_all(server, folder, *, key="1", **settings):
+    settings = {"retries": 3, "timeout": 5.0, "backoff": 0.01, **settings}
+    settings.setdefault("md5", {n: hashlib.md5(d).hexdigest() for n, d in server.files.items()})
+    return download(select(parse_links(server.links_text(key=key))), folder, **settings)
+
+
+def leftovers(folder):
+    return {path.name for path in Path(folder).iterdir()} - {NAME, ".sa1b.lock", ".sa1b.json"}
+
+
+def exchange(server, name=NAME, data=OTHER_TAR):
+    return lambda: server.files.update({name: data})
+
+
+FAULTS_OVERCOME = {
+    "none": [],
+    "drop": [Fault(send=HALF)],
+    "drop at once": [Fault(send=0)],
+    "drops at random bytes": [Fault(send=random.Random(7).randrange(9_000)) for _ in range(3)],
+    "drop of the last byte": [Fault(send=len(TAR) - 1)],
+    "stall before the first byte": [Fault(send=0, stall=30)],
+    "stall on the way": [Fault(send=HALF, stall=30)],
+    "500": [Fault(status=500, body=b"oops"), Fault(status=502)],
+    "408": [Fault(status=408)],
+    "429 without a time": [Fault(status=429)],
+    "503 on the way": [Fault(send=HALF), Fault(status=503)],
+    "no Range": [Fault(send=HALF), Fault(ignore_range=True)],
+    "no Range, drop again": [Fault(send=HALF), Fault(ignore_range=True, send=100), Fault()],
+    "a range nobody asked for": [
+        Fault(send=HALF),
+        Fault(add={"Content-Range": f"bytes 0-{len(TAR) - 1}/{len(TAR)}"}),
+    ],
+    "206 without Content-Range": [Fault(send=HALF), Fault(add={"Content-Range": None})],
+    "another ETag": [Fault(send=HALF), Fault(add={"ETag": '"another"'})],
+    "another size": [Fault(send=HALF), Fault(add={"Content-Range": f"bytes {HALF}-{HALF}/999999"})],
+    "ETag gone": [Fault(send=HALF), Fault(add={"ETag": None})],
+    "416 and another size": [
+        Fault(send=HALF),
+        Fault(status=416, headers={"Content-Range": "bytes */77"}),
+    ],
+    "416 without a size": [Fault(send=HALF), Fault(status=416)],
+    "chunked": [Fault(chunked=True)],
+    "chunked, drop": [Fault(chunked=True, send=HALF)],
+    "truncated, with a Content-Length that says so": [Fault(truncate_to=HALF)],
+    "wrong bytes": [Fault(corrupt=True)],
+    "wrong bytes, then a drop": [Fault(corrupt=True, send=HALF)],
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS_OVERCOME.values(), ids=FAULTS_OVERCOME.keys())
+def test_a_fault_that_passes_leaves_the_file_byte_identical(server, tmp_path, faults):
+    server.faults[NAME] = list(faults)
+
+    (result,) = fetch_all(server, tmp_path, timeout=0.5)
+
+    assert (result.status, result.checked_by) == ("done", "md5"), result.reason
+    assert (tmp_path / NAME).read_bytes() == TAR
+    assert leftovers(tmp_path) == set()
+    assert server.faults[NAME] == []
+
+
+def always(**fault):
+    return [Fault(**fault) for _ in range(20)]
+
+
+FAULTS_REPORTED = {
+    "expired": (
+        always(status=403, body=EXPIRED_BODY),
+        "expired",
+        r"HTTP 403 \(URL signature expired\)",
+    ),
+    "401": (always(status=401), "expired", r"HTTP 401"),
+    "410": (always(status=410), "expired", r"HTTP 410"),
+    "404": (always(status=404, body=b"no such file"), "failed", r"HTTP 404 \(no such file\)"),
+    "always 500": (
+        always(status=500, body=b"oops"),
+        "failed",
+        r"HTTP 500 \(oops\); gave up after 3 retries without progress, 0 bytes are kept",
+    ),
+    "429 for a week": (
+        always(status=429, headers={"Retry-After": "604800"}),
+        "failed",
+        r"HTTP 429 .*the server asks to wait 604800 s; come back then",
+    ),
+    "always stalled": (
+        [Fault(send=HALF, stall=30), *always(send=0, stall=30)],
+        "failed",
+        rf"no byte for 0.5 s; gave up after 3 retries without progress, {HALF:,} bytes are kept",
+    ),
+    "always truncated": (
+        always(truncate_to=HALF),
+        "failed",
+        r"the MD5 is [0-9a-f]{32}, the table says [0-9a-f]{32}, fetched from the start and "
+        r"checked again. The file is kept as sa_000000.tar.part: .*--verify size",
+    ),
+    "always wrong": (always(corrupt=True), "failed", r"the MD5 is .*, the table says "),
+    "always another range": (
+        [Fault(send=HALF), *always(add={"Content-Range": "bytes 5-9/10"})],
+        "failed",
+        r"another range than asked for; gave up",
+    ),
+    "a login page": (
+        always(add={"Content-Type": "text/html; charset=utf-8"}),
+        "failed",
+        r"the server sent a web page instead of the file",
+    ),
+    "compressed": (always(add={"Content-Encoding": "gzip"}), "failed", r"compressed the file"),
+    "redirect to nowhere": (
+        always(status=302, headers={"Location": "ftp://host.example/a?sig=" + SIGNATURE}),
+        "failed",
+        r"127.0.0.1 redirects to something that is not an http or https link",
+    ),
+    "redirects in a circle": (
+        always(status=302, headers={"Location": "/secret-path/" + NAME}),
+        "failed",
+        r"more than 5 redirects",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("faults", "status", "message"), FAULTS_REPORTED.values(), ids=FAULTS_REPORTED.keys()
+)
+def test_a_fault_that_stays_is_reported(server, tmp_path, faults, status, message):
+    server.faults[NAME] = list(faults)
+    notes = Notes()
+
+    (result,) = fetch_all(server, tmp_path, timeout=0.5, reporter=notes)
+
+    assert result.status == status
+    assert re.search(message, result.reason), result.reason
+    assert not (tmp_path / NAME).exists()
+    assert no_secret_in(result.reason, *notes.texts)
+
+
+def no_secret_in(*texts):
+    return not any(word in text for text in texts for word in (SIGNATURE, "secret-path"))
+
+
+def test_a_table_that_is_wrong_does_not_cost_the_download(server, tmp_path):
+    (wrong,) = fetch_all(server, tmp_path, md5={NAME: "0" * 32})
+    assert wrong.status == "failed"
+    asked_before = len(server.requests)
+
+    (result,) = fetch_all(server, tmp_path, verify="size")
+
+    assert (result.status, result.checked_by, result.fetched) == ("done", "size", 0)
+    assert (tmp_path / NAME).read_bytes() == TAR
+    assert len(server.requests) == asked_before
+
+
+@pytest.mark.parametrize("header", ["1", "date"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured(server, tmp_path, status, header):
+    # A date has whole seconds, so two ahead are more than one.
+    value = header if header == "1" else email.utils.formatdate(time.time() + 2, usegmt=True)
+    server.faults[NAME] = [Fault(status=status, headers={"Retry-After": value})]
+    began = time.monotonic()
+
+    (result,) = fetch_all(server, tmp_path)
+
+    assert result.status == "done"
+    assert time.monotonic() - began > 0.9
+
+
+def test_retries_are_counted_only_while_nothing_comes(tmp_path):
+    big = make_tar(2, pairs=8, image_bytes=1_000_000)
+    with FaultServer({NAME: big}) as server:
+        server.faults[NAME] = [Fault(send=1_100_000) for _ in range(6)]
+        (result,) = fetch_all(server, tmp_path, retries=1)
+
+    assert result.status == "done"
+    assert (tmp_path / NAME).read_bytes() == big
+    assert sum(request.sent for request in server.of(NAME)) < len(big) + 6 * 500_000
+
+
+def test_the_file_changes_on_the_server_between_two_runs(server, tmp_path):
+    server.faults[NAME] = [Fault(send=HALF)]
+    fetch_all(server, tmp_path, retries=0)
+    exchange(server)()
+
+    (result,) = fetch_all(server, tmp_path)
+
+    assert result.status == "done"
+    assert (tmp_path / NAME).read_bytes() == OTHER_TAR
+
+
+def test_a_fresh_links_file_continues_the_same_partial(server, tmp_path):
+    server.faults[NAME] = [Fault(send=HALF)]
+    (first,) = fetch_all(server, tmp_path, retries=0)
+    server.expired_keys.add("1")
+    (second,) = fetch_all(server, tmp_path)
+    assert (first.status, second.status) == ("failed", "expired")
+    assert (tmp_path / f"{NAME}.part").stat().st_size == HALF
+
+    (third,) = fetch_all(server, tmp_path, key="2")
+
+    assert (third.status, third.fetched) == ("done", len(TAR) - HALF)
+    assert (tmp_path / NAME).read_bytes() == TAR
+    assert [request.start for request in server.of(NAME)] == [0, HALF, HALF]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda part, side: side.unlink(), id="no sidecar"),
+        pytest.param(lambda part, side: side.write_text("{"), id="half a sidecar"),
+        pytest.param(lambda part, side: side.write_text('["size"]'), id="a list"),
+        pytest.param(lambda part, side: side.write_text('{"size": -1}'), id="other fields"),
+        pytest.param(
+            lambda part, side: side.write_text(side.read_text().replace("000000", "000001")),
+            id="another name's",
+        ),
+        pytest.param(lambda part, side: part.write_bytes(bytes(len(TAR) + 1)), id="too long"),
+    ],
+)
+def test_a_partial_that_cannot_be_trusted_is_fetched_from_the_start(server, tmp_path, damage):
+    server.faults[NAME] = [Fault(send=HALF)]
+    fetch_all(server, tmp_path, retries=0)
+    damage(tmp_path / f"{NAME}.part", tmp_path / f"{NAME}.part.json")
+    notes = Notes()
+
+    (result,) = fetch_all(server, tmp_path, reporter=notes)
+
+    assert result.status == "done"
+    assert (tmp_path / NAME).read_bytes() == TAR
+    assert any("has no sidecar that fits it; starting over" in text for text in notes.texts)
+
+
+def test_bytes_that_rotted_in_a_partial_are_found(server, tmp_path):
+    server.faults[NAME] = [Fault(send=HALF)]
+    fetch_all(server, tmp_path, retries=0)
+    with open(tmp_path / f"{NAME}.part", "r+b") as part:
+        part.write(b"rotten")
+
+    (result,) = fetch_all(server, tmp_path)
+
+    assert result.status == "done"
+    assert (tmp_path / NAME).read_bytes() == TAR
+
+
+def test_a_partial_of_unknown_size_that_was_complete(server, tmp_path):
+    (tmp_path / f"{NAME}.part").write_bytes(TAR)
+    source = {"name": NAME, "size": None, "etag": server.etag(NAME), "last_modified": None}
+    (tmp_path / f"{NAME}.part.json").write_text(json.dumps(source))
+
+    (result,) = fetch_all(server, tmp_path)
+
+    assert (result.status, result.fetched) == ("done", 0)
+    assert (tmp_path / NAME).read_bytes() == TAR
+
+
+def test_a_file_is_not_taken_as_finished_because_it_is_there(server, tmp_path):
+    (tmp_path / NAME).write_bytes(TAR[:HALF])
+    (result,) = fetch_all(server, tmp_path)
+    assert result.status == "failed"
+    assert "was there before this download and is wrong: the MD5 is" in result.reason
+    assert "Move" in result.reason
+    assert (tmp_path / NAME).read_bytes() == TAR[:HALF]
+
+    (tmp_path / NAME).write_bytes(TAR)
+    (result,) = fetch_all(server, tmp_path)
+    assert (result.status, result.checked_by) == ("present", "md5")
+    assert server.requests == []
+
+
+def test_a_checked_file_is_not_read_again(server, tmp_path, monkeypatch):
+    fetch_all(server, tmp_path)
+    monkeypatch.setattr("sa1b_tfds.download.hash_file", pytest.fail)
+
+    (result,) = fetch_all(server, tmp_path)
+
+    assert (result.status, result.fetched) == ("present", 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "verify", "message"),
+    [
+        (b"<html>an error page as it comes, with 200</html>" * 50, "size", "the tar is torn here"),
+        (b"<html>an error page as it comes, with 200</html>" * 50, "none", None),
+        (make_tar(3, pairs=0), "size", "a tar without a pair of .jpg and .json"),
+        (TAR[: HALF // 512 * 512], "size", "the tar is torn here .* download it again"),
+    ],
+    ids=["no tar", "no tar, not verified", "no pairs", "torn"],
+)
+def test_without_an_md5_it_must_still_be_a_tar_with_pairs(tmp_path, data, verify, message):
+    with FaultServer({NAME: data}) as server:
+        (result,) = fetch_all(server, tmp_path, verify=verify, md5={})
+
+    if message is None:
+        assert (result.status, result.checked_by) == ("done", "none")
+    else:
+        assert result.status == "failed"
+        assert re.search(message, result.reason), result.reason
+        assert not (tmp_path / NAME).exists()
+
+
+def test_one_tar_that_fails_leaves_the_others_alone(tmp_path):
+    files = {f"sa_{n:06d}.tar": make_tar(n) for n in range(4)}
+    with FaultServer(files) as server:
+        server.faults["sa_000001.tar"] = always(status=404)
+        server.faults["sa_000002.tar"] = always(status=403, body=EXPIRED_BODY)
+        selection = select(parse_links(server.links_text()), end=5)
+        results = download(selection, tmp_path, backoff=0.01, md5={})
+
+    assert [result.status for result in results] == ["done", "failed", "expired", "done", "failed"]
+    assert results[4].reason == "not in the links file"
+    for name in ("sa_000000.tar", "sa_000003.tar"):
+        assert (tmp_path / name).read_bytes() == files[name]
+
+
+@pytest.mark.parametrize("target", ["another host", "another port", "the same host"])
+def test_headers_of_the_user_stay_with_the_links_own_host(server, tmp_path, target):
+    with FaultServer({NAME: TAR}) as elsewhere:
+        url = {
+            "another host": server.url(NAME, host="localhost"),
+            "another port": elsewhere.url(NAME),
+            "the same host": server.url(NAME),
+        }[target]
+        server.faults[NAME] = [Fault(status=302, headers={"Location": url})]
+        (result,) = fetch_all(server, tmp_path, headers={"Authorization": "Bearer fake"})
+        requests = [*server.requests, *elsewhere.requests]
+
+    assert result.status == "done"
+    assert (tmp_path / NAME).read_bytes() == TAR
+    first, last = server.of(NAME)[0], [r for r in requests if not r.probe][-1]
+    assert first.headers["Authorization"] == "Bearer fake"
+    assert last.headers.get("Authorization") == (
+        "Bearer fake" if target == "the same host" else None
+    )
+
+
+def test_a_proxy_is_used_and_its_password_is_not_shown(server, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    links = f"{NAME}\thttp://cdn.example/secret-path/{NAME}?key=1&sig={SIGNATURE}"
+
+    (result,) = download(
+        select(parse_links(links)),
+        tmp_path,
+        proxy=f"http://user:password@127.0.0.1:{server.port}",
+        md5={},
+    )
+
+    assert result.status == "done", result.reason
+    (request,) = server.of(NAME)
+    assert request.url.startswith("http://cdn.example/")
+    assert request.headers["Proxy-Authorization"] == "Basic dXNlcjpwYXNzd29yZA=="
+    assert no_secret_in(caplog.text)
+    assert "password" not in caplog.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "host.invalid"])
+def test_a_host_that_cannot_be_reached(tmp_path, host):
+    links = f"{NAME}\thttp://{host}/secret-path/{NAME}?sig={SIGNATURE}"
+
+    (result,) = download(select(parse_links(links)), tmp_path, retries=1, backoff=0.01)
+
+    assert re.search("no connection: .*; gave up after 1 retries without prog", result.reason)
+    assert no_secret_in(result.reason)
+
+
+def test_the_ids_and_tars_under_other_names(tmp_path):
+    files = {"sa_images_ids.txt": b"1\n2\n", "sa_000003.tar.gz": OTHER_TAR, NAME: TAR}
+    with FaultServer(files) as server:
+        selection = select(parse_links(server.links_text()), with_ids=True)
+        results = download(selection, tmp_path, md5={})
+
+    assert [result.status for result in results] == ["done"] * 3
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("sa_*")} == files
+
+
+def test_no_redirect_from_https_to_http():
+    from sa1b_tfds.transport import _redirected
+
+    with pytest.raises(TransferError, match="from https to unencrypted http") as error:
+        _redirected(SignedUrl("https://cdn.example/a"), "http://cdn.example/b?sig=" + SIGNATURE)
+    assert_clean(error.value)
+
+
+def assert_clean(error):
+    """No secret in an exception, in what it came from, or in its traceback."""
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    assert no_secret_in("".join(traceback.format_exception(error)), repr(error))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=403, body=b"expired: http://h.example/secret-path?sig=" + SIGNATURE.encode()),
+        Fault(status=500),
+        Fault(status=302, headers={"Location": "gopher://secret-path/?sig=" + SIGNATURE}),
+        Fault(send=0),
+        Fault(send=0, stall=5),
+        Fault(status=200, headers={"Transfer-Encoding": "chunked"}, body=b"zz\r\n"),
+        None,
+    ],
+    ids=["403", "500", "redirect", "drop", "stall", "broken chunks", "no server"],
+)
+def test_no_error_or_log_holds_a_signed_link(server, fault, caplog):
+    caplog.set_level(logging.DEBUG)
+    url = SignedUrl(server.url(NAME))
+    if fault is None:
+        server.__exit__()
+    else:
+        server.faults[NAME] = [fault]
+    transport = Transport(connections=1, timeout=0.3)
+
+    def read_all():
+        with transport.get(url, {}) as response:
+            while transport.read(response):
+                pass
+        raise TransferError("the body ended")
+
+    with pytest.raises(TransferError) as error:
+        read_all()
+
+    assert_clean(error.value)
+    assert no_secret_in(caplog.text)
+    assert fault is None or "urllib3" in caplog.text
+
+
+def test_an_expired_link_burns_no_retries(server, tmp_path):
+    server.expired_keys.add("1")
+
+    (result,) = fetch_all(server, tmp_path, retries=10, backoff=60)
+
+    assert result.status == "expired"
+    assert len(server.requests) == 1
+
+
+def test_refresh_wait_goes_on_when_the_links_file_changes(server, tmp_path):
+    links_file = tmp_path / "links.txt"
+    links_file.write_text(server.links_text(key="1"))
+    server.faults[NAME] = [Fault(send=HALF, before=lambda: server.expired_keys.add("1"))]
+
+    class Refresh(Notes):
+        def note(self, text, name=None):
+            super().note(text, name)
+            if "waiting for a fresh" in text:
+                links_file.write_text("half a li")
+            elif "Waiting for it to change" in text:
+                links_file.write_text(server.links_text(key="2"))
+
+    notes = Refresh()
+    (result,) = download(
+        select(read_links(links_file)),
+        tmp_path / "out",
+        backoff=0.01,
+        md5={},
+        refresh_wait=True,
+        reporter=notes,
+    )
+
+    assert (result.status, result.fetched) == ("done", len(TAR))
+    assert (tmp_path / "out" / NAME).read_bytes() == TAR
+    assert [request.start for request in server.of(NAME)] == [0, HALF, HALF]
+    assert no_secret_in(*notes.texts)
+
+
+def test_a_selection_that_cannot_fit_is_refused(tmp_path, monkeypatch):
+    files = {f"sa_{n:06d}.tar": make_tar(n) for n in range(4)}
+    size = len(files[NAME])
+    monkeypatch.setattr("sa1b_tfds.download.free_bytes", lambda folder: 2 * size + 100)
+    with FaultServer(files) as server:
+        selection = select(parse_links(server.links_text()))
+        with pytest.raises(
+            NotEnoughSpace, match=r"needs \d+.\d kB more and .* has \d+.\d kB free; nothing was wri"
+        ) as error:
+            download(selection, tmp_path, md5={})
+
+    assert "The first 2 of 4 files fit: --start 0 --end 2" in str(error.value)
+    assert error.value.plan.needed == 4 * size
+    assert leftovers(tmp_path) == set()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 512 KiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(path)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"mounting is not permitted here: {mounted.stderr.decode().strip()}")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_disk_that_fills_up_stops_the_run_with_all_bytes_kept(small_disk, monkeypatch):
+    files = {f"sa_{n:06d}.tar": make_tar(n) for n in range(6)}
+    monkeypatch.setattr("sa1b_tfds.download.free_bytes", lambda folder: 10**9)
+    with FaultServer(files) as server:
+        first = fetch_all(server, small_disk, workers=3)
+        reasons = {r.reason for r in first if not r.is_whole}
+        assert any(os.strerror(errno.ENOSPC) in reason for reason in reasons)
+        assert all("its bytes so far are kept" in reason for reason in reasons)
+        kept = {p.name: p.stat().st_size for p in small_disk.glob("*.part")}
+        assert kept
+
+        subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+        requests_before = len(server.requests)
+        second = fetch_all(server, small_disk, workers=3)
+        again = {r.name: r.start for r in server.requests[requests_before:] if not r.probe}
+
+    assert all(result.is_whole for result in second)
+    for name, data in files.items():
+        assert (small_disk / name).read_bytes() == data
+    for part, size in kept.items():
+        assert again.get(part.removesuffix(".part"), size) == size
+
+
+def test_one_run_at_a_time(server, tmp_path):
+    with open(tmp_path / ".sa1b.lock", "a+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(FolderInUse, match=r"is in use by another download .* Wait for it"):
+            fetch_all(server, tmp_path)
+    # The file is still there, as after a crash, and the lock is not.
+    assert fetch_all(server, tmp_path)[0].status == "done"
+
+
+def test_the_rate_limit_is_one_for_all_threads():
+    limit, stop = RateLimit(1_000_000), threading.Event()
+    began = time.monotonic()
+    threads = [
+        threading.Thread(target=lambda: [limit.pay(25_000, stop) for _ in range(4)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert time.monotonic() - began > 0.39
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"workers": 0}, "workers=0: must be between 1 and 64"),
+        ({"retries": -1}, "retries=-1: must not be negative"),
+        ({"timeout": 0}, "timeout=0: must be more than 0 seconds"),
+        ({"timeout": float("nan")}, "timeout=nan: must be"),
+        ({"backoff": -1}, "backoff=-1: must be 0 seconds"),
+        ({"max_rate": 0}, "max_rate=0: must be at least 1 byte"),
+        ({"verify": "sha"}, "verify='sha': must be"),
+        ({"proxy": "socks5://u:password@h.example"}, "proxy: must be a URL such as"),
+        ({"headers": {"Range": "bytes=0-"}}, "headers: Range is set by the download itself"),
+        ({"headers": {"A b": "c"}}, "headers: 'A b' is not a header's name"),
+        ({"headers": {"A": "password\r\nB: c"}}, "headers: the value of A holds a control char"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_before_anything_is_opened(setting, message):
+    with pytest.raises(ValueError, match=message) as error:
+        TransferConfig(**setting)
+    assert "password" not in str(error.value)
+
+
+def test_settings_do_not_show_secrets():
+    shown = repr(TransferConfig(proxy="http://u:password@h.example", headers={"A": "password"}))
+    assert "password" not in shown
+
+
+def test_a_plan_writes_nothing(server, tmp_path):
+    plan = plan_download(select(parse_links(server.links_text()), end=2), tmp_path / "new", md5={})
+
+    assert [(f.name, f.action, f.size) for f in plan.files] == [
+        (NAME, "fetch", len(TAR)),
+        ("sa_000001.tar", "missing", None),
+    ]
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_table_of_md5s_is_there_and_says_where_it_is_from():
+    table = read_md5_table()
+    assert len(table) == 1000
+    assert table["sa_000999.tar"] == "20a5cabb6bb63bcd1cb343e0e2c8ff05"
+
+
+def test_a_table_that_cannot_be_read(tmp_path):
+    (tmp_path / "md5").write_text("# fine\n\nnot an md5  sa_000000.tar\n")
+    with pytest.raises(ValueError, match="line 3: expected an MD5, two spaces and a file name"):
+        read_md5_table(tmp_path / "md5")
+
+
+# In the builder.
+
+
+def test_ensure_tars_downloads_only_what_is_lacking(server, tmp_path):
+    server.files["sa_000001.tar"] = OTHER_TAR
+    (tmp_path / NAME).write_bytes(b"as it is")
+    (tmp_path / "segment_anything_links.txt").write_text(server.links_text())
+
+    paths = ensure_tars(None, tmp_path, [NAME, "sa_000001.tar"], md5={})
+
+    assert paths == [tmp_path / NAME, tmp_path / "sa_000001.tar"]
+    assert [path.read_bytes() for path in paths] == [b"as it is", OTHER_TAR]
+    assert {request.name for request in server.requests} == {"sa_000001.tar"}
+    assert ensure_tars(None, tmp_path, None, allow_download=False) == paths
+
+
+def test_ensure_tars_names_all_that_is_missing_in_one_error(server, tmp_path):
+    with pytest.raises(MissingTarsError, match=f"{NAME}: not in .*, and no links file there") as e:
+        ensure_tars(None, tmp_path, [NAME])
+    assert "Save the links file from https" in str(e.value)
+    assert f"sa1b download --links-file {tmp_path}/segment_anything_links.txt" in e.value.command
+
+    (tmp_path / "sa1b_links.txt").write_text(server.links_text())
+    with pytest.raises(MissingTarsError, match=r"downloading is switched off(.|\n)*download=True"):
+        ensure_tars(None, tmp_path, [NAME], allow_download=False)
+    assert server.requests == []
+
+    server.expired_keys.add("1")
+    with pytest.raises(MissingTarsError) as e:
+        ensure_tars(None, tmp_path, [NAME, "sa_000001.tar"])
+    assert e.value.reasons == {
+        NAME: "HTTP 403 (URL signature expired)",
+        "sa_000001.tar": "not in the links file",
+    }
+    assert e.value.command.endswith(f"--output-dir {tmp_path} --start 0 --end 2")
+    assert no_secret_in(str(e.value))
+
+
+# As a user: the command itself, in a process of its own.
+
+
+def sa1b(*arguments, **kwargs):
+    return subprocess.Popen(
+        [sys.executable, "-m", "sa1b_tfds.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
+    )
+
+
+def write_inputs(server, folder, key="1"):
+    (folder / "links.txt").write_text(server.links_text(key=key))
+    (folder / "md5.txt").write_text(
+        "".join(f"{hashlib.md5(data).hexdigest()}  {n}\n" for n, data in server.files.items())
+    )
+    return (
+        *("download", "--links-file", folder / "links.txt", "--output-dir", folder / "out"),
+        *("--md5-file", folder / "md5.txt"),
+    )
+
+
+def test_the_command_as_a_user_sees_it(server, tmp_path):
+    command = write_inputs(server, tmp_path)
+    process = sa1b(*command)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert out.startswith("1 of 1 whole (1 downloaded, 0 already there); 19")
+    assert (tmp_path / "out" / NAME).read_bytes() == TAR
+
+    process = sa1b(*command, "--json", "--end", "2")
+    out, err = process.communicate(timeout=30)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert process.returncode == 1
+    assert [event["event"] for event in events[:2]] == ["note", "plan"]
+    assert events[-1]["event"] == "summary"
+    assert events[-1]["present"] == 1
+    assert events[-1]["failed"] == {"sa_000001.tar": "not in the links file"}
+
+
+def test_expired_links_the_command_to_go_on_and_the_exit_code(server, tmp_path):
+    server.expired_keys.add("1")
+    secret = ("--header", "Authorization: Bearer fake-token", "--proxy", "http://u:pw@127.0.0.1:1")
+    process = sa1b(*write_inputs(server, tmp_path), *secret[:2])
+    out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 1
+    assert f"1 of the links expired: {NAME}" in out
+    assert f"as {tmp_path}/links.txt and run (finished and partial files are kept):" in out
+    assert f"sa1b download --links-file {tmp_path}/links.txt --output-dir" in out
+    assert "'Authorization: ...'" in out
+    assert out.splitlines()[-1].startswith("0 of 1 whole (0 downloaded, 0 already there), 1 expi")
+    assert no_secret_in(out, err)
+    assert "fake-token" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--start", "3", "--end", "3"], 1, "The range start=3, end=3 holds no tar"),
+        (["--workers", "0"], 1, "workers=0: must be between"),
+        (["--max-rate", "fast"], 2, "'fast' is not a rate such as 200M"),
+        (["--header", "secret"], 2, "expected 'Name: value'"),
+        (["--links-file", "none.txt"], 1, "No links file at none.txt. Request one at"),
+        (["--dry-run", "--end", "2"], 1, ""),
+        (["--dry-run"], 0, ""),
+    ],
+)
+def test_exit_codes(server, tmp_path, arguments, code, message):
+    process = sa1b(*write_inputs(server, tmp_path), *arguments)
+    _, err = process.communicate(timeout=30)
+
+    assert process.returncode == code
+    assert message in err
+    assert "Traceback" not in err
+
+
+def wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("sent", [HALF, 0, None], ids=["half", "headers only", "no answer"])
+def test_ctrl_c_stops_within_two_seconds_and_loses_nothing(server, tmp_path, sent):
+    if sent is None:
+        fault = Fault(before=lambda: server.stopping.wait(60))
+    else:
+        fault = Fault(send=sent, stall=60)
+    server.faults[NAME] = [fault]
+    process = sa1b(*write_inputs(server, tmp_path))
+    part = tmp_path / "out" / f"{NAME}.part"
+    wait_for(lambda: server.of(NAME))
+    wait_for(lambda: not sent or (part.exists() and part.stat().st_size == sent))
+
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+
+    assert time.monotonic() - began < 2.0
+    assert process.returncode == 130
+    assert out.startswith("0 of 1 whole (0 downloaded, 0 already there), 1 not finished")
+    assert "Interrupted. The same command goes on from here." in err
+    assert "Traceback" not in err
+    if sent:
+        assert part.read_bytes() == TAR[:HALF]
+
+
+def test_kill_9_at_twenty_moments_loses_nothing_and_fetches_nothing_twice(tmp_path):
+    files = {f"sa_{n:06d}.tar": make_tar(n, image_bytes=2_000_000) for n in range(4)}
+    moments = random.Random(20)
+    out = tmp_path / "out"
+    with FaultServer(files, bytes_per_second=1_000_000) as server:
+        command = (*write_inputs(server, tmp_path), "--workers", "3")
+        for kill in range(20):
+            kept = {p.name.removesuffix(".part"): p.stat().st_size for p in out.glob("*.part")}
+            whole = {p.name for p in out.glob("*.tar")}
+            seen = len(server.requests)
+            process = sa1b(*command, start_new_session=True)
+            # From the first byte of this run on; some kills before it.
+            if kill % 5:
+                wait_for(functools.partial(has_begun, server, seen, process))
+            time.sleep(moments.uniform(0.0, 0.4))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            check_nothing_twice(server.requests[seen:], kept, whole)
+        kept = {p.name.removesuffix(".part"): p.stat().st_size for p in out.glob("*.part")}
+        whole = {p.name for p in out.glob("*.tar")}
+        assert kept, "the kills came too late to mean anything"
+        seen = len(server.requests)
+        server.bytes_per_second = None
+        process = sa1b(*command)
+        _, err = process.communicate(timeout=60)
+        check_nothing_twice(server.requests[seen:], kept, whole)
+
+    assert process.returncode == 0, err
+    assert {p.name: p.read_bytes() for p in out.glob("sa_*")} == files
+
+
+@pytest.mark.parametrize(
+    ("function", "call", "when"),
+    [
+        pytest.param("replace", 1, "before", id="before the sidecar has its name"),
+        pytest.param("replace", 1, "after", id="after that, before the first byte"),
+        pytest.param("replace", 2, "before", id="whole and checked, not renamed"),
+        pytest.param("replace", 2, "after", id="renamed, the sidecar still there"),
+        pytest.param("replace", 3, "before", id="before the record is written"),
+        pytest.param("fsync", 3, "before", id="not synced"),
+    ],
+)
+def test_kill_9_at_every_step_that_matters(server, tmp_path, function, call, when):
+    code = f"""
+import os, signal, sys
+from sa1b_tfds.cli import main
+real, calls = os.{function}, []
+def die_at(*args):
+    calls.append(args)
+    if len(calls) == {call} and {when!r} == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*args)
+    if len(calls) == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.{function} = die_at
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [str(word) for word in write_inputs(server, tmp_path)]
+    killed = subprocess.run([sys.executable, "-c", code, *command], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    out = tmp_path / "out"
+    kept = sum(p.stat().st_size for p in out.glob("sa_*") if p.suffix in (".part", ".tar"))
+    asked_before = len(server.of(NAME))
+
+    (result,) = fetch_all(server, out)
+
+    assert result.is_whole
+    assert (out / NAME).read_bytes() == TAR
+    assert leftovers(out) - {".sa1b.json.tmp"} == set()
+    assert sum(request.sent for request in server.of(NAME)[asked_before:]) == len(TAR) - kept
+
+
+def has_begun(server, seen, process):
+    return len(server.requests) > seen or process.poll() is not None
+
+
+def check_nothing_twice(requests, kept, whole):
+    for request in requests:
+        assert request.name not in whole
+        assert request.start >= kept.get(request.name, 0) or request.sent == 0, request
+
+
+def test_downloading_loads_no_tensorflow(server, tmp_path):
+    code = (
+        "import sys; from sa1b_tfds.cli import main; code = main(sys.argv[1:]);"
+        "sys.exit('TensorFlow was loaded' if 'tensorflow' in sys.modules else code)"
+    )
+    command = [str(word) for word in write_inputs(server, tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
