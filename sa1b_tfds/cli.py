@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sa1b_tfds.links import Selection
-    from sa1b_tfds.plan import Plan
-    from sa1b_tfds.progress import Tally
+    from sa1b_tfds.transfer.plan import Plan
+    from sa1b_tfds.transfer.progress import Tally
 
 _SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -114,8 +114,8 @@ def _download(options: argparse.Namespace) -> int:
     from sa1b_tfds.checksums import read_md5_table
     from sa1b_tfds.download import download, plan_download
     from sa1b_tfds.links import read_links, select
-    from sa1b_tfds.progress import JsonLines, reporter_for_people
-    from sa1b_tfds.settings import TransferConfig
+    from sa1b_tfds.transfer.progress import JsonLines, reporter_for_people
+    from sa1b_tfds.transfer.settings import TransferConfig
 
     links = read_links(options.links_file)
     selection = select(
@@ -163,8 +163,8 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> int:
-    from sa1b_tfds.plan import gigabytes
-    from sa1b_tfds.progress import JsonLines, plan_as_json
+    from sa1b_tfds.transfer.plan import gigabytes
+    from sa1b_tfds.transfer.progress import JsonLines, plan_as_json
 
     possible = plan.needed <= plan.free and not any(
         file.action in ("expired", "missing") for file in plan.files
@@ -185,7 +185,7 @@ def _print_plan(plan: Plan, *, as_json: bool) -> int:
 
 def _print_summary(tally: Tally, selection: Selection, options: argparse.Namespace) -> None:
     from sa1b_tfds.links import LINKS_PAGE
-    from sa1b_tfds.progress import JsonLines
+    from sa1b_tfds.transfer.progress import JsonLines
 
     failed = {r.name: r.reason for r in tally.results.values() if r.status == "failed"}
     expired = sorted(r.name for r in tally.results.values() if r.status == "expired")

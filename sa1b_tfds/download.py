@@ -16,15 +16,21 @@ from typing import Literal
 
 from sa1b_tfds.check import check_file
 from sa1b_tfds.checksums import hash_file, read_md5_table
-from sa1b_tfds.crew import Crew
-from sa1b_tfds.fetch import Fetch, Progress
-from sa1b_tfds.folder import CheckedFiles, DiskFull, free_bytes, lock_folder, remove_stray_sidecar
-from sa1b_tfds.fresh_links import FreshLinks
 from sa1b_tfds.links import Link, LinksError, Selection, redact
-from sa1b_tfds.plan import NotEnoughSpace, Plan, PlannedFile, plan_file
-from sa1b_tfds.report import FileResult, Reporter
-from sa1b_tfds.settings import RateLimit, TransferConfig, Verify
-from sa1b_tfds.transport import LinkExpired, Stopped, TransferError, Transport
+from sa1b_tfds.transfer.crew import Crew
+from sa1b_tfds.transfer.fetch import Fetch, Progress
+from sa1b_tfds.transfer.folder import (
+    CheckedFiles,
+    DiskFull,
+    free_bytes,
+    lock_folder,
+    remove_stray_sidecar,
+)
+from sa1b_tfds.transfer.fresh_links import FreshLinks
+from sa1b_tfds.transfer.plan import NotEnoughSpace, Plan, PlannedFile, plan_file
+from sa1b_tfds.transfer.report import FileResult, Reporter
+from sa1b_tfds.transfer.settings import RateLimit, TransferConfig, Verify
+from sa1b_tfds.transfer.transport import LinkExpired, Stopped, TransferError, Transport
 
 _TICK_S = 0.2
 # What a Ctrl-C waits for threads that no signal reaches (a host that does not answer). They are

@@ -9,8 +9,8 @@ from typing import Any
 
 from sa1b_tfds.download import download
 from sa1b_tfds.links import LINKS_FILE_NAMES, LINKS_PAGE, is_tar_name, read_links, select
-from sa1b_tfds.plan import as_options
-from sa1b_tfds.progress import reporter_for_people
+from sa1b_tfds.transfer.plan import as_options
+from sa1b_tfds.transfer.progress import reporter_for_people
 
 
 class MissingTarsError(RuntimeError):
@@ -37,8 +37,6 @@ def ensure_tars(
     links_file: str | Path | None,
     manual_dir: str | Path,
     wanted_names: Iterable[str] | None,
-    *,
-    allow_download: bool = True,
     **settings: Any,
 ) -> list[Path]:
     """The wanted tars as files in `manual_dir`, in the order of their names.
@@ -50,7 +48,6 @@ def ensure_tars(
       links_file: None to look for one in `manual_dir`.
       manual_dir: where the tars are, and come to.
       wanted_names: of the tars; None for all that the links file lists or that are there.
-      allow_download: False never touches the network.
       **settings: for `download`, by name.
 
     Raises:
@@ -73,12 +70,6 @@ def ensure_tars(
             dict.fromkeys(lacking or ["all tars"], f"not in {folder}, and no links file there"),
             command,
             f"Save the links file from {LINKS_PAGE} as {links_path} and load again, or run:",
-        )
-    if not allow_download:
-        raise MissingTarsError(
-            dict.fromkeys(lacking, f"not in {folder}, and downloading is switched off"),
-            command,
-            "Load with download=True, or run:",
         )
     settings.setdefault("reporter", reporter_for_people())
     results = download(select(read_links(source), names=lacking), folder, **settings)

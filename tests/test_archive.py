@@ -1,6 +1,7 @@
 import gzip
 import io
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -178,14 +179,16 @@ def test_an_enormous_extracted_file_is_not_read(tmp_path):
         read(tmp_path)
 
 
-def test_the_index_of_a_tar_is_small(tmp_path):
-    """Headers are not kept: 2,000 files, of which each pair is read when it is asked for."""
-    files = {f"./sa_{i}.{kind}": b"" for i in range(1000) for kind in ("jpg", "json")}
+def test_memory_is_that_of_a_pair_whatever_the_size_of_the_tar(tmp_path):
+    files = {f"./sa_{i}.{kind}": bytes(2**20) for i in range(20) for kind in ("jpg", "json")}
+    files |= {f"./sa_{i}.{kind}": b"" for i in range(20, 1000) for kind in ("jpg", "json")}
     make.write_tar(tmp_path / "sa_000000.tar", files)
     (found,) = archive.find_archives(tmp_path)
-    pairs = found.pairs(Problems())
-    assert next(pairs).jpeg == b""
-    assert sum(1 for _ in pairs) == 999
+    tracemalloc.start()
+    assert sum(1 for _ in found.pairs(Problems())) == 1000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 2**20  # two pairs of 2 MiB, and an index of 1000 images
 
 
 def test_pairs_come_in_the_order_of_the_tar(tmp_path):

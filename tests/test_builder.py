@@ -16,8 +16,10 @@ from pycocotools import mask as coco_mask
 import sa1b_tfds
 from dummy_data import make
 from sa1b_tfds import archive, jpeg
+from sa1b_tfds.ensure import MissingTarsError
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.segment_anything import segment_anything_dataset_builder
+from tests.fault_server import FaultServer
 
 DUMMY_DATA = pathlib.Path(make.__file__).parent
 
@@ -295,21 +297,36 @@ def test_a_torn_tar_stops_or_gives_what_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "files", "message"),
+    ("config", "tars", "missing"),
     [
-        ("original", {}, r"holds neither sa_\*\.tar nor extracted .*accept the license"),
-        (
-            "original_1pct",
-            {"sa_000020.tar": GOOD},
-            r"None of the 10 tars .*sa_000000\.tar, .*'orig",
-        ),
+        ("original", {}, "all tars: not in .*, and no links file there"),
+        ("original_1pct", {"sa_000020.tar": GOOD}, r"10 tar\(s\) .*sa_000000\.tar: not in "),
     ],
 )
-def test_nothing_to_build(tmp_path, config, files, message):
-    for name, content in files.items():
+def test_nothing_to_build(tmp_path, config, tars, missing):
+    for name, content in tars.items():
         make.write_tar(tmp_path / name, content)
-    with pytest.raises(FileNotFoundError, match=f"(?s){message}"):
+    with pytest.raises(
+        MissingTarsError, match=f"(?s){missing}.*Save the links file.*sa1b download"
+    ):
         load(tmp_path / "data", tmp_path, f"segment_anything/{config}")
+
+
+def test_a_links_file_in_manual_dir_brings_what_lacks(tmp_path):
+    """Beyond the numbers of the MD5 table, as these tars are synthetic."""
+    make.write_tar(tmp_path / "tar", GOOD)
+    make.write_tar(tmp_path / "sa_001001.tar", make.files_of(2))
+    with FaultServer({"sa_001000.tar": (tmp_path / "tar").read_bytes()}) as server:
+        (tmp_path / "segment_anything_links.txt").write_text(server.links_text())
+        with pytest.raises(AssertionError, match="could not find data"):
+            load(tmp_path / "data", tmp_path, download=False)
+        assert server.requests == []
+        ids = {e["image_id"] for e in load(tmp_path / "data", tmp_path).as_numpy_iterator()}
+        assert ids == {1, 2}
+        config = sa1b_tfds.SegmentAnythingConfig(name="three", tars=range(1000, 1003))
+        with pytest.raises(MissingTarsError, match=r"sa_001002\.tar: not in the links file"):
+            load(tmp_path / "data", tmp_path, builder_kwargs={"config": config})
+        assert {request.name for request in server.requests} == {"sa_001000.tar"}
 
 
 def test_a_config_of_more_tars_than_there_are_says_which_are_missing(tmp_path, caplog):

@@ -23,12 +23,12 @@ import pytest
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.download import download, plan_download
 from sa1b_tfds.ensure import MissingTarsError, ensure_tars
-from sa1b_tfds.folder import FolderInUse
 from sa1b_tfds.links import SignedUrl, parse_links, read_links, select
-from sa1b_tfds.plan import NotEnoughSpace
-from sa1b_tfds.report import Reporter
-from sa1b_tfds.settings import RateLimit, TransferConfig
-from sa1b_tfds.transport import TransferError, Transport
+from sa1b_tfds.transfer.folder import FolderInUse
+from sa1b_tfds.transfer.plan import NotEnoughSpace
+from sa1b_tfds.transfer.report import Reporter
+from sa1b_tfds.transfer.settings import RateLimit, TransferConfig
+from sa1b_tfds.transfer.transport import TransferError, Transport
 from tests.fault_server import EXPIRED_BODY, SIGNATURE, Fault, FaultServer, make_tar
 
 NAME = "sa_000000.tar"
@@ -423,7 +423,7 @@ def test_the_ids_and_tars_under_other_names(tmp_path):
 
 
 def test_no_redirect_from_https_to_http():
-    from sa1b_tfds.transport import _redirected
+    from sa1b_tfds.transfer.transport import _redirected
 
     with pytest.raises(TransferError, match="from https to unencrypted http") as error:
         _redirected(SignedUrl("https://cdn.example/a"), "http://cdn.example/b?sig=" + SIGNATURE)
@@ -650,7 +650,9 @@ def test_ensure_tars_downloads_only_what_is_lacking(server, tmp_path):
     assert paths == [tmp_path / NAME, tmp_path / "sa_000001.tar"]
     assert [path.read_bytes() for path in paths] == [b"as it is", OTHER_TAR]
     assert {request.name for request in server.requests} == {"sa_000001.tar"}
-    assert ensure_tars(None, tmp_path, None, allow_download=False) == paths
+    server.requests.clear()
+    assert ensure_tars(None, tmp_path, None) == paths
+    assert server.requests == []
 
 
 def test_ensure_tars_names_all_that_is_missing_in_one_error(server, tmp_path):
@@ -660,8 +662,6 @@ def test_ensure_tars_names_all_that_is_missing_in_one_error(server, tmp_path):
     assert f"sa1b download --links-file {tmp_path}/segment_anything_links.txt" in e.value.command
 
     (tmp_path / "sa1b_links.txt").write_text(server.links_text())
-    with pytest.raises(MissingTarsError, match=r"downloading is switched off(.|\n)*download=True"):
-        ensure_tars(None, tmp_path, [NAME], allow_download=False)
     assert server.requests == []
 
     server.expired_keys.add("1")

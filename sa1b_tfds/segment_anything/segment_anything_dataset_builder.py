@@ -16,7 +16,9 @@ from sa1b_tfds.annotations import Example
 from sa1b_tfds.build_progress import reporter_for_people
 from sa1b_tfds.build_report import REPORT, report_of
 from sa1b_tfds.conversion import Conversion, Engine
+from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
+from sa1b_tfds.links import LINKS_PAGE, read_links, tar_name, tar_number
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.staging import FinishedTar
 
@@ -75,10 +77,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""
     SA-1B is for those who accepted its license:
-    1. Open {HOMEPAGE}, accept the license, and save the list of links that you get.
-    2. Download some or all of its tars (sa_000000.tar to sa_000999.tar, about 10.5 GB each).
-    3. Put them, as they are, into one folder and pass it as manual_dir:
+    1. Open {LINKS_PAGE}, accept the license,
+       and save the list of links that you get.
+    2. Download some or all of its tars (sa_000000.tar to sa_000999.tar, about 10.5 GB each):
+         sa1b download --links-file segment_anything_links.txt --output-dir DIR --start 0 --end 1
+    3. Pass the folder as manual_dir:
          tfds build segment_anything/original --imports sa1b_tfds --manual_dir DIR
+       If it holds the links file as well, named segment_anything_links.txt, this downloads what
+       the config lacks.
        One tar is enough to begin with. Folders of extracted files do as well.
     """
 
@@ -282,34 +288,38 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         )
 
     def _archives(self, folder: epath.Path) -> list[archive.Archive]:
-        """The config's tars that are there, or an error that says what is missing."""
+        """The config's tars: those that are there, and with a links file also those that lack."""
         found = archive.find_archives(folder)
-        if not found:
-            raise FileNotFoundError(
-                f"{folder} holds neither sa_*.tar nor extracted sa_<id>.jpg and sa_<id>.json files."
-                f"\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-            )
-        if self.builder_config.tars is None:
-            return found
-        chosen = [a for a in found if archive.number_of(a) in self.builder_config.tars]
-        there = {archive.number_of(a) for a in chosen}
-        missing = [f"sa_{n:06d}.tar" for n in self.builder_config.tars if n not in there]
-        listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        if not chosen:
-            raise FileNotFoundError(
-                f"None of the {len(missing)} tars of the config {self.builder_config.name!r}"
-                f" ({listed}) is in {folder}. The config 'original' builds what is there."
-            )
-        if missing:
+        lacking = self._lacking(folder, {archive.number_of(a) for a in found})
+        if lacking and (find_links_file(folder) or not self._chosen(found)):
+            ensure_tars(None, folder, lacking)
+            found = archive.find_archives(folder)
+        elif lacking:
             logging.warning(
                 "%d of the %d tars of %r are not in %s and left out: %s",
-                len(missing),
+                len(lacking),
                 len(self.builder_config.tars),
                 self.builder_config.name,
                 folder,
-                listed,
+                ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else ""),
             )
-        return chosen
+        elif not found:
+            ensure_tars(None, folder, None)  # says what to put where
+        return self._chosen(found)
+
+    def _lacking(self, folder: epath.Path, there: set[int | None]) -> list[str]:
+        """Names of the config's tars that are not there; of all listed if it asks for all."""
+        tars = self.builder_config.tars
+        if tars is None:
+            links = find_links_file(folder)
+            names = list(read_links(links).tars) if links else []
+        else:
+            names = [tar_name(number) for number in tars]
+        return sorted(name for name in names if tar_number(name) not in there)
+
+    def _chosen(self, found: list[archive.Archive]) -> list[archive.Archive]:
+        tars = self.builder_config.tars
+        return [a for a in found if tars is None or archive.number_of(a) in tars]
 
 
 def _column(dtype: type, doc: str, *shape: int) -> tfds.features.Tensor:

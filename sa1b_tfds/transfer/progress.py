@@ -10,9 +10,9 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from sa1b_tfds.fetch import Progress
-from sa1b_tfds.plan import Plan, gigabytes
-from sa1b_tfds.report import FileResult, Reporter
+from sa1b_tfds.transfer.fetch import Progress
+from sa1b_tfds.transfer.plan import Plan, gigabytes
+from sa1b_tfds.transfer.report import FileResult, Reporter
 
 _LINE_EVERY_S = 30.0
 

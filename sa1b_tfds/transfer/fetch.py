@@ -18,10 +18,10 @@ from urllib3 import BaseHTTPResponse
 
 from sa1b_tfds.check import check_file
 from sa1b_tfds.checksums import hash_file, new_md5
-from sa1b_tfds.folder import Partial, Source
 from sa1b_tfds.links import Link
-from sa1b_tfds.settings import RateLimit, TransferConfig
-from sa1b_tfds.transport import Refused, Stopped, Transport, TryAgain
+from sa1b_tfds.transfer.folder import Partial, Source
+from sa1b_tfds.transfer.settings import RateLimit, TransferConfig
+from sa1b_tfds.transfer.transport import Refused, Stopped, Transport, TryAgain
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _CONTENT_RANGE_416 = re.compile(r"bytes \*/(\d+)")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sa1b_tfds.folder import CheckedFiles, Partial
 from sa1b_tfds.links import Link, tar_number
-from sa1b_tfds.transport import LinkExpired, TransferError, Transport
+from sa1b_tfds.transfer.folder import CheckedFiles, Partial
+from sa1b_tfds.transfer.transport import LinkExpired, TransferError, Transport
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from sa1b_tfds.transport import READ_BYTES
+from sa1b_tfds.transfer.transport import READ_BYTES
 
 Verify = Literal["md5", "size", "none"]
 

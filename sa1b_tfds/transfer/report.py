@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sa1b_tfds.fetch import Progress
-from sa1b_tfds.plan import Plan
+from sa1b_tfds.transfer.fetch import Progress
+from sa1b_tfds.transfer.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
