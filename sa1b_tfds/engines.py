@@ -39,10 +39,6 @@ class Reporter(Protocol):
         """Nothing more comes."""
 
 
-def _nothing(task: Task) -> None:
-    del task
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProcessPool:
     """Converts tars in processes on this machine, and watches the disk while it does.
@@ -54,8 +50,8 @@ class ProcessPool:
 
     num_workers: int
     reporter: Reporter
-    fetch: Callable[[Task], None] = _nothing
-    release: Callable[[Task], None] = _nothing
+    fetch: Callable[[Task], None] | None = None
+    release: Callable[[Task], None] | None = None
 
     def __post_init__(self) -> None:
         if self.num_workers < 1:
@@ -64,7 +60,7 @@ class ProcessPool:
     def __call__(self, tasks: Sequence[Task]) -> dict[str, Exception]:
         failures: dict[str, Exception] = {}
         space = _Space(tasks[0].staging.folder)
-        if self.fetch is _nothing:
+        if self.fetch is None:
             space.check(tasks)
         self.reporter.planned(tasks)
 
@@ -76,12 +72,17 @@ class ProcessPool:
 
         def before(task: Task) -> None:
             space.refuse_if_full(task)
-            self.fetch(task)
+            if self.fetch is not None:
+                self.fetch(task)
             space.begin(task)
 
         try:
             workers.run(
-                tasks, self.num_workers, on_event=on_event, before=before, after=self.release
+                tasks,
+                self.num_workers,
+                on_event=on_event,
+                before=before,
+                after=self.release or (lambda task: None),
             )
         finally:
             self.reporter.close()

@@ -69,9 +69,7 @@ class Folder:
         if not self.path.exists():
             return False
         try:
-            return self.staging.names() <= {
-                self.staging.sidecar(t.archive).name for t in self.tars()
-            }
+            return set(self.staging.archives()) <= {tar.archive for tar in self.tars()}
         except FileNotFoundError:  # not of this package
             return False
 

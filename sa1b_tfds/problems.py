@@ -21,6 +21,9 @@ class BadInput(ValueError):
         self.member = member
         self.reason = reason
 
+    def as_dict(self) -> dict[str, str]:
+        return {"archive": self.archive, "member": self.member, "reason": self.reason}
+
     def __reduce__(self) -> tuple:
         return type(self), (self.archive, self.member, self.reason)
 

@@ -144,7 +144,10 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
     began = time.monotonic()
     source = task.archive.identity()
     if source is None:
-        raise FileNotFoundError(f"{task.archive.name} is not there any more.")
+        raise FileNotFoundError(
+            f"{task.archive.name} is not there any more, and what was finished of it does not fit:"
+            f" put it back, or remove {task.staging.sidecar(task.archive.name)} to go without it."
+        )
     problems = Problems(task.on_error)
     entries = shuffled(task.archive.index(problems))
     images = _Images(task, problems, on_progress)

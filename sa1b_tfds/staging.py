@@ -10,7 +10,7 @@ import dataclasses
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import orjson
@@ -20,6 +20,7 @@ from sa1b_tfds import files
 from sa1b_tfds.problems import BadInput
 
 _DRAFT = ".part"
+_PREFIX = "tar-"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,9 +107,10 @@ class Staging:
             return None
         return tar if sizes == [shard.bytes for shard in tar.shards] else None
 
-    def names(self) -> set[str]:
-        """The file names of all sidecars."""
-        return {path.name for path in self.folder.glob("*.json")} if self.folder.exists() else set()
+    def archives(self) -> list[str]:
+        """The names of the tars that have a sidecar."""
+        paths = self.folder.glob("*.json") if self.folder.exists() else []
+        return sorted(unquote(path.name)[len(_PREFIX) : -len(".json")] for path in paths)
 
     def finish(self, tar: FinishedTar, drafts: Iterable[epath.Path]) -> None:
         """Gives written and synced drafts their names, and then the tar its sidecar."""
@@ -129,4 +131,4 @@ class Staging:
 
 def _file_name(archive: str) -> str:
     """A tar's name, which may hold folders, as one file name that is never hidden."""
-    return "tar-" + quote(archive, safe="")
+    return _PREFIX + quote(archive, safe="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.links import LINKS_PAGE, read_links, tar_name, tar_number
 from sa1b_tfds.problems import BadInput, OnError, Problems
+from sa1b_tfds.sources import Sources, in_order
 from sa1b_tfds.staging import FinishedTar
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
@@ -104,6 +106,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         # Survives pickling.
         self._original_state.update(on_error=on_error, num_workers=num_workers)
         self._on_error = Problems(on_error).on_error
+        self._sources: Sources | None = None
+        self._extend = False
         self._num_workers = workers.available_cores() if num_workers is None else num_workers
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -195,7 +199,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           FolderInUse: if another process prepares the same data.
         """
         self._folder = prepared.Folder(self.data_path)
-        if self.data_path.exists() and not _overwrites(download_config):
+        if self.data_path.exists() and not (self._extend or _overwrites(download_config)):
             self._folder.clean_if_free()
             super().download_and_prepare(
                 download_config=download_config, file_format=file_format, **kwargs
@@ -204,12 +208,38 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         with self._folder.locked():
             self._folder.clean()
             try:
-                super().download_and_prepare(
-                    download_config=download_config, file_format=file_format, **kwargs
-                )
+                with self._room_for_data():
+                    super().download_and_prepare(
+                        download_config=download_config, file_format=file_format, **kwargs
+                    )
             except BadInput as e:
-                raise BadInput(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}") from e
+                raise type(e)(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}") from e
             self._folder.settle()
+
+    def prepare_from(self, sources: Sources, extend: bool = False) -> None:
+        """Prepares from sources that were found already, as `sa1b build` does.
+
+        Args:
+          sources: the archives, and what to do before and after each.
+          extend: if there is data, convert only what is not in it and exchange it.
+        """
+        self._sources, self._extend = sources, extend
+        try:
+            self.download_and_prepare()
+        finally:
+            self._sources, self._extend = None, False
+
+    @contextlib.contextmanager
+    def _room_for_data(self) -> Iterator[None]:
+        """TFDS writes only where no data is: to extend some, all of it is staged first."""
+        if self._sources is None or not (self._extend and self._folder.path.exists()):
+            yield
+            return
+        config = tfds.download.DownloadConfig()
+        self._folder.restage(self.info.splits["train"].filepaths)
+        self._conversion(self._sources.archives, config).run(self._engine(config))
+        with self._folder.exchanged():
+            yield
 
     def _generate_splits(
         self,
@@ -218,7 +248,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     ) -> list[tfds.core.SplitInfo]:
         """Has every tar converted to its shards, and makes these the split train."""
         _refuse_what_cannot_apply(download_config)
-        conversion = self._conversion(dl_manager.manual_dir, download_config)
+        sources = self._sources
+        archives = sources.archives if sources else self._archives(dl_manager.manual_dir)
+        conversion = self._conversion(archives, download_config)
         tars = conversion.run(self._engine(download_config))
         lengths = [shard.examples for tar in tars for shard in tar.shards]
         if not lengths:
@@ -242,10 +274,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         ]
 
     def _conversion(
-        self, manual_dir: epath.Path, download_config: tfds.download.DownloadConfig
+        self, archives: Sequence[archive.Archive], download_config: tfds.download.DownloadConfig
     ) -> Conversion:
         return Conversion(
-            archives=self._archives(manual_dir),
+            archives=self._with_those_deleted(archives),
             staging=self._folder.staging,
             settings=shards.Settings(
                 file_format=self.info.file_format.value,
@@ -264,7 +296,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             return BeamEngine(
                 runner=download_config.beam_runner, options=download_config.beam_options
             )
-        return engines.ProcessPool(num_workers=self._num_workers, reporter=reporter_for_people())
+        hooks = self._sources or Sources(archives=[])
+        return engines.ProcessPool(
+            num_workers=self._num_workers,
+            reporter=reporter_for_people(),
+            fetch=hooks.fetch,
+            release=hooks.release,
+        )
 
     def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:
         options = {
@@ -286,6 +324,16 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             skipped,
             self._folder.path / REPORT,
         )
+
+    def _with_those_deleted(self, archives: Sequence[archive.Archive]) -> list[archive.Archive]:
+        """Adds the tars that are finished and were deleted since."""
+        by_name = {source.name: source for source in archives}
+        for name in self._folder.staging.archives():
+            gone = archive.TarArchive(self._folder.path / name, name)
+            if name not in by_name and self._chosen([gone]):
+                logging.warning("%s is not there any more; its finished shards are used.", name)
+                by_name[name] = gone
+        return in_order(by_name)
 
     def _archives(self, folder: epath.Path) -> list[archive.Archive]:
         """The config's tars: those that are there, and with a links file also those that lack."""
