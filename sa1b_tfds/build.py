@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from sa1b_tfds import files, workers
-from sa1b_tfds.archive import number_of
+from sa1b_tfds.archive import Archive, number_of
 from sa1b_tfds.build_report import REPORT
 from sa1b_tfds.ensure import ensure_tars
 from sa1b_tfds.links import Link, read_links, tar_number
@@ -18,7 +20,7 @@ from sa1b_tfds.prepared import Folder
 from sa1b_tfds.problems import OnError
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.size import TAR_BYTES, expected_bytes
-from sa1b_tfds.sources import DeleteTars, Sources, find_sources
+from sa1b_tfds.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
 
 # Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine.
 _BYTES_PER_SECOND = 200e6
@@ -125,6 +127,8 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     builder = config.builder()
     folder = Folder(builder.data_path)
     sources = _sources(config, builder)
+    staged = set(folder.staging.archives())
+    _release(sources, lambda archive: archive.name in staged and is_in_flight(archive))
     if folder.path.exists():
         new = {archive.name for archive in sources.archives} - {t.archive for t in _built(folder)}
         if new and not config.add:
@@ -134,13 +138,17 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             )
         if new:
             builder.prepare_from(sources, extend=True)
+            _release(sources, lambda archive: True)
     else:
         if config.links_file is not None and config.delete_tars == "never":
-            lacking = [a.name for a in sources.archives if a.identity() is None]
-            staged = set(folder.staging.archives())
-            ensure_tars(config.links_file, config.tars, [n for n in lacking if n not in staged])
-            sources = _sources(config, builder)
+            gone = [a.name for a in sources.archives if a.identity() is None]
+            if lacking := [name for name in gone if name not in staged]:
+                ensure_tars(config.links_file, config.tars, lacking)
+                sources = _sources(config, builder)
         builder.prepare_from(sources)
+        _release(sources, lambda archive: True)
+    with contextlib.suppress(OSError):  # it is not empty, or never was there
+        os.rmdir(config.tars / IN_FLIGHT)
     return orjson.loads((folder.path / REPORT).read_bytes())
 
 
@@ -153,6 +161,13 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
     sources = find_sources(config.tars, links, config.delete_tars)
     chosen = [a for a in sources.archives if wanted is None or number_of(a) in wanted]
     return dataclasses.replace(sources, archives=chosen)
+
+
+def _release(sources: Sources, which: Callable[[Archive], bool]) -> None:
+    """Deletes finished tars for which a kill left no time."""
+    for archive in sources.archives:
+        if sources.release is not None and archive.identity() is not None and which(archive):
+            sources.release(archive)
 
 
 def _built(folder: Folder) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Protocol
 from etils import epath
 
 from sa1b_tfds import files, workers
+from sa1b_tfds.archive import Archive
 from sa1b_tfds.shards import Task
 from sa1b_tfds.size import expected_bytes, gigabytes
 from sa1b_tfds.workers import Ended, Event, Running
@@ -50,8 +51,8 @@ class ProcessPool:
 
     num_workers: int
     reporter: Reporter
-    fetch: Callable[[Task], None] | None = None
-    release: Callable[[Task], None] | None = None
+    fetch: Callable[[Archive], None] | None = None
+    release: Callable[[Archive], None] | None = None
 
     def __post_init__(self) -> None:
         if self.num_workers < 1:
@@ -73,8 +74,12 @@ class ProcessPool:
         def before(task: Task) -> None:
             space.refuse_if_full(task)
             if self.fetch is not None:
-                self.fetch(task)
+                self.fetch(task.archive)
             space.begin(task)
+
+        def after(task: Task) -> None:
+            if self.release is not None:
+                self.release(task.archive)
 
         try:
             workers.run(
@@ -82,7 +87,7 @@ class ProcessPool:
                 self.num_workers,
                 on_event=on_event,
                 before=before,
-                after=self.release or (lambda task: None),
+                after=after,
             )
         finally:
             self.reporter.close()

@@ -6,17 +6,15 @@ where `find_archives` does not look. That is how they are known from those that 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from etils import epath
 
 from sa1b_tfds.archive import Archive, TarArchive, find_archives
 from sa1b_tfds.download import download
 from sa1b_tfds.links import Link
-from sa1b_tfds.shards import Task
 
 IN_FLIGHT = ".in_flight"
 DeleteTars = Literal["never", "downloaded", "all"]
@@ -27,13 +25,18 @@ class Sources:
     """The archives of a build in their order, and how each is brought and released."""
 
     archives: Sequence[Archive]
-    fetch: Callable[[Task], None] | None = None
-    release: Callable[[Task], None] | None = None
+    fetch: Callable[[Archive], None] | None = None
+    release: Callable[[Archive], None] | None = None
 
 
 def in_order(archives: Mapping[str, Archive]) -> list[Archive]:
     """By file name, as `find_archives` has them."""
     return sorted(archives.values(), key=lambda a: a.name.rpartition("/")[::-1])
+
+
+def is_in_flight(archive: Archive) -> TypeGuard[TarArchive]:
+    """Whether it is a tar that a build downloaded, to be deleted once it is finished."""
+    return isinstance(archive, TarArchive) and archive.path.parent.parent.name == IN_FLIGHT
 
 
 def find_sources(
@@ -49,23 +52,18 @@ def find_sources(
         if name not in bases:
             archives[name] = TarArchive(in_flight / name / name, name)
 
-    def fetch(task: Task) -> None:
-        name = task.archive.name
-        if task.archive.identity() is None and name in links:
+    def fetch(archive: Archive) -> None:
+        name = archive.name
+        if archive.identity() is None and name in links:
             [result] = download([links[name]], in_flight / name, workers=1)
             if not result.is_whole:
                 raise RuntimeError(f"{name} was not downloaded: {result.reason or result.status}")
 
-    def release(task: Task) -> None:
-        if not isinstance(task.archive, TarArchive):
-            return
-        path = task.archive.path
-        if path.parent.parent == in_flight:
-            path.parent.rmtree()
-            with contextlib.suppress(OSError):  # others are still in it
-                in_flight.rmdir()
-        elif delete_tars == "all":
-            path.unlink()
+    def release(archive: Archive) -> None:
+        if is_in_flight(archive):
+            archive.path.parent.rmtree()
+        elif delete_tars == "all" and isinstance(archive, TarArchive):
+            archive.path.unlink()
 
     return Sources(
         archives=in_order(archives),
