@@ -83,7 +83,7 @@ def _candidates() -> list[tuple[str, Candidate]]:
         def decode(flag: int) -> Callable[[bytes], np.ndarray]:
             def run(data: bytes) -> np.ndarray:
                 full = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-                size = _size(full.shape[1], full.shape[0])
+                size = _size(*jpeg.image_size(data)[::-1])
                 return cv2.resize(full, size, interpolation=cv2.INTER_AREA)[..., ::-1]
 
             return run

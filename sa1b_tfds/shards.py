@@ -9,7 +9,8 @@ file name. It is a fixed pseudo-random permutation that is the same for every ve
 NumPy, so that reading the shards one after the other is a fair sample of each tar.
 
 **Size.** A tar is cut into the fewest shards of about equal size that all stay below
-`max_shard_size`. See benchmarks/shard_size.py for the default, which is TFDS's own.
+`max_shard_size`. The default is TFDS's own, 1 GiB: benchmarks/shard_size.py finds no size faster to
+read, and a smaller one would give SA-1B tens of thousands of files.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import PIL
 from etils import epath
 
 from sa1b_tfds import files, jpeg, records
@@ -83,7 +85,7 @@ class Task:
         """What the shards depend on, besides the tar; in a sidecar, to know them again."""
         how = {"layout": _LAYOUT, **dataclasses.asdict(self.settings)}
         if self.settings.long_side is not None:
-            how["quality"] = jpeg.QUALITY
+            how |= {"quality": jpeg.QUALITY, "pillow": PIL.__version__}
         excluded = hashlib.md5(repr(self.excluded).encode()).hexdigest() if self.excluded else None
         return {**how, "num_shards": self.num_shards, "limit": self.limit, "excluded": excluded}
 

@@ -9,7 +9,7 @@ _RESIZED_1024 = 0.5
 
 
 def expected_bytes(source: int, long_side: int | None) -> int:
-    """At most so many bytes of shards for so many bytes of a tar."""
+    """About so many bytes of shards, rather less, for so many bytes of a tar."""
     if long_side is None:
         return source
     return int(source * min(1.0, _RESIZED_1024 * max(1.0, (long_side / 1024) ** 2)))

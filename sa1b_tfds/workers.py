@@ -31,8 +31,8 @@ _KEEP_MEMORY = {
 }
 
 
-# The package without its __init__, which would load TFDS to register the builder: half the time that
-# a worker takes to start.
+# The package without its __init__, which would load TFDS to register the builder: that is half the
+# time that a worker takes to start.
 _MAIN = """
 import sys, types
 package = types.ModuleType('sa1b_tfds')
