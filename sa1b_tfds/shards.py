@@ -166,7 +166,7 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
             source=source,
             pairs=len(entries),
             image_ids=np.array([*images.ids, *(i for i, _ in task.excluded)], np.int64),
-            problems=sorted(problems.found, key=str),
+            problems=problems.found,
             shards=drafts.shards,
             seconds=round(time.monotonic() - began, 3),
         )

@@ -318,7 +318,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         skipped = sum(len(tar.problems) for tar in tars)
         logging.log(
             logging.WARNING if skipped else logging.INFO,
-            "%d images of %d archives prepared; %d skipped, see %s",
+            "Images: %d, archives: %d, skipped: %d; see %s",
             images,
             len(tars),
             skipped,
