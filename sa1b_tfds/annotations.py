@@ -44,14 +44,14 @@ def parse(data: bytes) -> Example:
     height, width = (_field(image, key, int, "image") for key in ("height", "width"))
     size = rle.check_size((height, width), "the image's size")
     columns = {
-        name: convert([_field(a, name, kind, i) for i, a in enumerate(annotations)], name)
+        name: convert(_fields(annotations, name, kind), name)
         for name, (kind, convert) in _COLUMNS.items()
     }
     scale = np.array([height, width, height, width])
     for name in ("bbox", "crop_box"):
         x, y, w, h = columns[name].T
         columns[name] = np.stack([y, x, y + h, x + w], axis=1) / scale
-    segmentations = [_field(a, "segmentation", object, i) for i, a in enumerate(annotations)]
+    segmentations = _fields(annotations, "segmentation", object)
     if not all(0 <= area <= height * width for area in columns["area"]):
         raise ValueError("annotations: every 'area' must be between 0 and height * width")
     return {
@@ -124,6 +124,18 @@ def _field(content: Any, name: str, kind: type | tuple[type, ...], where: str | 
         got = type(value).__name__ if isinstance(value, list | dict) else f"{value!r:.60}"
         raise ValueError(f"{where}: {name!r} must be {_KINDS[kind]}, got {got}")
     return value
+
+
+def _fields(annotations: list[Any], name: str, kind: type | tuple[type, ...]) -> list[Any]:
+    """-> the same field of every annotation."""
+    try:
+        values = [a[name] for a in annotations]
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if set(map(type, values)) <= set(kinds):
+            return values
+    except (KeyError, TypeError):
+        pass
+    return [_field(a, name, kind, i) for i, a in enumerate(annotations)]  # says what is wrong
 
 
 def _integers(values: list[Any], name: str) -> np.ndarray:

@@ -21,6 +21,7 @@ from sa1b_tfds.problems import Problems, TornArchive
 MAX_BYTES = {".jpg": 256 * 2**20, ".json": 16 * 2**20}
 _MAX_HEADER_BYTES = 2**20  # of a long name or a pax header
 _LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
+_HEADER = tarfile.BLOCKSIZE
 _MAX_DEPTH = 4  # of folders below the one that is searched
 _TAR = re.compile(r"sa_.*\.tar(\.gz)?$")
 _NUMBER = re.compile(r"sa_(\d+)(\.tar(\.gz)?)?$")
@@ -36,19 +37,42 @@ class Pair(NamedTuple):
     json_name: str
 
 
+class Member(NamedTuple):
+    """A file in an archive and where its bytes are."""
+
+    name: str
+    size: int
+    offset: int = 0
+
+
+class Entry(NamedTuple):
+    """Where an image's two files are; `Archive.read` reads them."""
+
+    jpeg: Member
+    json: Member
+
+    @property
+    def size(self) -> int:
+        """Bytes that both take in a tar, headers included."""
+        return sum(_HEADER + -(-m.size // _HEADER) * _HEADER for m in self)
+
+
 class Archive(Protocol):
     """A tar, or an extracted folder."""
 
     name: str
 
+    def identity(self) -> dict[str, int] | None:
+        """What changes when the archive does, without reading it; None if it is not there."""
+
+    def index(self, problems: Problems) -> list[Entry]:
+        """Finds every pair; reports what is no pair, torn or unsafe."""
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+        """Yields the pairs of these entries, in their order."""
+
     def pairs(self, problems: Problems) -> Iterator[Pair]:
-        """Yields every pair; reports what is no pair, torn or unsafe."""
-
-
-class _Member(NamedTuple):
-    name: str
-    size: int
-    offset: int = 0
+        """Yields every pair as it lies there; reports what is no pair, torn or unsafe."""
 
 
 def find_archives(root: epath.PathLike) -> list[Archive]:
@@ -89,17 +113,33 @@ class TarArchive:
         self._path = epath.Path(path)
         self.name = name or self._path.name
 
-    def pairs(self, problems: Problems) -> Iterator[Pair]:
+    @property
+    def path(self) -> epath.Path:
+        return self._path
+
+    def identity(self) -> dict[str, int] | None:
+        if not self._path.exists():
+            return None
+        stat = self._path.stat()
+        return {"bytes": stat.length, "modified": stat.mtime}
+
+    def index(self, problems: Problems) -> list[Entry]:
         with self._path.open("rb") as file:
-            for jpeg, json in _pair_up(self.name, self._members(file, problems), problems):
+            return _pair_up(self.name, self._members(file, problems), problems)
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+        with self._path.open("rb") as file:
+            for jpeg, json in entries:
                 yield Pair(_read(file, jpeg), _read(file, json), jpeg.name, json.name)
+
+    def pairs(self, problems: Problems) -> Iterator[Pair]:
+        return self.read(self.index(problems))
 
     def count_pairs(self, problems: Problems) -> int:
         """The number of pairs that the headers tell of; reports as `pairs` does, reads no pair."""
-        with self._path.open("rb") as file:
-            return len(_pair_up(self.name, self._members(file, problems), problems))
+        return len(self.index(problems))
 
-    def _members(self, file: BinaryIO, problems: Problems) -> Iterator[_Member]:
+    def _members(self, file: BinaryIO, problems: Problems) -> Iterator[Member]:
         """Yields the files that may be read; reports the others, and a tar that is not whole."""
         length = file.seek(0, 2)
         member = ""
@@ -120,7 +160,7 @@ class TarArchive:
                 elif info.size > limit:
                     problems.report(self.name, member, _too_large(info.size, limit))
                 else:
-                    yield _Member(info.name, info.size, info.offset)
+                    yield Member(info.name, info.size, info.offset)
         except tarfile.TarError as e:
             reason = f"the tar is torn here ({e}): download it again"
             problems.report(self.name, member, reason, TornArchive)
@@ -133,13 +173,29 @@ class FolderArchive:
         self.name = name
         self._files = sorted(files)
 
-    def pairs(self, problems: Problems) -> Iterator[Pair]:
-        members = (_Member(str(path), path.stat().length) for path in self._files)
-        for jpeg, json in _pair_up(self.name, self._of_bounded_size(members, problems), problems):
+    def identity(self) -> dict[str, int] | None:
+        if not all(path.exists() for path in self._files):
+            return None
+        stats = [path.stat() for path in self._files]
+        return {
+            "files": len(stats),
+            "bytes": sum(stat.length for stat in stats),
+            "modified": max(stat.mtime for stat in stats),
+        }
+
+    def index(self, problems: Problems) -> list[Entry]:
+        members = (Member(str(path), path.stat().length) for path in self._files)
+        return _pair_up(self.name, self._of_bounded_size(members, problems), problems)
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+        for jpeg, json in entries:
             image, annotations = (epath.Path(m.name).read_bytes() for m in (jpeg, json))
             yield Pair(image, annotations, jpeg.name, json.name)
 
-    def _of_bounded_size(self, members: Iterator[_Member], problems: Problems) -> Iterator[_Member]:
+    def pairs(self, problems: Problems) -> Iterator[Pair]:
+        return self.read(self.index(problems))
+
+    def _of_bounded_size(self, members: Iterator[Member], problems: Problems) -> Iterator[Member]:
         for member in members:
             if member.size > (limit := MAX_BYTES[_suffix(member.name)]):
                 problems.report(self.name, member.name, _too_large(member.size, limit))
@@ -188,7 +244,7 @@ def _headers(file: BinaryIO) -> Iterator[_Header]:
         elif info.type in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
             position += _padded(info.size)  # nothing in them concerns us
         else:
-            if info.type == tarfile.GNUTYPE_SPARSE or any("sparse" in key for key in extended):
+            if info.type == tarfile.GNUTYPE_SPARSE or "sparse" in extended:
                 raise tarfile.ReadError("a sparse file")
             size = extended.get("size", str(info.size))
             if not size.isdecimal():
@@ -201,16 +257,20 @@ def _headers(file: BinaryIO) -> Iterator[_Header]:
 
 
 def _pax_records(body: bytes) -> dict[str, str]:
-    """ "<length> <key>=<value>\\n", one after the other, where the length is that of it all."""
+    """What concerns us of "<length> <key>=<value>\\n" and so on; the length is that of it all."""
     records = {}
-    while body.strip(b"\0"):
-        length, _, rest = body.partition(b" ")
-        if not (length.isdigit() and len(length) < 8 and len(length) < int(length) <= len(body)):
+    start = 0
+    while start < len(body) and body[start]:
+        space = body.find(b" ", start, start + 8)
+        digits = body[start:space] if space > 0 else b""
+        stop = start + int(digits) if digits.isdigit() else 0
+        if not start < space < stop <= len(body):
             raise tarfile.ReadError("a broken pax header")
-        key, _, value = rest[: int(length) - len(length) - 1].partition(b"=")
-        text = value.removesuffix(b"\n").decode("utf-8", "backslashreplace")
-        records[key.decode("utf-8", "backslashreplace")] = text
-        body = body[int(length) :]
+        key, _, value = body[space + 1 : stop].partition(b"=")
+        if key in (b"path", b"size") or key.startswith(b"GNU.sparse"):
+            text = value.removesuffix(b"\n").decode("utf-8", "backslashreplace")
+            records["sparse" if key.startswith(b"GNU") else key.decode()] = text
+        start = stop
     return records
 
 
@@ -218,11 +278,9 @@ def _padded(size: int) -> int:
     return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
-def _pair_up(
-    archive: str, members: Iterable[_Member], problems: Problems
-) -> list[tuple[_Member, _Member]]:
+def _pair_up(archive: str, members: Iterable[Member], problems: Problems) -> list[Entry]:
     """Brings the (jpeg, json) of each image together, in the order in which the JPEGs lie."""
-    images: dict[str, dict[str, _Member]] = {}
+    images: dict[str, dict[str, Member]] = {}
     others = []
     for member in members:
         base = member.name.rpartition("/")[2]
@@ -243,11 +301,11 @@ def _pair_up(
             if other not in files:
                 problems.report(archive, files[suffix].name, f"its {other} is missing")
         if len(files) == 2:
-            pairs.append((files[".jpg"], files[".json"]))
-    return sorted(pairs, key=lambda pair: pair[0].offset)
+            pairs.append(Entry(files[".jpg"], files[".json"]))
+    return sorted(pairs, key=lambda pair: pair.jpeg.offset)
 
 
-def _read(file: BinaryIO, member: _Member) -> bytes:
+def _read(file: BinaryIO, member: Member) -> bytes:
     file.seek(member.offset)
     data = file.read(member.size)
     if len(data) != member.size:

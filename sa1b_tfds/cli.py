@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_download(commands)
     _add_verify(commands)
+    _add_build(commands)
     return parser
 
 
@@ -296,6 +297,61 @@ def _verify(options: argparse.Namespace) -> int:
         others = [f"{counts[status]} {status}" for status in counts if status != "whole"]
         print(", ".join([f"{counts['whole']} of {counts.total()} tars whole", *sorted(others)]))
     return 0 if is_whole else 1
+
+
+def _add_build(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        "build",
+        _build,
+        "Convert tars to a prepared TFDS dataset. The same command run again continues.",
+    )
+    add = command.add_argument
+    add("tars", metavar="DIR", help="folder of the tars; downloaded ones come here")
+    add("--config", default="original", metavar="NAME", help="of the dataset (%(default)s)")
+    add("--data-dir", metavar="DIR", help="of TFDS (~/tensorflow_datasets)")
+    add("--links-file", metavar="FILE", help="download what the config wants and DIR lacks")
+    add("--workers", type=int, metavar="N", help="tars at a time (one a core)")
+    add(
+        "--delete-tars",
+        nargs="?",
+        const="downloaded",
+        default="never",
+        choices=("downloaded", "all"),
+        help="download, convert and delete tar by tar; 'all' deletes your own tars as well",
+    )
+    add("--add", action="store_true", help="extend prepared data with the tars it lacks")
+    add("--file-format", choices=("tfrecord", "array_record"), default="tfrecord")
+    add(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="skip leaves out and lists images that cannot be read (%(default)s)",
+    )
+    add("--plan", action="store_true", help="print tars, disk and expected time, do nothing")
+
+
+def _build(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from sa1b_tfds.build import BuildConfig, build, plan
+    from sa1b_tfds.build_report import print_plan, print_summary
+
+    config = BuildConfig(
+        tars=Path(options.tars),
+        config=options.config,
+        data_dir=Path(options.data_dir) if options.data_dir else None,
+        links_file=Path(options.links_file) if options.links_file else None,
+        workers=options.workers,
+        file_format=options.file_format,
+        on_error=options.on_error,
+        delete_tars=options.delete_tars,
+        add=options.add,
+    )
+    if options.plan:
+        return 0 if print_plan(plan(config)) else 1
+    print_summary(build(config))
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -35,3 +37,26 @@ class ImageIds:
         self._ids = ids[order]
         self._archive_of = np.concatenate([self._archive_of, owner])[order]
         self._in_last = set()
+
+
+def repeated(ids_of: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, str], ...]]:
+    """Finds the image ids that come in several archives.
+
+    Args:
+      ids_of: int64 ids by the archive's name; each archive's own are unique. The order counts.
+
+    Returns:
+      For each archive that has some: (id, first archive with that id), for ids of earlier archives.
+    """
+    names = list(ids_of)
+    ids = np.concatenate([np.empty(0, np.int64), *ids_of.values()])
+    archive_of = np.repeat(np.arange(len(names)), [len(own) for own in ids_of.values()])
+    order = np.argsort(ids, kind="stable")
+    again = np.flatnonzero(np.diff(ids[order]) == 0) + 1
+    found: dict[str, list[tuple[int, str]]] = {}
+    for place in again:
+        image_id = ids[order[place]]
+        first = order[np.searchsorted(ids, image_id, sorter=order)]
+        owner, own = names[archive_of[first]], names[archive_of[order[place]]]
+        found.setdefault(own, []).append((int(image_id), owner))
+    return {name: tuple(pairs) for name, pairs in found.items()}

@@ -21,12 +21,18 @@ class BadInput(ValueError):
         self.member = member
         self.reason = reason
 
+    def as_dict(self) -> dict[str, str]:
+        return {"archive": self.archive, "member": self.member, "reason": self.reason}
+
     def __reduce__(self) -> tuple:
         return type(self), (self.archive, self.member, self.reason)
 
 
 class TornArchive(BadInput):
     """An archive that ends too early or is no tar: what follows in it cannot be read."""
+
+    def as_dict(self) -> dict[str, str]:
+        return {"archive": self.archive, "member": self.member, "reason": self.reason}
 
 
 class Problems:

@@ -16,7 +16,6 @@ Everything here is checked first, and only then handed on.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -107,9 +106,9 @@ def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
 
     sizes = np.array([len(c) for c in encoded])
     ends = np.cumsum(sizes)
-    group = np.frombuffer(b"".join(encoded), np.uint8).astype(np.int32) - 48
-    if len(group) and (group.min() < 0 or group.max() > 63):
-        outside = np.flatnonzero((group < 0) | (group > 63))
+    group = np.frombuffer(b"".join(encoded), np.uint8) - np.uint8(48)
+    if len(group) and group.max() > 63:  # a character below '0' wrapped around
+        outside = np.flatnonzero(group > 63)
         raise MalformedRLE(int(np.searchsorted(ends, outside[0], "right")), OUTSIDE_ALPHABET)
     last = group < 32
     _refuse(np.flatnonzero(sizes == 0), TRUNCATED)
@@ -117,24 +116,22 @@ def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
 
     last_char = np.flatnonzero(last)
     splits = np.append(0, np.searchsorted(last_char, ends))
-    lengths = np.where(last, (group ^ 16) - 16, 0)[last_char].astype(np.int64)
+    lengths = ((group[last_char] ^ np.uint8(16)).astype(np.int64)) - 16
     # Most values have one or two characters: go back from the last one while any value goes on.
-    going_on = np.arange(len(lengths))
-    for chars in range(1, _MAX_CHARS_PER_RUN + 1):
-        before = last_char[going_on] - chars
-        more = (before >= 0) & ~last[before]
-        going_on, before = going_on[more], before[more]
-        if chars == _MAX_CHARS_PER_RUN:
-            _refuse(np.searchsorted(splits, going_on, "right") - 1, TOO_LONG)
-        lengths[going_on] = (lengths[going_on] << 5) + (group[before] - 32)
+    chars = np.diff(last_char, prepend=-1)
+    if (longest := chars.max()) > _MAX_CHARS_PER_RUN:
+        too_long = np.flatnonzero(chars > _MAX_CHARS_PER_RUN)
+        _refuse(np.searchsorted(splits, too_long, "right") - 1, TOO_LONG)
+    for back in range(1, longest):
+        going_on = np.flatnonzero(chars > back)
+        lengths[going_on] = (lengths[going_on] << 5) + (group[last_char[going_on] - back] - 32)
 
-    # Run 0 stands alone; 1, 3, 5, ... and 2, 4, 6, ... are two chains of differences.
-    for start, stop in itertools.pairwise(splits):
-        for chain in (lengths[start + 1 : stop : 2], lengths[start + 2 : stop : 2]):
-            np.cumsum(chain, out=chain)
+    lengths = _undo_differences(lengths, splits[:-1])
     if lengths.min() < 0:
         _refuse(np.searchsorted(splits, np.flatnonzero(lengths < 0), "right") - 1, NEGATIVE_RUN)
-    total = np.add.reduceat(np.minimum(lengths, height * width + 1), splits[:-1])
+    if lengths.max() > height * width:  # the sum of such ones could overflow
+        lengths = np.minimum(lengths, height * width + 1)
+    total = np.add.reduceat(lengths, splits[:-1])
     _refuse(np.flatnonzero(total != height * width), WRONG_SUM)
     return Runs(lengths, splits)
 
@@ -263,6 +260,26 @@ def bbox(segmentation: Any, size: Sequence[int] | None = None) -> list[float]:
     y_min = 0 if whole_column else np.min(start % height)
     y_max = height - 1 if whole_column else np.max(stop % height)
     return [float(v) for v in (x_min, y_min, x_max - x_min, y_max - y_min)]
+
+
+def _undo_differences(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """-> lengths [V]; `first` [N] says where each mask begins.
+
+    In each mask run 0 stands alone, and 1, 3, 5, ... and 2, 4, 6, ... are two chains of
+    differences. All chains are summed at once, by the parity of the place among all values, and
+    what was summed before a chain began is taken off again.
+    """
+    summed = np.empty_like(values)
+    for parity in (0, 1):
+        np.cumsum(values[parity::2], out=summed[parity::2])
+    before = np.where(first > 0, summed[first - 1], 0)  # the chain of run 1
+    alone = summed[first]  # the chain of run 2 begins after run 0
+    stop = np.append(first[1:], len(values))
+    for parity in (0, 1):
+        places = (stop + 1 - parity) // 2 - (first + 1 - parity) // 2
+        summed[parity::2] -= np.repeat(np.where(first % 2 == parity, alone, before), places)
+    summed[first] = values[first]
+    return summed
 
 
 def _refuse(masks: np.ndarray, reason: str) -> None:

@@ -365,7 +365,7 @@ def test_the_builder_pickles(tmp_path):
     builder = tfds.builder("segment_anything/original_1pct", data_dir=tmp_path, on_error="skip")
     copy = pickle.loads(pickle.dumps(builder))
     assert copy.data_path == builder.data_path
-    assert copy._problems.on_error == "skip"
+    assert copy._on_error == "skip"
 
 
 @pytest.mark.parametrize("first", ["ours", "official"])

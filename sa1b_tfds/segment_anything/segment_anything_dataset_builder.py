@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -12,15 +12,19 @@ import tensorflow_datasets.public_api as tfds
 from absl import logging
 from etils import epath
 
-from sa1b_tfds import archive, features
-from sa1b_tfds.annotations import Example, to_example
+from sa1b_tfds import archive, engines, features, prepared, shards, workers
+from sa1b_tfds.annotations import Example
+from sa1b_tfds.build_progress import reporter_for_people
+from sa1b_tfds.build_report import REPORT, report_of
+from sa1b_tfds.conversion import Conversion, Engine
 from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.links import LINKS_PAGE, read_links, tar_name, tar_number
 from sa1b_tfds.problems import BadInput, OnError, Problems
+from sa1b_tfds.sources import Sources, in_order
+from sa1b_tfds.staging import FinishedTar
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
-REPORT = "build_report.json"
 _BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
 _HOW_TO_SKIP = (
     "To leave out what cannot be read, counted and listed, pass builder_kwargs={'on_error': 'skip'}"
@@ -87,19 +91,25 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
        One tar is enough to begin with. Folders of extracted files do as well.
     """
 
-    def __init__(self, *, on_error: OnError = "raise", **kwargs: Any):
+    def __init__(
+        self, *, on_error: OnError = "raise", num_workers: int | None = None, **kwargs: Any
+    ):
         """Constructs the builder.
 
         Args:
           on_error: 'raise' stops at the first image that cannot become an example, with an error
             that names its tar, member and reason; 'skip' leaves such images out, counts them, and
             lists each in build_report.json beside the data.
+          num_workers: processes that convert tars; default: one a core.
           **kwargs: data_dir, config, version and file_format, as in TFDS.
         """
         super().__init__(**kwargs)
-        self._original_state["on_error"] = on_error  # survives pickling
-        self._problems = Problems(on_error)
-        self._images_read: dict[str, int] = {}
+        # Survives pickling.
+        self._original_state.update(on_error=on_error, num_workers=num_workers)
+        self._on_error = Problems(on_error).on_error
+        self._sources: Sources | None = None
+        self._extend = False
+        self._num_workers = workers.available_cores() if num_workers is None else num_workers
 
     def _info(self) -> tfds.core.DatasetInfo:
         """Returns the dataset's features and metadata."""
@@ -146,69 +156,189 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, Example]]]:
         """Finds the config's tars in manual_dir; everything is in the split train."""
-        archives = self._archives(dl_manager.manual_dir)
-        return {"train": self._generate_examples(archives)}
+        return {"train": self._generate_examples(self._archives(dl_manager.manual_dir))}
 
     def _generate_examples(
         self, archives: Sequence[archive.Archive]
     ) -> Iterator[tuple[int, Example]]:
-        """Yields (image id, example) of every image; the problems go where on_error says."""
+        """Yields (image id, example) of every image, in the order of the prepared data.
+
+        `_generate_splits` does not call it: it has the tars converted in parallel.
+        """
         ids = ImageIds()
+        problems = Problems(self._on_error)
         for source in archives:
-            self._images_read[source.name] = 0
-            for pair in source.pairs(self._problems):
-                try:
-                    example = to_example(pair.jpeg, pair.json, self.builder_config.long_side)
-                except ValueError as e:
-                    self._problems.report(source.name, pair.json_name, str(e))
-                    continue
-                if earlier := ids.add(example["image_id"], source.name):
-                    reason = f"image id {example['image_id']} was in {earlier} before"
-                    self._problems.report(source.name, pair.json_name, reason)
-                    continue
-                self._images_read[source.name] += 1
+            for example in shards.read_examples(
+                source,
+                shards.shuffled(source.index(problems)),
+                long_side=self.builder_config.long_side,
+                ids=ids,
+                problems=problems,
+            ):
                 yield example["image_id"], example
         if self._problems.found and not any(self._images_read.values()):
             first, n = self._problems.found[0], len(self._problems.found)
             reason = f"{first.reason}. With this, {n} problem(s) in all, no image is left"
             raise BadInput(first.archive, first.member, reason)
 
-    def download_and_prepare(self, **kwargs: Any) -> None:
-        """As in TFDS; and says in the end how many images were read and what was left out."""
-        self._problems = Problems(self._problems.on_error)
-        self._images_read = {}
-        try:
-            super().download_and_prepare(**kwargs)
-        except BadInput as e:
-            raise BadInput(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}") from e
-        if self._images_read:
-            skipped = len(self._problems.found)
-            logging.log(
-                logging.WARNING if skipped else logging.INFO,
-                "Images: %d, archives: %d, skipped: %d; see %s",
-                sum(self._images_read.values()),
-                len(self._images_read),
-                skipped,
-                self.data_path / REPORT,
-            )
+    def download_and_prepare(
+        self,
+        *,
+        download_config: tfds.download.DownloadConfig | None = None,
+        file_format: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """As in TFDS; and goes on where an earlier call ended, whatever ended it.
 
-    def _download_and_prepare(
+        Tars that are finished wait beside the data folder until all are, so that a call after an
+        error, Ctrl-C, kill or power cut converts the others only.
+
+        Args:
+          download_config: as in TFDS. max_examples_per_split, num_shards (at least one a tar),
+            max_shard_size, beam_runner and beam_options apply; what cannot apply is an error.
+          file_format: 'tfrecord' or 'array_record'.
+          **kwargs: download_dir and permissions.
+
+        Raises:
+          BadInput: what is wrong in a tar, with on_error='raise'.
+          FolderInUse: if another process prepares the same data.
+        """
+        self._folder = prepared.Folder(self.data_path)
+        if self.data_path.exists() and not (self._extend or _overwrites(download_config)):
+            self._folder.clean_if_free()
+            super().download_and_prepare(
+                download_config=download_config, file_format=file_format, **kwargs
+            )
+            return
+        with self._folder.locked():
+            self._folder.clean()
+            try:
+                with self._room_for_data():
+                    super().download_and_prepare(
+                        download_config=download_config, file_format=file_format, **kwargs
+                    )
+            except BadInput as e:
+                raise type(e)(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}") from e
+            self._folder.settle()
+
+    def prepare_from(self, sources: Sources, extend: bool = False) -> None:
+        """Prepares from sources that were found already, as `sa1b build` does.
+
+        Args:
+          sources: the archives, and what to do before and after each.
+          extend: if there is data, convert only what is not in it and exchange it.
+        """
+        self._sources, self._extend = sources, extend
+        try:
+            self.download_and_prepare()
+        finally:
+            self._sources, self._extend = None, False
+
+    @contextlib.contextmanager
+    def _room_for_data(self) -> Iterator[None]:
+        """TFDS writes only where no data is: to extend some, all of it is staged first."""
+        if self._sources is None or not (self._extend and self._folder.path.exists()):
+            yield
+            return
+        config = tfds.download.DownloadConfig()
+        self._folder.restage(self.info.splits["train"].filepaths)
+        self._conversion(self._sources.archives, config).run(self._engine(config))
+        with self._folder.exchanged():
+            yield
+
+    def _generate_splits(
         self,
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig,
-    ) -> None:
-        super()._download_and_prepare(dl_manager, download_config)
-        report = {
+    ) -> list[tfds.core.SplitInfo]:
+        """Has every tar converted to its shards, and makes these the split train."""
+        _refuse_what_cannot_apply(download_config)
+        sources = self._sources
+        archives = sources.archives if sources else self._archives(dl_manager.manual_dir)
+        conversion = self._conversion(archives, download_config)
+        tars = conversion.run(self._engine(download_config))
+        lengths = [shard.examples for tar in tars for shard in tar.shards]
+        if not lengths:
+            raise ValueError(f"No image of {len(tars)} tars can be read: {tars[0].problems[:1]}")
+        if conversion.num_shards not in (None, len(lengths)):
+            raise ValueError(
+                f"num_shards={conversion.num_shards} cannot apply: the tars have images for"
+                f" {len(lengths)} shards."
+            )
+        template = self._get_filename_template("train")
+        paths = template.sharded_filepaths(len(lengths))
+        self._folder.assemble(tars, self.data_path, paths)
+        self._write_report(tars, conversion)
+        return [
+            tfds.core.SplitInfo(
+                name="train",
+                shard_lengths=lengths,
+                num_bytes=sum(tar.size for tar in tars),
+                filename_template=template,
+            )
+        ]
+
+    def _conversion(
+        self, archives: Sequence[archive.Archive], download_config: tfds.download.DownloadConfig
+    ) -> Conversion:
+        return Conversion(
+            archives=self._with_those_deleted(archives),
+            staging=self._folder.staging,
+            settings=shards.Settings(
+                file_format=self.info.file_format.value,
+                long_side=self.builder_config.long_side,
+                max_shard_size=download_config.max_shard_size,
+            ),
+            on_error=self._on_error,
+            num_shards=download_config.num_shards,
+            max_examples=download_config.max_examples_per_split,
+        )
+
+    def _engine(self, download_config: tfds.download.DownloadConfig) -> Engine:
+        if download_config.beam_runner or download_config.beam_options:
+            from sa1b_tfds.beam_engine import BeamEngine
+
+            return BeamEngine(
+                runner=download_config.beam_runner, options=download_config.beam_options
+            )
+        hooks = self._sources or Sources(archives=[])
+        return engines.ProcessPool(
+            num_workers=self._num_workers,
+            reporter=reporter_for_people(),
+            fetch=hooks.fetch,
+            release=hooks.release,
+        )
+
+    def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:
+        options = {
             "config": self.builder_config.name,
             "version": str(self.version),
-            "on_error": self._problems.on_error,
-            "images": self._images_read,
-            "skipped": [
-                {"archive": p.archive, "member": p.member, "reason": p.reason}
-                for p in self._problems.found
-            ],
+            "on_error": self._on_error,
+            **dataclasses.asdict(conversion.settings),
+            "num_shards": conversion.num_shards,
+            "max_examples": conversion.max_examples,
         }
-        (self.data_path / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+        (self.data_path / REPORT).write_bytes(report_of(tars, options))
+        images = sum(tar.images for tar in tars)
+        skipped = sum(len(tar.problems) for tar in tars)
+        logging.log(
+            logging.WARNING if skipped else logging.INFO,
+            "Images: %d, archives: %d, skipped: %d; see %s",
+            images,
+            len(tars),
+            skipped,
+            self._folder.path / REPORT,
+        )
+
+    def _with_those_deleted(self, archives: Sequence[archive.Archive]) -> list[archive.Archive]:
+        """Adds the tars that are finished and were deleted since."""
+        by_name = {source.name: source for source in archives}
+        for name in self._folder.staging.archives():
+            gone = archive.TarArchive(self._folder.path / name, name)
+            if name not in by_name and self._chosen([gone]):
+                logging.warning("%s is not there any more; its finished shards are used.", name)
+                by_name[name] = gone
+        return in_order(by_name)
 
     def _archives(self, folder: epath.Path) -> list[archive.Archive]:
         """The config's tars: those that are there, and with a links file also those that lack."""
@@ -247,3 +377,20 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 
 def _column(dtype: type, doc: str, *shape: int) -> tfds.features.Tensor:
     return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, doc=doc)
+
+
+def _overwrites(config: tfds.download.DownloadConfig | None) -> bool:
+    return config is not None and config.download_mode.overwrite_dataset
+
+
+def _refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
+    if config.min_shard_size != tfds.download.DownloadConfig().min_shard_size:
+        raise ValueError(
+            "min_shard_size cannot apply: each tar has shards of its own, however small. Set"
+            " max_shard_size or num_shards instead."
+        )
+    if config.ignore_duplicates:
+        raise ValueError(
+            "ignore_duplicates cannot apply: images that come twice are skipped, and listed, with"
+            " on_error='skip'."
+        )

@@ -1,0 +1,266 @@
+"""Builds the same tars with the official TFDS builder and with ours, side by side, and measures.
+
+python benchmarks/build.py [--images 640] [--like sa_000000.tar] [--skip-official]
+
+Each run is a process of its own whose whole tree is watched: memory is the sum of the resident
+sizes (pages that processes share count twice), disk is what the files in its data folder take.
+The floor is `cp` of the tars, with fsync. Speeds on a busy machine tell nothing by themselves;
+compare those of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import http.server
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from sa1b_tfds import archive, rle
+from sa1b_tfds.problems import Problems
+
+_OURS = """
+import sys
+import sa1b_tfds, tensorflow_datasets as tfds
+builder = tfds.builder(
+    'segment_anything', data_dir=sys.argv[2], num_workers=int(sys.argv[3]), file_format=sys.argv[4])
+builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(manual_dir=sys.argv[1]))
+"""
+_OFFICIAL = """
+import sys
+import tensorflow_datasets as tfds
+from tensorflow_datasets.datasets.segment_anything import segment_anything_dataset_builder as sa
+builder = sa.Builder(data_dir=sys.argv[2])
+builder.download_and_prepare(
+    download_dir=sys.argv[2] + '/downloads',
+    download_config=tfds.download.DownloadConfig(manual_dir=sys.argv[1]))
+print(builder.info.splits['train'].num_examples)
+"""
+
+
+class Run(NamedTuple):
+    seconds: float
+    memory: int
+    disk: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=640, help="a tar (%(default)s)")
+    parser.add_argument("--tars", type=int, default=2)
+    parser.add_argument("--like", type=pathlib.Path, help="take the images of this tar, repeated")
+    parser.add_argument("--rounds", type=int, default=3, help="in turns; the fastest counts")
+    parser.add_argument("--skip-official", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="sa1b_build") as folder:
+        _compare(pathlib.Path(folder), options)
+
+
+def _compare(folder: pathlib.Path, options: argparse.Namespace) -> None:
+    templates = _of_tar(options.like) if options.like else [_synthetic(i) for i in range(4)]
+    tars = _write_tars(folder / "tars", templates, options.tars, options.images)
+    halves = _write_tars(folder / "halves", templates, options.tars, options.images // 2)
+    images = options.tars * options.images
+    size = sum(path.stat().st_size for path in tars.iterdir())
+    print(f"{options.tars} tars, {images} images, {size / 1e6:.0f} MB")
+
+    copy = ["sh", "-c", 'cp "$0"/*.tar "$1" && sync "$1"/*']
+    ours = [sys.executable, "-c", _OURS]
+    contestants: list[tuple[str, list[str], pathlib.Path, list[Any]]] = [
+        ("cp + fsync", copy, tars, []),
+        ("ours, 1 worker", ours, tars, [1, "tfrecord"]),
+        ("ours, 2 workers", ours, tars, [2, "tfrecord"]),
+        ("ours, half the tar", ours, halves, [2, "tfrecord"]),
+        ("ours, array_record", ours, tars, [2, "array_record"]),
+    ]
+    runs: dict[str, Run] = {}
+    for _ in range(options.rounds):
+        for name, command, source, arguments in contestants:
+            run = _watch(command, source, folder, *arguments)
+            runs[name] = min(run, runs.get(name, run))  # the fastest: others may be at work
+    if not options.skip_official:
+        with _served(tars) as links:
+            runs["official"] = _watch([sys.executable, "-c", _OFFICIAL], links, folder)
+    print(f"{'':20} {'images/s':>9} {'MB/s':>6} {'memory MB':>10} {'disk MB':>8}")
+    for name, run in runs.items():
+        part = 0.5 if "half" in name else 1
+        print(
+            f"{name:20} {part * images / run.seconds:9.1f} {part * size / run.seconds / 1e6:6.0f}"
+            f" {run.memory / 1e6:10.0f} {run.disk / 1e6:8.0f}"
+        )
+    _judge(runs, prepared=size)
+
+
+def _judge(runs: dict[str, Run], prepared: int) -> None:
+    two, one, half = (runs[f"ours, {n}"] for n in ("2 workers", "1 worker", "half the tar"))
+    bars = [
+        ("memory at most 1 GB", two.memory / 1e9, "<=", 1.0),
+        ("memory when a tar doubles", two.memory / half.memory, "<=", 1.15),
+        ("disk, of the prepared data", two.disk / prepared, "<=", 1.15),
+        ("speed, of cp", runs["cp + fsync"].seconds / two.seconds, ">=", 0.4),
+        ("2 workers, of 1", one.seconds / two.seconds, ">=", 1.6),
+    ]
+    if "official" in runs:
+        bars.append(("speed, of the official", runs["official"].seconds / two.seconds, ">=", 10.0))
+    for name, value, sign, bar in bars:
+        good = value <= bar if sign == "<=" else value >= bar
+        print(f"{'ok  ' if good else 'MISS'} {name}: {value:.2f} (bar {sign} {bar})")
+
+
+def _watch(command: list[str], source: pathlib.Path, folder: pathlib.Path, *arguments: Any) -> Run:
+    """Runs a command on a source and an empty target, and samples what its tree takes."""
+    target = pathlib.Path(tempfile.mkdtemp(dir=folder))
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [*command, str(source), str(target), *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    log: list[bytes] = []
+    reader = threading.Thread(target=lambda: log.append(process.stderr.read()))
+    reader.start()
+    tree = psutil.Process(process.pid)
+    memory = disk = 0
+    while process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            memory = max(memory, _resident([tree, *tree.children(recursive=True)]))
+        disk = max(disk, _on_disk(target))
+        time.sleep(0.05)
+    seconds = time.monotonic() - began
+    reader.join()
+    if process.returncode:
+        raise RuntimeError(f"{command} failed:\n{log[0].decode()}")
+    shutil.rmtree(target)
+    return Run(seconds, memory, disk)
+
+
+def _resident(tree: list[psutil.Process]) -> int:
+    total = 0
+    for process in tree:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total
+
+
+def _on_disk(folder: pathlib.Path) -> int:
+    """Bytes of all files; one with two names counts once."""
+    sizes = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                stat = os.stat(os.path.join(parent, name))
+                sizes[stat.st_ino] = stat.st_blocks * 512
+    return sum(sizes.values())
+
+
+@contextlib.contextmanager
+def _served(tars: pathlib.Path) -> Any:
+    """A folder with the links file that the official builder wants, its tars on loopback."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(tars))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    links = tars.parent / "links"
+    links.mkdir()
+    lines = ["file_name\tcdn_link"]
+    for tar in sorted(tars.iterdir()):
+        lines.append(f"{tar.name}\thttp://127.0.0.1:{server.server_port}/{tar.name}")
+    (links / "segment_anything_links.txt").write_text("\n".join(lines) + "\n")
+    try:
+        yield links
+    finally:
+        server.shutdown()
+
+
+def _write_tars(
+    folder: pathlib.Path, templates: list[tuple[bytes, dict[str, Any]]], tars: int, images: int
+) -> pathlib.Path:
+    """Tars with the template images in turn, each under an id of its own."""
+    folder.mkdir()
+    for number in range(tars):
+        with tarfile.open(folder / f"sa_{number:06d}.tar", "w") as tar:
+            for image_id in range(number * images, (number + 1) * images):
+                jpeg, content = templates[image_id % len(templates)]
+                image = {
+                    **content["image"],
+                    "image_id": image_id,
+                    "file_name": f"sa_{image_id}.jpg",
+                }
+                annotations = json.dumps({**content, "image": image}).encode()
+                for name, data in (
+                    (f"./sa_{image_id}.jpg", jpeg),
+                    (f"./sa_{image_id}.json", annotations),
+                ):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    for tar_path in folder.iterdir():
+        with open(tar_path, "rb") as file:
+            os.fsync(file.fileno())
+    return folder
+
+
+def _of_tar(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:
+    pairs = archive.TarArchive(path).pairs(Problems())
+    return [(pair.jpeg, json.loads(pair.json)) for pair in pairs]
+
+
+def _synthetic(seed: int, height: int = 1500, width: int = 2250) -> tuple[bytes, dict[str, Any]]:
+    """An image of SA-1B's size in pixels and bytes, and 100 masks with wavy borders."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (height // 6, width // 6, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(
+        out, "JPEG", quality=85
+    )
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    annotations = []
+    for number in range(100):
+        y, x, radius = rng.uniform((0, 0, 20), (height, width, 220))
+        top, bottom = int(max(0, y - 2 * radius)), int(y + 2 * radius)
+        left, right = int(max(0, x - 2 * radius)), int(x + 2 * radius)
+        dy, dx = rows[top:bottom, left:right] - y, columns[top:bottom, left:right] - x
+        border = radius * (1 + 0.3 * np.sin(np.arctan2(dy, dx) * rng.integers(3, 20)))
+        mask = np.zeros((height, width), bool)
+        mask[top:bottom, left:right] = dy**2 + dx**2 < border**2
+        encoded = rle.encode_mask(mask)
+        annotations.append(
+            {
+                "id": number,
+                "area": int(mask.sum()),
+                "bbox": rle.bbox(encoded),
+                "crop_box": [0, 0, width, height],
+                "segmentation": {"size": [height, width], "counts": encoded["counts"].decode()},
+                "predicted_iou": float(rng.uniform(0.88, 1.01)),
+                "stability_score": float(rng.uniform(0.92, 1.0)),
+                "point_coords": [[float(x), float(y)]],
+            }
+        )
+    return out.getvalue(), {
+        "image": {"height": height, "width": width},
+        "annotations": annotations,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Runs the tasks of a build on Apache Beam, for where one machine is not enough.
+
+Only tasks and names travel through Beam: each worker reads its tars and writes its shards by
+itself, so tars and data must lie where every worker reaches them (gs://, s3://, a shared disk).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import orjson
+from absl import logging
+
+from sa1b_tfds.problems import BadInput
+from sa1b_tfds.shards import Task, convert
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BeamEngine:
+    """Converts tars in one Beam pipeline.
+
+    runner: as `beam.Pipeline` takes it; None is Beam's own default, on this machine.
+    options: apache_beam.options.pipeline_options.PipelineOptions, or None.
+    """
+
+    runner: Any = None
+    options: Any = None
+
+    def __call__(self, tasks: Sequence[Task]) -> Mapping[str, Exception]:
+        staging = tasks[0].staging
+        for task in tasks:
+            staging.failure(task.archive.name).unlink(missing_ok=True)
+        error: Exception | None = None
+        try:
+            with beam.Pipeline(runner=self.runner, options=self.options) as pipeline:
+                (
+                    pipeline
+                    | "Tars" >> beam.Create(tasks)
+                    | "Spread" >> beam.Reshuffle()
+                    | "Convert" >> beam.ParDo(ConvertTar())
+                )
+        except Exception as e:  # of whatever kind the runner's are
+            error = e
+            logging.error("The Beam pipeline ended with %s", e)
+        failures: dict[str, Exception] = {}
+        for task in tasks:
+            name = task.archive.name
+            finished = staging.finished(name)
+            if finished is not None and task.misfit(finished) is None:
+                continue
+            if staging.failure(name).exists():
+                failures[name] = BadInput(**orjson.loads(staging.failure(name).read_bytes()))
+                staging.failure(name).unlink()
+            else:
+                why = error or "it does not say why"
+                failures[name] = RuntimeError(
+                    f"{name} was not converted by the Beam pipeline: {why}."
+                    " The tars that were finished are kept; build again to go on."
+                )
+        return failures
+
+
+class ConvertTar(beam.DoFn):
+    """Task -> the name of the finished tar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._images = beam.metrics.Metrics.counter("sa1b_tfds", "images")
+        self._skipped = beam.metrics.Metrics.counter("sa1b_tfds", "skipped")
+
+    def process(self, task: Task) -> Iterator[str]:
+        try:
+            finished = convert(task)
+        except BadInput as e:  # tells the same at every try; all else the runner may try again
+            failure = task.staging.failure(task.archive.name)
+            failure.write_bytes(orjson.dumps(e.as_dict()))
+            return
+        self._images.inc(finished.images)
+        self._skipped.inc(len(finished.problems))
+        yield finished.archive

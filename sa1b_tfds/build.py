@@ -1,0 +1,174 @@
+"""`sa1b build` as a function: from a folder of tars, or a links file, to a prepared dataset."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from sa1b_tfds import files, workers
+from sa1b_tfds.archive import Archive, number_of
+from sa1b_tfds.build_report import REPORT
+from sa1b_tfds.ensure import ensure_tars
+from sa1b_tfds.links import Link, read_links, tar_number
+from sa1b_tfds.prepared import Folder
+from sa1b_tfds.problems import OnError
+from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+from sa1b_tfds.size import TAR_BYTES, expected_bytes
+from sa1b_tfds.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
+
+# Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine.
+_BYTES_PER_SECOND = 200e6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """What to build of what.
+
+    tars: folder of the tars, and where downloaded ones come to.
+    data_dir: of TFDS; None is its default.
+    links_file: download what the config wants and the folder lacks.
+    workers: tars at a time; None is one a core.
+    delete_tars: 'downloaded' downloads and deletes tar by tar; 'all' also deletes the user's own,
+      each once it is finished.
+    add: extend prepared data with the tars that are not in it yet.
+    """
+
+    tars: Path
+    config: str = "original"
+    data_dir: Path | None = None
+    links_file: Path | None = None
+    workers: int | None = None
+    file_format: str = "tfrecord"
+    on_error: OnError = "raise"
+    delete_tars: DeleteTars = "never"
+    add: bool = False
+
+    def builder(self) -> Builder:
+        return Builder(
+            config=self.config,
+            data_dir=self.data_dir,
+            file_format=self.file_format,
+            on_error=self.on_error,
+            num_workers=self.workers,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedTar:
+    """state: 'finished', 'there' or 'to download'. bytes: of the tar; an estimate if not there."""
+
+    name: str
+    state: str
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildPlan:
+    """What a build would do.
+
+    prepared: at most so many bytes of shards are still to be written.
+    in_flight: bytes of downloaded tars that are on the disk at the same time, at most.
+    free: bytes in data_dir; None if unknown.
+    seconds: of converting, without downloads; an estimate.
+    """
+
+    tars: tuple[PlannedTar, ...]
+    prepared: int
+    in_flight: int
+    free: int | None
+    seconds: float
+
+
+def plan(config: BuildConfig) -> BuildPlan:
+    """What `build` would do. Writes nothing and reads no tar."""
+    builder = config.builder()
+    folder = Folder(builder.data_path)
+    done = set(folder.staging.archives()) | {tar.archive for tar in _built(folder)}
+    tars = []
+    for archive in _sources(config, builder).archives:
+        identity = archive.identity()
+        state = "there" if identity else "to download"
+        size = identity["bytes"] if identity else TAR_BYTES
+        tars.append(
+            PlannedTar(
+                name=archive.name, state="finished" if archive.name in done else state, bytes=size
+            )
+        )
+    to_do = [tar for tar in tars if tar.state != "finished"]
+    downloads = sum(tar.state == "to download" for tar in to_do)
+    num_workers = config.workers or workers.available_cores()
+    at_once = downloads if config.delete_tars == "never" else min(downloads, num_workers)
+    size = sum(tar.bytes for tar in to_do)
+    return BuildPlan(
+        tars=tuple(tars),
+        prepared=expected_bytes(size, builder.builder_config.long_side),
+        in_flight=at_once * TAR_BYTES,
+        free=files.free_bytes(builder.data_path),
+        seconds=size / _BYTES_PER_SECOND / num_workers,
+    )
+
+
+def build(config: BuildConfig) -> Mapping[str, Any]:
+    """Builds, or goes on where an earlier build ended.
+
+    Returns:
+      The content of build_report.json.
+
+    Raises:
+      ValueError: if the data is there already and there are tars that are not in it.
+      Exception: as `Builder.download_and_prepare`, and as `download` where links are used.
+    """
+    builder = config.builder()
+    folder = Folder(builder.data_path)
+    sources = _sources(config, builder)
+    staged = set(folder.staging.archives())
+    _release(sources, lambda archive: archive.name in staged and is_in_flight(archive))
+    if folder.path.exists():
+        new = {archive.name for archive in sources.archives} - {t.archive for t in _built(folder)}
+        if new and not config.add:
+            raise ValueError(
+                f"{folder.path} is prepared already, without {len(new)} of the tars"
+                f" ({', '.join(sorted(new)[:3])}, ...). Extend it with --add."
+            )
+        if new:
+            builder.prepare_from(sources, extend=True)
+            _release(sources, lambda archive: True)
+    else:
+        if config.links_file is not None and config.delete_tars == "never":
+            gone = [a.name for a in sources.archives if a.identity() is None]
+            if lacking := [name for name in gone if name not in staged]:
+                ensure_tars(config.links_file, config.tars, lacking)
+                sources = _sources(config, builder)
+        builder.prepare_from(sources)
+        _release(sources, lambda archive: True)
+    with contextlib.suppress(OSError):  # it is not empty, or never was there
+        os.rmdir(config.tars / IN_FLIGHT)
+    return orjson.loads((folder.path / REPORT).read_bytes())
+
+
+def _sources(config: BuildConfig, builder: Builder) -> Sources:
+    wanted = builder.builder_config.tars
+    links: dict[str, Link] = {}
+    if config.links_file is not None:
+        listed = read_links(config.links_file).tars
+        links = {n: link for n, link in listed.items() if wanted is None or tar_number(n) in wanted}
+    sources = find_sources(config.tars, links, config.delete_tars)
+    chosen = [a for a in sources.archives if wanted is None or number_of(a) in wanted]
+    return dataclasses.replace(sources, archives=chosen)
+
+
+def _release(sources: Sources, which: Callable[[Archive], bool]) -> None:
+    """Deletes finished tars for which a kill left no time."""
+    for archive in sources.archives:
+        if sources.release is not None and archive.identity() is not None and which(archive):
+            sources.release(archive)
+
+
+def _built(folder: Folder) -> list[Any]:
+    return folder.tars() if folder.path.exists() else []

@@ -1,0 +1,79 @@
+"""build_report.json: what a prepared dataset was made of, with what, and what is not in it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from tqdm import tqdm
+
+from sa1b_tfds.size import gigabytes
+from sa1b_tfds.staging import FinishedTar
+
+if TYPE_CHECKING:
+    from sa1b_tfds.build import BuildPlan
+
+REPORT = "build_report.json"
+_PACKAGES = ("sa1b_tfds", "tensorflow-datasets", "numpy", "pycocotools", "protobuf", "pillow")
+
+
+def report_of(tars: Sequence[FinishedTar], options: Mapping[str, Any]) -> bytes:
+    """The report as JSON, for people and for programs."""
+    content = {
+        "options": options,
+        "images": {tar.archive: tar.images for tar in tars},
+        "skipped": [problem.as_dict() for tar in tars for problem in tar.problems],
+        "totals": {
+            "tars": len(tars),
+            "images": sum(tar.images for tar in tars),
+            "skipped": sum(len(tar.problems) for tar in tars),
+            "shards": sum(len(tar.shards) for tar in tars),
+            "bytes": sum(tar.size for tar in tars),
+        },
+        "reasons": Counter(problem.reason for tar in tars for problem in tar.problems),
+        "tars": [
+            {
+                "name": tar.archive,
+                "source": tar.source,
+                "shards": len(tar.shards),
+                "bytes": tar.size,
+                "seconds": tar.seconds,
+            }
+            for tar in tars
+        ],
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+    }
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def print_summary(report: Mapping[str, Any]) -> None:
+    """What is in the data, in a few lines."""
+    totals = report["totals"]
+    for reason, number in sorted(report["reasons"].items(), key=lambda item: -item[1])[:10]:
+        print(f"skipped {number}: {reason}")
+    print(
+        f"{totals['images']} images of {totals['tars']} tars in {totals['shards']} shards,"
+        f" {gigabytes(totals['bytes'])}; {totals['skipped']} skipped"
+    )
+
+
+def print_plan(plan: BuildPlan) -> bool:
+    """Prints a plan; returns whether it fits on the disk."""
+    for tar in plan.tars:
+        print(f"{tar.name}: {tar.state}, {gigabytes(tar.bytes)}")
+    to_do = sum(tar.state != "finished" for tar in plan.tars)
+    needed = plan.prepared + plan.in_flight
+    free = "unknown" if plan.free is None else gigabytes(plan.free)
+    print(
+        f"{to_do} of {len(plan.tars)} tars to convert, about {tqdm.format_interval(plan.seconds)}"
+        f" without downloads; up to {gigabytes(plan.prepared)} of shards and"
+        f" {gigabytes(plan.in_flight)} of downloaded tars, {free} free"
+    )
+    return plan.free is None or needed <= plan.free

@@ -1,0 +1,150 @@
+"""All tars of a build -> staged shards: which are left to do, until none is. Knows no TFDS.
+
+Two things cannot be known before other tars were read: which of a tar's images an earlier tar has
+as well, and how many of its images a limit over the split leaves to it. So tars are converted as if
+there were none of that, all at once, and those few that have to be otherwise are converted again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from absl import logging
+
+from sa1b_tfds.archive import Archive
+from sa1b_tfds.image_ids import repeated
+from sa1b_tfds.problems import OnError, Problems
+from sa1b_tfds.shards import Settings, Task
+from sa1b_tfds.staging import FinishedTar, Staging
+
+# Converts tasks as far as it can; returns, by the tar's name, why one could not be.
+Engine = Callable[[Sequence[Task]], Mapping[str, Exception]]
+
+_FROM_OTHER_TARS = ("limit", "excluded")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What is to be staged.
+
+    archives: in the order in which their shards are to be read.
+    num_shards: in all; None cuts each tar by size.
+    max_examples: take the first ones in that order; None takes all.
+    """
+
+    archives: Sequence[Archive]
+    staging: Staging
+    settings: Settings
+    on_error: OnError = "raise"
+    num_shards: int | None = None
+    max_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_shards is not None and self.num_shards < len(self.archives):
+            raise ValueError(
+                f"num_shards={self.num_shards} cannot apply to {len(self.archives)} tars: each has"
+                " shards of its own. Ask for at least one a tar, or set max_shard_size instead."
+            )
+
+    def run(self, engine: Engine) -> list[FinishedTar]:
+        """Has all tars converted that are not staged yet.
+
+        Returns:
+          The finished tars, in the order of their shards.
+
+        Raises:
+          Exception: the first failure in the order of the archives. The others are logged, and all
+            tars that could be converted are staged.
+        """
+        self.staging.folder.mkdir(parents=True, exist_ok=True)
+        self.staging.remove_drafts()
+        staged = self.staged()
+        while True:
+            tasks = self.tasks(staged)
+            missing = [t for t in tasks if not _fits(staged.get(t.archive.name), t)]
+            if not missing:
+                return [staged[task.archive.name] for task in tasks]
+            for task in missing:
+                if task.archive.name in staged:
+                    logging.info("%s is converted again: %s", task.archive.name, _why(task))
+            failures = engine(missing)
+            if failures:
+                raise _first(failures, missing)
+            staged.update(self._read(missing))
+
+    def staged(self) -> dict[str, FinishedTar]:
+        """What is staged and still fits, by name; says of the rest why it does not."""
+        tasks = {task.archive.name: task for task in self._all_tasks()}
+        fitting = {}
+        for name, finished in self._read(tasks.values()).items():
+            if reason := tasks[name].misfit(finished, besides=_FROM_OTHER_TARS):
+                logging.warning("%s is converted again: %s.", name, reason)
+            else:
+                fitting[name] = finished
+        return fitting
+
+    def tasks(self, staged: Mapping[str, FinishedTar]) -> list[Task]:
+        """One task a tar, as far as what is staged tells what each has to leave out."""
+        there = [staged[a.name] for a in self.archives if a.name in staged]
+        found = repeated({tar.archive: tar.image_ids for tar in there})
+        remaining = self.max_examples
+        tasks = []
+        for task in self._all_tasks():
+            name = task.archive.name
+            task = dataclasses.replace(task, excluded=found.get(name, ()))
+            if remaining is not None:
+                if remaining == 0:
+                    break
+                pairs = staged[name].pairs if name in staged else _count_pairs(task.archive)
+                if pairs > remaining:
+                    task = dataclasses.replace(task, limit=remaining)
+                done = staged.get(name)
+                remaining -= done.images if done and _fits(done, task) else min(pairs, remaining)
+            tasks.append(task)
+        return tasks
+
+    def _all_tasks(self) -> list[Task]:
+        tasks = []
+        for i, archive in enumerate(self.archives):
+            num_shards = None
+            if self.num_shards is not None:
+                few, more = divmod(self.num_shards, len(self.archives))
+                num_shards = few + (i < more)
+            tasks.append(
+                Task(
+                    archive=archive,
+                    staging=self.staging,
+                    settings=self.settings,
+                    on_error=self.on_error,
+                    num_shards=num_shards,
+                )
+            )
+        return tasks
+
+    def _read(self, tasks: Iterable[Task]) -> dict[str, FinishedTar]:
+        read = {task.archive.name: self.staging.finished(task.archive.name) for task in tasks}
+        return {name: finished for name, finished in read.items() if finished is not None}
+
+
+def _fits(finished: FinishedTar | None, task: Task) -> bool:
+    return finished is not None and task.misfit(finished) is None
+
+
+def _why(task: Task) -> str:
+    if task.excluded:
+        return f"{len(task.excluded)} of its images are in an earlier tar."
+    return "another number of its images is needed for the limit over all tars."
+
+
+def _first(failures: Mapping[str, Exception], tasks: Sequence[Task]) -> Exception:
+    names = [task.archive.name for task in tasks if task.archive.name in failures]
+    for name in names:
+        logging.error("%s failed: %s", name, failures[name])
+    if len(names) > 1:
+        logging.error("%d tars failed: %s", len(names), ", ".join(names))
+    return failures[names[0]]
+
+
+def _count_pairs(archive: Archive) -> int:
+    return len(archive.index(Problems("skip")))

@@ -1,0 +1,127 @@
+"""The folders of one prepared dataset version, and what may lie beside it between two builds.
+
+    original/2.0.0/                     the data, as TFDS reads it, with tars.jsonl and the report
+    original/staged.2.0.0/              finished tars of a build that has not ended (`staging.py`)
+    original/incomplete.XXXXXX_2.0.0/   TFDS's own, while it writes; left behind by a kill
+    original/replaced.2.0.0/            the data before `sa1b build --add`, while it is exchanged
+
+The data's shards are links to the staged ones, so that nothing is lost when the last step fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from absl import logging
+from etils import epath
+
+from sa1b_tfds import files
+from sa1b_tfds.staging import FinishedTar, Staging
+
+TARS = "tars.jsonl"
+_STAGED, _REPLACED, _INCOMPLETE = "staged.", "replaced.", "incomplete."
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """A dataset version at `path`, which need not exist yet."""
+
+    path: epath.Path
+
+    @property
+    def staging(self) -> Staging:
+        return Staging(self.path.parent / f"{_STAGED}{self.path.name}")
+
+    @property
+    def _replaced(self) -> epath.Path:
+        return self.path.parent / f"{_REPLACED}{self.path.name}"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other builds of this config away."""
+        with files.locked(self.path.parent):
+            yield
+
+    def clean(self) -> None:
+        """Removes what a build that was killed left behind and no other one can use."""
+        if self._replaced.exists() and not self.path.exists():
+            self._replaced.rename(self.path)
+        if self.is_settled():
+            self.staging.remove()
+        for path in self.path.parent.iterdir():
+            incomplete = path.name.startswith(_INCOMPLETE)
+            other_version = path.name.startswith(_STAGED) and path != self.staging.folder
+            ours = incomplete and path.name.endswith(f"_{self.path.name}")
+            if ours or other_version or path == self._replaced:
+                logging.warning("Removing %s, which an earlier build left behind.", path)
+                path.rmtree()
+
+    def clean_if_free(self) -> None:
+        """Cleans where a build ended between its last steps, unless another one is at work."""
+        if self.staging.folder.exists():
+            with contextlib.suppress(files.FolderInUse), self.locked():
+                self.clean()
+
+    def is_settled(self) -> bool:
+        """Whether there is data, and no staged tar that is not in it."""
+        if not self.path.exists():
+            return False
+        try:
+            return set(self.staging.archives()) <= {tar.archive for tar in self.tars()}
+        except FileNotFoundError:  # not of this package
+            return False
+
+    def settle(self) -> None:
+        """Removes the staged tars, once the data that links to them is on the disk."""
+        for path in self.path.iterdir():
+            files.sync(path)
+        files.sync(self.path)
+        files.sync(self.path.parent)
+        self.staging.remove()
+        if self._replaced.exists():
+            self._replaced.rmtree()
+
+    def assemble(
+        self, tars: Sequence[FinishedTar], target: epath.Path, shards: Sequence[epath.Path]
+    ) -> None:
+        """Puts the staged shards of `tars`, one after the other, where `shards` says."""
+        names = iter(shards)
+        for tar in tars:
+            for number in range(len(tar.shards)):
+                files.link_or_copy(self.staging.shard(tar.archive, number), next(names))
+        (target / TARS).write_bytes(b"".join(tar.to_json() + b"\n" for tar in tars))
+
+    def tars(self) -> list[FinishedTar]:
+        """The tars of the data, in the order of their shards.
+
+        Raises:
+          FileNotFoundError: if there is no data, or it was not built by this package.
+        """
+        lines = (self.path / TARS).read_bytes().splitlines()
+        return [FinishedTar.from_json(line) for line in lines]
+
+    def restage(self, shards: Sequence[epath.Path]) -> None:
+        """Stages the data's own tars, as if a build had not ended yet; copies no bytes."""
+        names = iter(shards)
+        self.staging.folder.mkdir(parents=True, exist_ok=True)
+        for tar in self.tars():
+            sources = [next(names) for _ in tar.shards]
+            if self.staging.finished(tar.archive) is not None:
+                continue
+            drafts = [self.staging.draft(tar.archive, i) for i in range(len(sources))]
+            for source, draft in zip(sources, drafts, strict=True):
+                files.link_or_copy(source, draft)
+            self.staging.finish(tar, drafts)
+
+    @contextlib.contextmanager
+    def exchanged(self) -> Iterator[None]:
+        """Sets the data aside for new data, and puts it back if that fails."""
+        self.path.rename(self._replaced)
+        try:
+            yield
+        except BaseException:
+            if not self.path.exists():
+                self._replaced.rename(self.path)
+            raise

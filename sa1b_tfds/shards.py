@@ -1,0 +1,272 @@
+"""The one task of a build: a tar -> its shards, all of them or none. No TensorFlow here.
+
+A process pool (`workers.py`) and Beam (`beam_engine.py`) run the same `convert`. What it writes
+depends on the tar and the task's settings alone: not on the worker, the engine, the order of files
+in the tar, or what was interrupted before.
+
+**Order.** Examples lie in the order of `shuffled`: sorted by a keyed hash (BLAKE2b) of the image's
+file name. It is a fixed pseudo-random permutation that is the same for every version of Python and
+NumPy, so that reading the shards one after the other is a fair sample of each tar.
+
+**Size.** A tar is cut into the fewest shards of about equal size that all stay below
+`max_shard_size`. The default is TFDS's own, 1 GiB: benchmarks/shard_size.py finds no size faster to
+read, and a smaller one would give SA-1B tens of thousands of files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import PIL
+from etils import epath
+
+from sa1b_tfds import files, jpeg, records
+from sa1b_tfds.annotations import Example, to_example
+from sa1b_tfds.archive import Archive, Entry
+from sa1b_tfds.image_ids import ImageIds
+from sa1b_tfds.problems import OnError, Problems
+from sa1b_tfds.staging import FinishedTar, Shard, Staging
+
+MAX_SHARD_SIZE = 2**30
+# Raised whenever the same settings would give other bytes: what an older version staged is redone.
+_LAYOUT = 1
+_ORDER_KEY = b"sa1b_tfds"
+
+Progress = Callable[[int, int], None]  # images and bytes of the tar that are done
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the shards of every tar of a build depend on.
+
+    file_format: 'tfrecord' or 'array_record'.
+    long_side: shrink images to this many pixels; None keeps the JPEG bytes.
+    max_shard_size: bytes that no shard exceeds, unless one record does.
+    """
+
+    file_format: str = "tfrecord"
+    long_side: int | None = None
+    max_shard_size: int = MAX_SHARD_SIZE
+
+    def __post_init__(self) -> None:
+        if self.file_format not in records.FORMATS:
+            raise ValueError(
+                f"file_format {self.file_format!r} cannot be written here; choose one of"
+                f" {sorted(records.FORMATS)}."
+            )
+        if self.max_shard_size < 1:
+            raise ValueError(f"max_shard_size must be positive, got {self.max_shard_size}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One tar to convert.
+
+    num_shards: exactly so many, whatever their size; None cuts by size.
+    limit: take the first ones up to this number of examples; None takes all.
+    excluded: (image id, tar) of images that an earlier tar has.
+    """
+
+    archive: Archive
+    staging: Staging
+    settings: Settings
+    on_error: OnError = "raise"
+    num_shards: int | None = None
+    limit: int | None = None
+    excluded: tuple[tuple[int, str], ...] = ()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the shards depend on, besides the tar; in a sidecar, to know them again."""
+        how = {"layout": _LAYOUT, **dataclasses.asdict(self.settings)}
+        if self.settings.long_side is not None:
+            how |= {"quality": jpeg.QUALITY, "pillow": PIL.__version__}
+        excluded = hashlib.md5(repr(self.excluded).encode()).hexdigest() if self.excluded else None
+        return {**how, "num_shards": self.num_shards, "limit": self.limit, "excluded": excluded}
+
+    def misfit(self, finished: FinishedTar, besides: Container[str] = ()) -> str | None:
+        """Why staged shards are not what this task would write; None if they are.
+
+        The settings in `besides` are not looked at.
+        """
+        fingerprint = self.fingerprint()
+        for name in sorted(fingerprint.keys() | finished.settings.keys()):
+            if name in besides:
+                continue
+            was, wanted = finished.settings.get(name), fingerprint.get(name)
+            if was != wanted:
+                return f"its {name} was {was}, now it is {wanted}"
+        source = self.archive.identity()
+        if source is not None and source != finished.source:
+            return f"the tar was {finished.source}, now it is {source}"
+        if finished.problems and self.on_error == "raise":
+            return f"it was built with on_error='skip': {finished.problems[0]}"
+        return None
+
+
+def shuffled(entries: Iterable[Entry]) -> list[Entry]:
+    """The order of a tar's images in its shards: see the module."""
+    return sorted(entries, key=_rank)
+
+
+def read_examples(
+    archive: Archive,
+    entries: Iterable[Entry],
+    *,
+    long_side: int | None,
+    ids: ImageIds,
+    problems: Problems,
+) -> Iterator[Example]:
+    """Yields the example of each entry; reports those that are none, or whose id was before."""
+    for pair in archive.read(entries):
+        try:
+            example = to_example(pair.jpeg, pair.json, long_side)
+        except ValueError as e:
+            problems.report(archive.name, pair.json_name, str(e))
+            continue
+        if earlier := ids.add(example["image_id"], archive.name):
+            reason = f"image id {example['image_id']} was in {earlier} before"
+            problems.report(archive.name, pair.json_name, reason)
+            continue
+        yield example
+
+
+def convert(task: Task, on_progress: Progress = lambda images, size: None) -> FinishedTar:
+    """Writes the shards of a tar into the staging folder, and then its sidecar.
+
+    Raises:
+      BadInput: what is wrong in the tar, if the task's on_error is 'raise'.
+      OSError: if the tar cannot be read or the shards cannot be written.
+    """
+    began = time.monotonic()
+    source = task.archive.identity()
+    if source is None:
+        raise FileNotFoundError(
+            f"{task.archive.name} is not there any more, and what was finished of it does not fit:"
+            f" put it back, or remove {task.staging.sidecar(task.archive.name)} to go without it."
+        )
+    problems = Problems(task.on_error)
+    entries = shuffled(task.archive.index(problems))
+    images = _Images(task, problems, on_progress)
+    with _drafts(task) as drafts:
+        for part in cut(entries, task):
+            examples = images.of(part)
+            if (first := next(examples, None)) is not None:
+                drafts.write(first, examples)
+        if task.archive.identity() != source:
+            raise OSError(f"{task.archive.name} changed while it was read: build again.")
+        finished = FinishedTar(
+            archive=task.archive.name,
+            settings=task.fingerprint(),
+            source=source,
+            pairs=len(entries),
+            image_ids=np.array([*images.ids, *(i for i, _ in task.excluded)], np.int64),
+            problems=problems.found,
+            shards=drafts.shards,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        task.staging.finish(finished, drafts.paths)
+    return finished
+
+
+def cut(entries: Sequence[Entry], task: Task) -> list[Sequence[Entry]]:
+    """Divides entries into one part a shard; what comes after the limit is in the last part."""
+    counted = entries[: task.limit]
+    if not counted:
+        return []
+    ends = np.cumsum([entry.size for entry in counted])
+    if task.num_shards is not None:
+        number = min(task.num_shards, len(counted))
+        first = [round(len(counted) * i / number) for i in range(number)]
+    else:
+        room = task.settings.max_shard_size - max(entry.size for entry in counted)
+        number = min(-(-int(ends[-1]) // max(room, 1)), len(counted))
+        shard_of = (ends - ends[0]) * number // ends[-1]
+        first = np.unique(shard_of, return_index=True)[1].tolist()
+    stops = [*first[1:], len(entries)]
+    return [entries[start:stop] for start, stop in zip(first, stops, strict=True)]
+
+
+class _Images:
+    """Reads a task's examples part by part: up to its limit, and none that is excluded."""
+
+    def __init__(self, task: Task, problems: Problems, on_progress: Progress):
+        self.ids: list[int] = []
+        self._task = task
+        self._problems = problems
+        self._on_progress = on_progress
+        self._read = 0
+        self._seen = ImageIds()
+        for image_id, archive in sorted(task.excluded, key=lambda pair: pair[1]):
+            self._seen.add(image_id, archive)
+
+    def of(self, entries: Sequence[Entry]) -> Iterator[Example]:
+        if len(self.ids) == self._task.limit:
+            return
+        for example in read_examples(
+            self._task.archive,
+            self._counted(entries),
+            long_side=self._task.settings.long_side,
+            ids=self._seen,
+            problems=self._problems,
+        ):
+            self.ids.append(example["image_id"])
+            yield example
+            self._on_progress(len(self.ids), self._read)
+            if len(self.ids) == self._task.limit:
+                return
+
+    def _counted(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            yield entry
+            self._read += entry.size
+
+
+class _Drafts:
+    """The shards of a task while they are written."""
+
+    def __init__(self, task: Task):
+        self.paths: list[epath.Path] = []
+        self.shards: list[Shard] = []
+        self._task = task
+
+    def write(self, first: Example, others: Iterable[Example]) -> None:
+        path = self._task.staging.draft(self._task.archive.name, len(self.paths))
+        self.paths.append(path)
+        writer = records.open_writer(path, self._task.settings.file_format)
+        with contextlib.closing(writer):
+            writer.write(records.serialise(first))
+            examples = 1
+            for example in others:
+                writer.write(records.serialise(example))
+                examples += 1
+        files.sync(path)
+        self.shards.append(Shard(examples=examples, bytes=path.stat().length))
+
+    def remove(self) -> None:
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _drafts(task: Task) -> Iterator[_Drafts]:
+    drafts = _Drafts(task)
+    try:
+        yield drafts
+    except OSError as e:
+        if e.errno in files.DISK_FULL:
+            text = f"{e.strerror} in {task.staging.folder}, while writing {task.archive.name}"
+            raise OSError(e.errno, text) from e
+        raise
+    finally:
+        drafts.remove()
+
+
+def _rank(entry: Entry) -> bytes:
+    name = entry.jpeg.name.rpartition("/")[2]
+    return hashlib.blake2b(name.encode(errors="surrogateescape"), key=_ORDER_KEY).digest()

@@ -1,0 +1,72 @@
+"""Where a build's tars come from, and what becomes of them when they are finished.
+
+Tars that a build downloads for itself lie in `.in_flight` in the folder of tars, one folder each,
+where `find_archives` does not look. That is how they are known from those that the user brought.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeGuard
+
+from etils import epath
+
+from sa1b_tfds.archive import Archive, TarArchive, find_archives
+from sa1b_tfds.download import download
+from sa1b_tfds.links import Link
+
+IN_FLIGHT = ".in_flight"
+DeleteTars = Literal["never", "downloaded", "all"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sources:
+    """The archives of a build in their order, and how each is brought and released."""
+
+    archives: Sequence[Archive]
+    fetch: Callable[[Archive], None] | None = None
+    release: Callable[[Archive], None] | None = None
+
+
+def in_order(archives: Mapping[str, Archive]) -> list[Archive]:
+    """By file name, as `find_archives` has them."""
+    return sorted(archives.values(), key=lambda a: a.name.rpartition("/")[::-1])
+
+
+def is_in_flight(archive: Archive) -> TypeGuard[TarArchive]:
+    """Whether it is a tar that a build downloaded, to be deleted once it is finished."""
+    return isinstance(archive, TarArchive) and archive.path.parent.parent.name == IN_FLIGHT
+
+
+def find_sources(
+    folder: epath.PathLike, links: Mapping[str, Link], delete_tars: DeleteTars
+) -> Sources:
+    """The archives in a folder, and tars with a link that are downloaded when their turn comes."""
+    root = epath.Path(folder)
+    found = find_archives(root) if root.exists() else []
+    archives = {archive.name: archive for archive in found}
+    bases = {name.rpartition("/")[2] for name in archives}
+    in_flight = root / IN_FLIGHT
+    for name in links:
+        if name not in bases:
+            archives[name] = TarArchive(in_flight / name / name, name)
+
+    def fetch(archive: Archive) -> None:
+        name = archive.name
+        if archive.identity() is None and name in links:
+            [result] = download([links[name]], in_flight / name, workers=1)
+            if not result.is_whole:
+                raise RuntimeError(f"{name} was not downloaded: {result.reason or result.status}")
+
+    def release(archive: Archive) -> None:
+        if is_in_flight(archive):
+            archive.path.parent.rmtree()
+        elif delete_tars == "all" and isinstance(archive, TarArchive):
+            archive.path.unlink()
+
+    return Sources(
+        archives=in_order(archives),
+        fetch=fetch if links else None,
+        release=release if delete_tars != "never" else None,
+    )

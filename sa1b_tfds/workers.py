@@ -1,0 +1,241 @@
+"""Worker processes that convert tars, one tar each at a time.
+
+A worker is a fresh interpreter that imports this module and nothing of the caller's: it works from
+a script without `if __name__ == '__main__'`, from a notebook, and beside threads and TensorFlow in
+the parent. Tasks and answers are pickled over its pipes. It ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sa1b_tfds.shards import Task, convert
+
+_PROGRESS_EVERY_S = 0.25
+# Else glibc gives the memory of each image back to the kernel and takes it anew for the next one,
+# which costs a tenth of the time of a tar.
+_KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+}
+
+
+# The package without its __init__, which would load TFDS to register the builder: that is half the
+# time that a worker takes to start.
+_MAIN = """
+import sys, types
+package = types.ModuleType('sa1b_tfds')
+package.__path__ = [sys.argv[1]]
+sys.modules['sa1b_tfds'] = package
+from sa1b_tfds import workers
+workers.main()
+"""
+
+
+class WorkerDied(RuntimeError):
+    """The process that converted a tar ended without an answer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    task: Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    task: Task
+    images: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    task: Task
+    error: Exception | None
+
+
+Event = Started | Running | Ended
+
+
+def available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run(
+    tasks: Iterable[Task],
+    num_workers: int,
+    *,
+    on_event: Callable[[Event], None] = lambda event: None,
+    before: Callable[[Task], None] = lambda task: None,
+    after: Callable[[Task], None] = lambda task: None,
+) -> None:
+    """Converts tars in `num_workers` processes. What fails does not stop the others.
+
+    Args:
+      tasks: in the order in which they are begun.
+      num_workers: how many at a time.
+      on_event: hears of every task when it starts and ends, and some times in between. Called in
+        this thread; what it raises ends the run.
+      before: called before a task is given to a process, in that worker's thread; what it raises
+        fails the task.
+      after: the same, once the tar is finished.
+    """
+    waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    total = 0
+    for task in tasks:
+        waiting.put(task)
+        total += 1
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    workers = [_Worker() for _ in range(min(num_workers, total))]
+    for worker in workers:
+        arguments = (worker, waiting, events.put, before, after)
+        threading.Thread(target=_work_off, args=arguments, daemon=True).start()
+    try:
+        ended = 0
+        while ended < total:
+            event = events.get()
+            on_event(event)
+            ended += isinstance(event, Ended)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _work_off(
+    worker: _Worker,
+    waiting: queue.SimpleQueue[Task],
+    say: Callable[[Event], None],
+    before: Callable[[Task], None],
+    after: Callable[[Task], None],
+) -> None:
+    while True:
+        try:
+            task = waiting.get_nowait()
+        except queue.Empty:
+            return
+        say(Started(task))
+        error = None
+        try:
+            before(task)
+            worker.convert(task, functools.partial(_say_running, say, task))
+            after(task)
+        except Exception as e:
+            error = e
+        say(Ended(task, error))
+
+
+def _say_running(say: Callable[[Event], None], task: Task, images: int, size: int) -> None:
+    say(Running(task, images, size))
+
+
+class _Worker:
+    """A process that is started when it is needed, and again after it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def convert(self, task: Task, on_progress: Callable[[int, int], None]) -> None:
+        if self._stopped:
+            raise WorkerDied(f"{task.archive.name} was not begun: the build was stopped.")
+        if self._process is None:
+            self._process = _start()
+        process = self._process
+        try:
+            _say(task, process.stdin)
+            while isinstance(answer := pickle.load(process.stdout), tuple):  # type: ignore[arg-type]
+                on_progress(*answer)
+        except (EOFError, OSError, pickle.UnpicklingError) as e:
+            process.kill()
+            self._process = None
+            raise WorkerDied(_obituary(task, process.wait())) from e
+        if answer is not None:
+            raise answer
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    paths = [path or os.getcwd() for path in sys.path]
+    return subprocess.Popen(
+        [sys.executable, "-c", _MAIN, os.path.dirname(__file__)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **_KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(paths)},
+        start_new_session=True,  # Ctrl-C is the parent's to handle
+    )
+
+
+def _obituary(task: Task, code: int) -> str:
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    hint = ""
+    if code == -signal.SIGKILL:
+        hint = " That is what the kernel does when memory runs out: try fewer workers."
+    return (
+        f"The worker process that converted {task.archive.name} {how}.{hint} The tars that were"
+        " finished are kept; build again to go on."
+    )
+
+
+def main() -> None:
+    """The worker's side: converts the tasks that come in, until the parent closes the pipe."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not come between the answers
+    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(tasks,), daemon=True).start()
+    while True:
+        _say(_convert(tasks.get(), _Throttled(answers)), answers)
+
+
+def _receive(tasks: queue.SimpleQueue[Task]) -> None:
+    try:
+        while True:
+            tasks.put(pickle.load(sys.stdin.buffer))
+    except EOFError:
+        os._exit(0)  # also in the middle of a tar: nobody is left to take it
+
+
+def _convert(task: Task, on_progress: Callable[[int, int], None]) -> Exception | None:
+    try:
+        convert(task, on_progress)
+    except Exception as e:
+        try:
+            pickle.loads(pickle.dumps(e))
+        except Exception:
+            return RuntimeError(f"{type(e).__name__} in {task.archive.name}: {e}")
+        return e
+    return None
+
+
+def _say(what: Any, pipe: Any) -> None:
+    pickle.dump(what, pipe)
+    pipe.flush()
+
+
+class _Throttled:
+    def __init__(self, pipe: Any):
+        self._pipe = pipe
+        self._next = 0.0
+
+    def __call__(self, images: int, size: int) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _PROGRESS_EVERY_S
+            _say((images, size), self._pipe)

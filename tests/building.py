@@ -1,0 +1,84 @@
+"""What the tests of building share: tars, a build in a process of its own, and what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+_MAKE = pathlib.Path(__file__).parents[1] / "dummy_data" / "make.py"
+_spec = importlib.util.spec_from_file_location("dummy_data_make", _MAKE)
+assert _spec is not None
+make = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(make)  # type: ignore[union-attr]
+
+FINAL = "segment_anything/original/2.0.0"
+STAGED = "segment_anything/original/staged.2.0.0"
+
+_BUILD = """
+import json, sys
+import tensorflow_datasets as tfds, sa1b_tfds
+options = json.loads(sys.argv[1])
+download = tfds.download.DownloadConfig(
+    manual_dir=options.pop('manual_dir'), **options.pop('download', {}))
+tfds.builder('segment_anything', **options).download_and_prepare(download_config=download)
+"""
+
+
+def write_large_tars(folder: pathlib.Path, tars: int, images: int) -> pathlib.Path:
+    """Writes tars that take a worker long enough to be met at work: one image, many times."""
+    jpeg, content = make.draw(0, 500, 700, 60)
+    for number in range(tars):
+        files = {}
+        for image_id in range(number * images, (number + 1) * images):
+            name = f"sa_{image_id}.jpg"
+            content["image"].update(image_id=image_id, file_name=name)
+            files[f"./{name}"] = jpeg
+            files[f"./sa_{image_id}.json"] = json.dumps(content).encode()
+        make.write_tar(folder / f"sa_{number:06d}.tar", files, seed=number)
+    return folder
+
+
+def write_tars(folder: pathlib.Path, tars: int = 2, images: int = 4, **size: int) -> pathlib.Path:
+    """Writes sa_000000.tar, ... with images of ids 0, 1, 2, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(tars):
+        files: dict[str, bytes] = {}
+        for image_id in range(number * images, (number + 1) * images):
+            files |= make.files_of(image_id, **size)
+        make.write_tar(folder / f"sa_{number:06d}.tar", files, seed=number)
+    return folder
+
+
+def start(manual_dir: pathlib.Path, data_dir: pathlib.Path, **options: Any) -> subprocess.Popen:
+    """Builds in another process, by a script without a main guard."""
+    options = {"manual_dir": str(manual_dir), "data_dir": str(data_dir), **options}
+    return subprocess.Popen(
+        [sys.executable, "-c", _BUILD, json.dumps(options)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def shards_of(folder: pathlib.Path) -> dict[str, str]:
+    """MD5 of every shard, by name."""
+    return {
+        path.name: hashlib.md5(path.read_bytes()).hexdigest()
+        for path in sorted(folder.glob("segment_anything-train.*"))
+    }
+
+
+def report_of(data_dir: pathlib.Path) -> dict[str, Any]:
+    return json.loads((data_dir / FINAL / "build_report.json").read_text())
+
+
+def leftovers(data_dir: pathlib.Path) -> list[str]:
+    """What lies beside the prepared data."""
+    return sorted(set(os.listdir((data_dir / FINAL).parent)) - {"2.0.0"})

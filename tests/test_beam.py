@@ -1,0 +1,70 @@
+"""The same tasks under Apache Beam."""
+
+import pathlib
+
+import pytest
+import tensorflow_datasets as tfds
+
+from sa1b_tfds.problems import BadInput
+from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+
+from . import building
+
+pipeline_options = pytest.importorskip("apache_beam.options.pipeline_options")
+
+
+def _build(manual_dir, data_dir, flags=None, **options) -> Builder:
+    builder = Builder(data_dir=data_dir, num_workers=2, **options)
+    beam_options = None if flags is None else pipeline_options.PipelineOptions(flags)
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(
+            manual_dir=manual_dir, beam_options=beam_options
+        )
+    )
+    return builder
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory) -> pathlib.Path:
+    return building.write_tars(tmp_path_factory.mktemp("tars"), tars=3, images=4)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--runner=BundleBasedDirectRunner"],
+        [
+            "--runner=DirectRunner",
+            "--direct_running_mode=multi_processing",
+            "--direct_num_workers=2",
+        ],
+    ],
+    ids=["direct", "multi_processing"],
+)
+def test_beam_and_processes_write_the_same_bytes(tars, tmp_path, flags):
+    _build(tars, tmp_path / "beam", flags)
+    _build(tars, tmp_path / "pool")
+    written = [building.shards_of(tmp_path / n / building.FINAL) for n in ("beam", "pool")]
+    assert written[0] == written[1]
+    assert len(written[0]) == 3
+    assert building.leftovers(tmp_path / "beam") == []
+
+
+def test_one_engine_goes_on_where_the_other_ended(tars, tmp_path):
+    torn = building.write_tars(tmp_path / "torn", tars=3, images=4)
+    whole = (torn / "sa_000001.tar").read_bytes()
+    (torn / "sa_000001.tar").write_bytes(whole[:-20000])
+    with pytest.raises(BadInput, match=r"sa_000001.tar: .*the tar is torn here"):
+        _build(torn, tmp_path, ["--runner=BundleBasedDirectRunner"])
+    staged = sorted((tmp_path / building.STAGED).glob("*.json"))
+    assert [path.name for path in staged] == ["tar-sa_000000.tar.json", "tar-sa_000002.tar.json"]
+    times = [path.stat().st_mtime_ns for path in staged]
+    with pytest.raises(BadInput, match="torn"):
+        _build(torn, tmp_path)
+    assert [path.stat().st_mtime_ns for path in staged] == times
+    (torn / "sa_000001.tar").write_bytes(whole)
+    _build(torn, tmp_path)
+    _build(tars, tmp_path / "calm")
+    assert building.shards_of(tmp_path / building.FINAL) == building.shards_of(
+        tmp_path / "calm" / building.FINAL
+    )

@@ -1,0 +1,439 @@
+"""Whole builds: equal to TFDS's own way, exact options, and what a crash or a full disk costs."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import psutil
+import pytest
+import tensorflow_datasets as tfds
+from etils import epath
+
+from sa1b_tfds import archive
+from sa1b_tfds.conversion import Conversion
+from sa1b_tfds.image_ids import repeated
+from sa1b_tfds.problems import BadInput
+from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+from sa1b_tfds.shards import Settings, convert
+from sa1b_tfds.staging import Staging
+
+from . import building
+
+_AS_STORED = {"image": tfds.decode.SkipDecoding(), "masks": tfds.decode.SkipDecoding()}
+
+
+def _build(manual_dir, data_dir, file_format=None, download=None, **options) -> Builder:
+    builder = Builder(data_dir=data_dir, file_format=file_format, **{"num_workers": 2, **options})
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir, **(download or {}))
+    builder.download_and_prepare(download_config=config)
+    return builder
+
+
+def _ids(builder: Builder) -> list[int]:
+    dataset = builder.as_dataset(split="train", decoders=_AS_STORED)
+    return [int(example["image_id"]) for example in dataset]
+
+
+def _in_this_process(tasks):
+    failures = {}
+    for task in tasks:
+        try:
+            convert(task)
+        except Exception as e:
+            failures[task.archive.name] = e
+    return failures
+
+
+def _conversion(manual_dir, folder, **options) -> Conversion:
+    return Conversion(
+        archives=archive.find_archives(manual_dir),
+        staging=Staging(epath.Path(folder)),
+        settings=options.pop("settings", Settings()),
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory) -> pathlib.Path:
+    return building.write_tars(tmp_path_factory.mktemp("tars"), tars=3, images=5)
+
+
+@pytest.fixture(scope="module")
+def slow_tars(tmp_path_factory) -> pathlib.Path:
+    return building.write_large_tars(tmp_path_factory.mktemp("slow"), tars=4, images=100)
+
+
+def test_equal_to_what_tfds_makes_of_generate_examples(tars, tmp_path):
+    class OfTfds(Builder, skip_registration=True):
+        def _generate_splits(self, dl_manager, download_config):
+            return tfds.core.GeneratorBasedBuilder._generate_splits(
+                self, dl_manager, download_config
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(self._archives(dl_manager.manual_dir))}
+
+    theirs = OfTfds(data_dir=tmp_path / "theirs")
+    theirs.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
+    ours = _build(tars, tmp_path / "ours")
+    assert ours.info.splits["train"].num_examples == 15
+    assert ours.info.features.to_json() == theirs.info.features.to_json()
+    content = []
+    for builder in (ours, theirs):
+        examples = builder.as_dataset(split="train", decoders=_AS_STORED).as_numpy_iterator()
+        content.append({int(example["image_id"]): example for example in examples})
+    assert content[0].keys() == content[1].keys()
+    for image_id, example in content[0].items():
+        for a, b in zip(_leaves(example), _leaves(content[1][image_id]), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
+def _leaves(tree):
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree) for leaf in _leaves(tree[key])]
+    return [np.asarray(tree)]
+
+
+def test_the_order_is_that_of_generate_examples(tars, tmp_path):
+    builder = _build(tars, tmp_path)
+    assert _ids(builder) == [key for key, _ in builder._generate_examples(builder._archives(tars))]
+
+
+def test_array_record_is_read_without_tensorflow(tars, tmp_path):
+    builder = _build(tars, tmp_path, file_format="array_record")
+    source = builder.as_data_source(split="train")
+    assert sorted(example["image_id"] for example in source) == list(range(15))
+    assert source[0]["masks"].dtype == np.uint8
+
+
+def test_the_number_of_workers_changes_no_byte(tars, tmp_path):
+    for workers in (1, 3):
+        _build(tars, tmp_path / str(workers), num_workers=workers)
+    written = [building.shards_of(tmp_path / n / building.FINAL) for n in ("1", "3")]
+    assert written[0] == written[1]
+    assert list(written[0]) == [
+        f"segment_anything-train.tfrecord-0000{i}-of-00003" for i in range(3)
+    ]
+    assert building.leftovers(tmp_path / "3") == []
+
+
+def test_the_report_says_what_was_built(tars, tmp_path):
+    _build(tars, tmp_path)
+    report = building.report_of(tmp_path)
+    assert report["images"] == {f"sa_00000{i}.tar": 5 for i in range(3)}
+    assert report["totals"]["images"] == 15
+    assert report["totals"]["bytes"] == sum(
+        path.stat().st_size for path in (tmp_path / building.FINAL).glob("*.tfrecord-*")
+    )
+    assert report["skipped"] == []
+    assert report["options"]["config"] == "original"
+    assert set(report["versions"]) >= {"python", "sa1b_tfds", "tensorflow-datasets", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("download", "shards"),
+    [
+        ({"num_shards": 3}, [5, 5, 5]),
+        ({"num_shards": 7}, [2, 1, 2, 2, 3, 2, 3]),
+        ({"max_shard_size": 8000}, None),
+    ],
+)
+def test_shards_are_as_many_and_as_large_as_asked_for(tars, tmp_path, download, shards):
+    builder = _build(tars, tmp_path, download=download)
+    lengths = builder.info.splits["train"].shard_lengths
+    assert sum(lengths) == 15
+    if shards:
+        assert lengths == shards
+    else:
+        assert len(lengths) > 3
+        sizes = [p.stat().st_size for p in (tmp_path / building.FINAL).glob("*.tfrecord-*")]
+        assert max(sizes) <= 8000
+    assert sorted(_ids(builder)) == list(range(15))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"download": {"num_shards": 2}}, "num_shards=2 cannot apply to 3 tars"),
+        ({"download": {"num_shards": 16}}, "the tars have images for 15 shards"),
+        ({"download": {"min_shard_size": 5}}, "min_shard_size cannot apply"),
+        ({"download": {"ignore_duplicates": True}}, "ignore_duplicates cannot apply"),
+        ({"file_format": "riegeli"}, "file_format 'riegeli' cannot be written here"),
+        ({"num_workers": 0}, "num_workers must be positive, got 0"),
+    ],
+)
+def test_what_cannot_apply_is_said(tars, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        _build(tars, tmp_path, **options)
+
+
+@pytest.mark.parametrize("limit", [1, 4, 5, 6, 11, 15, 99])
+def test_max_examples_is_exact_over_all_tars(tars, tmp_path, limit):
+    finished = _conversion(tars, tmp_path, max_examples=limit).run(_in_this_process)
+    assert sum(tar.images for tar in finished) == min(limit, 15)
+    ids = [i for tar in finished for i in tar.image_ids.tolist()]
+    everything = _conversion(tars, tmp_path / "all").run(_in_this_process)
+    assert ids == [i for tar in everything for i in tar.image_ids.tolist()][:limit]
+
+
+@pytest.fixture
+def bad_tars(tmp_path) -> pathlib.Path:
+    """Three tars: one with a broken image, one with an image of the first, one without problems."""
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for number, ids in enumerate([range(4), range(3, 7), range(7, 10)]):
+        files = {}
+        for image_id in ids:
+            files |= building.make.files_of(image_id)
+        if number == 0:
+            files["./sa_1.json"] = b"{}"
+        building.make.write_tar(folder / f"sa_{number:06d}.tar", files)
+    return folder
+
+
+@pytest.mark.parametrize("limit", [None, 2, 3, 4, 6, 7, 9, 20])
+def test_bad_images_and_images_that_come_twice_are_left_out(bad_tars, tmp_path, limit):
+    conversion = _conversion(bad_tars, tmp_path / "s", on_error="skip", max_examples=limit)
+    finished = conversion.run(_in_this_process)
+    builder = Builder(data_dir=tmp_path, on_error="skip")
+    expected = [key for key, _ in builder._generate_examples(conversion.archives)][:limit]
+    assert sum(tar.images for tar in finished) == len(expected)
+    problems = [str(problem) for tar in finished for problem in tar.problems]
+    if limit is None:
+        assert len(expected) == 9
+        assert problems == [
+            "sa_000000.tar: ./sa_1.json: the file lacks the field 'image'",
+            "sa_000001.tar: ./sa_3.json: image id 3 was in sa_000000.tar before",
+        ]
+    again = conversion.run(lambda tasks: pytest.fail("there was nothing left to do"))
+    assert [tar.to_json() for tar in again] == [tar.to_json() for tar in finished]
+
+
+def test_an_error_names_the_image_and_keeps_the_other_tars(bad_tars, tmp_path):
+    with pytest.raises(
+        BadInput, match=r"sa_000000.tar: ./sa_1.json: the file lacks .* pass builder_kwargs"
+    ):
+        _build(bad_tars, tmp_path)
+    staged = sorted(p.name for p in (tmp_path / building.STAGED).glob("*.json"))
+    assert staged == ["tar-sa_000001.tar.json", "tar-sa_000002.tar.json"]
+    _build(bad_tars, tmp_path, on_error="skip")
+    report = building.report_of(tmp_path)
+    assert report["images"] == {"sa_000000.tar": 3, "sa_000001.tar": 3, "sa_000002.tar": 3}
+    assert [skipped["member"] for skipped in report["skipped"]] == ["./sa_1.json", "./sa_3.json"]
+    assert building.leftovers(tmp_path) == []
+
+
+def test_an_image_that_comes_twice_stops_the_build(bad_tars, tmp_path):
+    (bad_tars / "sa_000000.tar").unlink()
+    shutil.copy(bad_tars / "sa_000001.tar", bad_tars / "sa_000003.tar")
+    with pytest.raises(BadInput, match=r"sa_000003.tar: .* was in sa_000001.tar before"):
+        _build(bad_tars, tmp_path)
+
+
+def test_repeated_ids():
+    ids = {"a": [1, 2, 3], "b": [4, 2], "c": [], "d": [2, 4, 9]}
+    assert repeated({name: np.array(own, np.int64) for name, own in ids.items()}) == {
+        "b": ((2, "a"),),
+        "d": ((2, "a"), (4, "b")),
+    }
+
+
+def test_a_changed_config_converts_again_and_says_so(tars, tmp_path, caplog):
+    _conversion(tars, tmp_path).run(_in_this_process)
+    converted = []
+
+    def counting(tasks):
+        converted.extend(task.archive.name for task in tasks)
+        return _in_this_process(tasks)
+
+    _conversion(tars, tmp_path).run(counting)
+    assert converted == []
+    with caplog.at_level(logging.WARNING, "absl"):
+        _conversion(tars, tmp_path, settings=Settings(long_side=16)).run(counting)
+    assert len(converted) == 3
+    assert "sa_000001.tar is converted again: its long_side was None, now it is 16." in caplog.text
+
+
+def test_killed_at_random_moments_and_built_again(slow_tars, tmp_path):
+    calm = building.start(slow_tars, tmp_path / "calm", num_workers=2)
+    began = time.monotonic()
+    assert calm.wait() == 0, calm.stderr.read()
+    took = time.monotonic() - began
+    expected = building.shards_of(tmp_path / "calm" / building.FINAL)
+    staged, data = tmp_path / building.STAGED, tmp_path
+    rng = random.Random(4)
+    for _ in range(5):
+        before = {path.name: path.stat().st_mtime_ns for path in staged.glob("*.json")}
+        build = building.start(slow_tars, data, num_workers=rng.randint(1, 3))
+        time.sleep(rng.uniform(0.3, 0.9) * took)
+        _kill_tree(build)
+        if (data / building.FINAL).exists():
+            break
+        after = {path.name: path.stat().st_mtime_ns for path in staged.glob("*.json")}
+        assert before.items() <= after.items()  # no finished tar was lost or made again
+    finished = {path.name for path in staged.glob("*.json")}
+    build = building.start(slow_tars, data, num_workers=2)
+    log = build.communicate()[1]
+    assert build.returncode == 0, log
+    assert building.shards_of(data / building.FINAL) == expected
+    assert building.leftovers(data) == []
+    if finished:
+        assert log.count(": done") == 4 - len(finished)
+
+
+def _kill_tree(build: subprocess.Popen) -> None:
+    for process in _tree(build):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    build.communicate()
+
+
+def _tree(build: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(build.pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _workers_at_work(build: subprocess.Popen, data_dir: pathlib.Path) -> list[psutil.Process]:
+    deadline = time.monotonic() + 60
+    while not list((data_dir / building.STAGED).glob("*.part")):
+        assert time.monotonic() < deadline
+        assert build.poll() is None, build.stderr.read()
+        time.sleep(0.005)
+    return _tree(build)[1:]
+
+
+def test_a_worker_that_is_killed_fails_its_tar_only(slow_tars, tmp_path):
+    build = building.start(slow_tars, tmp_path, num_workers=2)
+    _workers_at_work(build, tmp_path)[0].kill()
+    log = build.communicate()[1]
+    assert build.returncode == 1
+    assert "was ended by SIGKILL. That is what the kernel does when memory runs out" in log
+    assert len(list((tmp_path / building.STAGED).glob("*.json"))) == 3
+    _build(slow_tars, tmp_path)
+    assert building.report_of(tmp_path)["totals"]["images"] == 400
+
+
+def test_workers_end_with_their_parent(slow_tars, tmp_path):
+    build = building.start(slow_tars, tmp_path, num_workers=2)
+    workers = _workers_at_work(build, tmp_path)
+    build.kill()
+    build.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+
+
+def test_an_interrupt_ends_the_workers_and_keeps_finished_tars(slow_tars, tmp_path):
+    build = building.start(slow_tars, tmp_path, num_workers=1)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / building.STAGED).glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    workers = _tree(build)[1:]
+    build.send_signal(signal.SIGINT)
+    log = build.communicate()[1]
+    assert build.returncode != 0
+    assert "KeyboardInterrupt" in log
+    assert not psutil.wait_procs(workers, timeout=20)[1]
+    assert list((tmp_path / building.STAGED).glob("*.json"))
+    assert not (tmp_path / building.FINAL).exists()
+
+
+def test_one_build_at_a_time(slow_tars, tmp_path):
+    build = building.start(slow_tars, tmp_path, num_workers=1)
+    _workers_at_work(build, tmp_path)
+    with pytest.raises(RuntimeError, match=r"Another build works in .*original. Wait for it"):
+        _build(slow_tars, tmp_path)
+    log = build.communicate()[1]
+    assert build.returncode == 0, log
+
+
+def test_killed_between_the_last_steps(tars, tmp_path):
+    """The data is there and the staged tars still are, too: the next call tidies up."""
+    builder = _build(tars, tmp_path)
+    paths = sorted((tmp_path / building.FINAL).glob("*.tfrecord-*"))
+    builder._folder.restage([epath.Path(path) for path in paths])
+    assert building.leftovers(tmp_path) == ["staged.2.0.0"]
+    _build(tars, tmp_path)
+    assert building.leftovers(tmp_path) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of the asked for bytes; skips where that is not permitted."""
+    mounted = []
+
+    def mount(size: int) -> pathlib.Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount command")
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_a_disk_that_becomes_full(slow_tars, small_disk, tmp_path, file_format, monkeypatch):
+    tar = os.path.getsize(slow_tars / "sa_000000.tar")
+    disk = small_disk(int(2.6 * tar))
+    # As if another program took the room after it was counted.
+    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: None)
+    with pytest.raises(OSError, match=r"No space left on device|the disk is full"):
+        _build(slow_tars, disk, num_workers=1, file_format=file_format)
+    staged = list((disk / building.STAGED).glob("*.json"))
+    assert len(staged) >= 2
+    assert not list((disk / building.STAGED).glob("*.part"))
+    subprocess.run(["mount", "-o", f"remount,size={8 * tar}", str(disk)], check=True)
+    monkeypatch.undo()
+    _build(slow_tars, disk, num_workers=1, file_format=file_format)
+    assert building.leftovers(disk) == []
+    assert building.report_of(disk)["totals"]["images"] == 400
+
+
+def test_a_disk_that_is_too_small_is_seen_before(slow_tars, small_disk):
+    disk = small_disk(os.path.getsize(slow_tars / "sa_000000.tar"))
+    with pytest.raises(OSError, match=r"The shards of 4 tars need up to .* are free. Nothing was"):
+        _build(slow_tars, disk)
+
+
+def test_a_folder_that_cannot_be_written(tars, small_disk):
+    disk = small_disk(2**20)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(OSError, match=f"Read-only file system: '{disk}"):
+        _build(tars, disk)
+
+
+def test_a_builder_is_pickled_with_its_options(tmp_path):
+    import pickle
+
+    builder = Builder(data_dir=tmp_path, num_workers=3, on_error="skip")
+    copy = pickle.loads(pickle.dumps(builder))
+    assert (copy._num_workers, copy._on_error) == (3, "skip")
+
+
+def test_tasks_and_sidecars_are_plain_values(tars, tmp_path):
+    import pickle
+
+    task = _conversion(tars, tmp_path).tasks({})[0]
+    assert pickle.loads(pickle.dumps(task)).fingerprint() == task.fingerprint()
+    assert json.dumps(task.fingerprint())
+    assert dataclasses.replace(task, limit=1).fingerprint() != task.fingerprint()

@@ -1,0 +1,147 @@
+"""`sa1b build`: plan, build, extend, and tars that are deleted once they are finished."""
+
+import functools
+import http.server
+import pathlib
+import threading
+
+import pytest
+import tensorflow_datasets as tfds
+
+from sa1b_tfds import cli
+from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+from sa1b_tfds.sources import IN_FLIGHT
+
+from . import building
+
+
+@pytest.fixture
+def tars(tmp_path) -> pathlib.Path:
+    return building.write_tars(tmp_path / "tars", tars=3, images=4)
+
+
+@pytest.fixture
+def links(tars, tmp_path, monkeypatch):
+    """A links file of the tars, served over loopback; and the paths that were asked for."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            asked.append(self.path)
+
+    handler = functools.partial(Handler, directory=str(tars))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    lines = ["file_name\tcdn_link"]
+    for tar in sorted(tars.glob("*.tar")):
+        lines.append(f"{tar.name}\thttp://127.0.0.1:{server.server_port}/{tar.name}")
+    path = tmp_path / "links.txt"
+    path.write_text("\n".join(lines) + "\n")
+    # The community's table knows the real tars of these names.
+    monkeypatch.setattr("sa1b_tfds.download.read_md5_table", dict)
+    yield path, asked
+    server.shutdown()
+    server.server_close()
+
+
+def _sa1b(*arguments) -> int:
+    return cli.main(["build", *map(str, arguments), "--workers", "2"])
+
+
+def _ids(data_dir) -> list[int]:
+    skip = {"image": tfds.decode.SkipDecoding(), "masks": tfds.decode.SkipDecoding()}
+    dataset = Builder(data_dir=data_dir).as_dataset(split="train", decoders=skip)
+    return sorted(int(example["image_id"]) for example in dataset)
+
+
+def test_plan_says_what_would_be_done_and_does_nothing(tars, tmp_path, capsys):
+    data = tmp_path / "data"
+    assert _sa1b(tars, "--data-dir", data, "--plan") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("sa_000000.tar: there, ")
+    assert lines[-1].startswith("3 of 3 tars to convert, about 00:00 without downloads; up to ")
+    assert not data.exists()
+
+
+def test_build_then_add(tars, tmp_path, capsys):
+    data = tmp_path / "data"
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    assert _sa1b(tars, "--data-dir", data) == 0
+    summary = capsys.readouterr().out.splitlines()[-1]
+    assert summary.startswith("8 images of 2 tars in 2 shards, ")
+    before = building.shards_of(data / building.FINAL)
+
+    held_back.rename(tars / "sa_000001.tar")
+    assert _sa1b(tars, "--data-dir", data) == 1
+    assert "without 1 of the tars (sa_000001.tar, ...). Extend it with --add." in (
+        capsys.readouterr().err
+    )
+    (tars / "sa_000000.tar").unlink()  # finished tars are not needed
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1].startswith("12 images of 3 tars in 3 shards, ")
+    assert captured.err.count(": done") == 1
+    after = building.shards_of(data / building.FINAL)
+    assert list(after.values())[::2] == list(before.values())
+    assert building.leftovers(data) == []
+    assert _ids(data) == list(range(12))
+
+
+def test_add_that_fails_leaves_the_data_as_it_was(tars, tmp_path, capsys):
+    data = tmp_path / "data"
+    assert _sa1b(tars, "--data-dir", data) == 0
+    before = building.shards_of(data / building.FINAL)
+    (tars / "sa_000009.tar").write_bytes((tars / "sa_000000.tar").read_bytes()[:-15000])
+    assert _sa1b(tars, "--data-dir", data, "--add") == 1
+    assert "sa_000009.tar" in capsys.readouterr().err
+    assert building.shards_of(data / building.FINAL) == before
+    assert _ids(data) == list(range(12))
+
+
+def test_download_convert_delete(tars, links, tmp_path):
+    links_file, asked = links
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    disk.mkdir()
+    own = disk / "sa_000001.tar"
+    own.write_bytes((tars / "sa_000001.tar").read_bytes())
+    arguments = (disk, "--data-dir", data, "--links-file", links_file)
+    assert _sa1b(*arguments, "--delete-tars") == 0
+    assert _ids(data) == list(range(12))
+    assert list(disk.iterdir()) == [own]
+    assert not any("sa_000001" in path for path in asked)
+
+
+def test_finished_tars_are_not_downloaded_again(tars, links, tmp_path, capsys):
+    whole = (tars / "sa_000001.tar").read_bytes()
+    (tars / "sa_000001.tar").unlink()  # the server does not have it yet
+    links_file, asked = links
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    arguments = (disk, "--data-dir", data, "--links-file", links_file, "--delete-tars")
+    assert _sa1b(*arguments) == 1
+    assert "sa_000001.tar was not downloaded: " in capsys.readouterr().err
+    assert len(list((data / building.STAGED).glob("*.json"))) == 2
+    (tars / "sa_000001.tar").write_bytes(whole)
+    asked.clear()
+    assert _sa1b(*arguments) == 0
+    assert {path for path in asked if "sa_" in path} <= {"/sa_000001.tar"}
+    assert _ids(data) == list(range(12))
+    assert not (disk / IN_FLIGHT).exists()
+
+
+def test_all_deletes_own_tars_and_nothing_finished_is_lost(tars, tmp_path, capsys):
+    data = tmp_path / "data"
+    whole = (tars / "sa_000002.tar").read_bytes()
+    (tars / "sa_000002.tar").write_bytes(whole[:-15000])
+    assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 1
+    assert [path.name for path in tars.iterdir()] == ["sa_000002.tar"]
+    (tars / "sa_000002.tar").write_bytes(whole)
+    config = tfds.download.DownloadConfig(manual_dir=tars)
+    Builder(data_dir=data).download_and_prepare(download_config=config)
+    assert _ids(data) == list(range(12))
+
+
+def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    assert _sa1b(disk, "--data-dir", data, "--links-file", links[0]) == 0
+    assert len(list(disk.glob("*.tar"))) == 3
+    assert _ids(data) == list(range(12))

@@ -1,0 +1,225 @@
+"""The task of a build: order, cuts, bytes, and what is kept of what fails."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from etils import epath
+
+from sa1b_tfds import archive, records
+from sa1b_tfds.annotations import to_example
+from sa1b_tfds.archive import Entry, Member, TarArchive
+from sa1b_tfds.problems import BadInput, Problems
+from sa1b_tfds.shards import Settings, Task, convert, cut, shuffled
+from sa1b_tfds.staging import Staging
+
+from . import building
+
+
+def _task(tar, folder, **options) -> Task:
+    settings = {k: options.pop(k) for k in ("file_format", "max_shard_size") if k in options}
+    folder = epath.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Task(
+        archive=TarArchive(tar), staging=Staging(folder), settings=Settings(**settings), **options
+    )
+
+
+def _bytes_of(task: Task) -> list[bytes]:
+    finished = convert(task)
+    number = range(len(finished.shards))
+    return [task.staging.shard(finished.archive, i).read_bytes() for i in number]
+
+
+@pytest.fixture
+def tar(tmp_path):
+    return building.write_tars(tmp_path / "tars", tars=1, images=12) / "sa_000000.tar"
+
+
+@pytest.mark.parametrize("shapes", [0, 1, 5, 40])
+def test_records_are_what_tfds_stores(shapes):
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+
+    features = Builder(data_dir="/nowhere").info.features
+    example = to_example(*building.make.files_of(7, shapes=shapes).values())
+    encoded = features.encode_example(example)
+    expected = ExampleSerializer(features.get_serialized_info()).get_tf_example(encoded)
+    record = records.serialise(example)
+    assert type(expected).FromString(record) == expected
+    assert len(record) == len(expected.SerializeToString())
+
+
+def test_tensorflow_reads_the_framing(tmp_path):
+    import tensorflow as tf
+
+    path = epath.Path(tmp_path / "records")
+    written = [b"", b"a", bytes(100_000)]
+    writer = records.open_writer(path, "tfrecord")
+    for record in written:
+        writer.write(record)
+    writer.close()
+    assert list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()) == written
+
+
+@pytest.mark.parametrize("file_format", sorted(records.FORMATS))
+def test_the_same_images_give_the_same_bytes_however_they_lie_in_the_tar(tmp_path, file_format):
+    files = {}
+    for image_id in range(12):
+        files |= building.make.files_of(image_id)
+    written = set()
+    for seed in range(3):
+        building.make.write_tar(tmp_path / f"sa_{seed}.tar", files, seed=seed)
+        task = _task(tmp_path / f"sa_{seed}.tar", tmp_path / "out", file_format=file_format)
+        written.add(tuple(_bytes_of(task)))
+    assert len(written) == 1
+
+
+def test_the_order_is_a_fair_sample_and_fixed_for_ever():
+    entries = [Entry(Member(f"./sa_{i}.jpg", 1), Member(f"./sa_{i}.json", 1)) for i in range(1000)]
+    order = [int(entry.jpeg.name[5:-4]) for entry in shuffled(entries)]
+    assert order[:8] == [495, 154, 173, 941, 988, 243, 973, 646]
+    assert sorted(order) == list(range(1000))
+    assert 450 < np.mean(order[:200]) < 550
+    moved = [Entry(Member(f"a/sa_{i}.jpg", 1), Member("", 1)) for i in range(1000)]
+    assert [int(entry.jpeg.name[5:-4]) for entry in shuffled(moved)] == order
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "expected"),
+    [
+        ([], {}, []),
+        ([100], {"max_shard_size": 1}, [1]),
+        ([100] * 10, {}, [10]),
+        ([100] * 10, {"max_shard_size": 11 * 2048}, [10]),
+        ([100] * 10, {"max_shard_size": 8 * 2048}, [5, 5]),
+        ([100] * 10, {"max_shard_size": 3 * 2048}, [2, 2, 2, 2, 2]),
+        ([100] * 10, {"max_shard_size": 1}, [1] * 10),
+        ([100] * 10, {"num_shards": 3}, [3, 4, 3]),
+        ([100] * 3, {"num_shards": 5}, [1, 1, 1]),
+        ([100] * 10, {"limit": 4}, [10]),
+        ([100] * 10, {"limit": 4, "num_shards": 2}, [2, 8]),
+    ],
+)
+def test_cut(tmp_path, sizes, options, expected):
+    entries = [Entry(Member("a.jpg", size), Member("a.json", size)) for size in sizes]
+    parts = cut(entries, _task("sa_0.tar", tmp_path, **options))
+    assert [len(part) for part in parts] == expected
+    assert [entry for part in parts for entry in part] == entries
+
+
+@pytest.mark.parametrize("kilobytes", [4, 8, 9, 13, 20, 64])
+def test_no_shard_is_larger_than_allowed(tar, tmp_path, kilobytes):
+    task = _task(tar, tmp_path / "out", max_shard_size=kilobytes * 1024)
+    sizes = [len(shard) for shard in _bytes_of(task)]
+    assert max(sizes) <= kilobytes * 1024
+    assert sum(shard.examples for shard in task.staging.finished("sa_000000.tar").shards) == 12
+
+
+@pytest.mark.parametrize("limit", [1, 5, 12, 20])
+def test_a_limit_takes_the_first_examples(tar, tmp_path, limit):
+    everything = _bytes_of(_task(tar, tmp_path / "all"))[0]
+    limited = _bytes_of(_task(tar, tmp_path / "some", limit=limit))[0]
+    assert everything.startswith(limited)
+    assert convert(_task(tar, tmp_path / "some", limit=limit)).images == min(limit, 12)
+
+
+def test_a_task_loads_no_tensorflow(tar, tmp_path):
+    code = (
+        "import sys; from etils import epath; from sa1b_tfds import shards, staging, archive\n"
+        "staged = staging.Staging(epath.Path(sys.argv[2])); staged.folder.mkdir()\n"
+        "for form in ('tfrecord', 'array_record'):\n"
+        "    shards.convert(shards.Task(archive=archive.TarArchive(sys.argv[1]), staging=staged,\n"
+        "        settings=shards.Settings(file_format=form, long_side=16)))\n"
+        "assert 'tensorflow' not in sys.modules and 'apache_beam' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tar), str(tmp_path / "out")], check=True)
+
+
+def test_a_failure_leaves_nothing_behind(tar, tmp_path):
+    data = tar.read_bytes()
+    tar.write_bytes(data[: len(data) // 2])
+    task = _task(tar, tmp_path / "out", max_shard_size=8192)
+    with pytest.raises(BadInput, match=r"sa_000000.tar: .*the tar is torn here"):
+        convert(task)
+    assert list(task.staging.folder.iterdir()) == []
+    skipping = dataclasses.replace(task, on_error="skip")
+    finished = convert(skipping)
+    assert 0 < finished.images < 12
+    assert any("torn" in problem.reason for problem in finished.problems)
+    assert task.misfit(finished).startswith("it was built with on_error='skip': sa_000000.tar: ")
+    assert skipping.misfit(finished) is None
+
+
+def test_a_sidecar_without_its_shards_is_no_finished_tar(tar, tmp_path):
+    task = _task(tar, tmp_path / "out", max_shard_size=8192)
+    finished = convert(task)
+    assert len(finished.shards) > 1
+    read = task.staging.finished("sa_000000.tar")
+    assert task.misfit(read) is None
+    assert read.to_json() == finished.to_json()
+    last = task.staging.shard("sa_000000.tar", len(finished.shards) - 1)
+    last.write_bytes(last.read_bytes()[:-1])
+    assert task.staging.finished("sa_000000.tar") is None
+    last.unlink()
+    assert task.staging.finished("sa_000000.tar") is None
+    task.staging.sidecar("sa_000000.tar").write_text("{")
+    assert task.staging.finished("sa_000000.tar") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"settings": Settings(long_side=16)}, "its long_side was None, now it is 16"),
+        (
+            {"settings": Settings(max_shard_size=9999)},
+            "its max_shard_size was 1073741824, now it is 9999",
+        ),
+        (
+            {"settings": Settings(file_format="array_record")},
+            "its file_format was tfrecord, now it is array_record",
+        ),
+        ({"num_shards": 2}, "its num_shards was None, now it is 2"),
+        ({"limit": 2}, "its limit was None, now it is 2"),
+        ({"excluded": ((1, "sa_0.tar"),)}, "its excluded was None, now it is "),
+    ],
+)
+def test_what_no_longer_fits_is_told(tar, tmp_path, change, reason):
+    task = _task(tar, tmp_path / "out")
+    finished = convert(task)
+    assert dataclasses.replace(task, **change).misfit(finished).startswith(reason)
+
+
+def test_another_tar_of_the_same_name_is_told(tar, tmp_path):
+    task = _task(tar, tmp_path / "out")
+    finished = convert(task)
+    building.write_tars(tar.parent, tars=1, images=3)
+    assert task.misfit(finished).startswith("the tar was {'bytes': ")
+    tar.unlink()  # after it was converted it is not needed any more
+    assert task.misfit(finished) is None
+
+
+def test_settings_refuse_nonsense():
+    with pytest.raises(ValueError, match="file_format 'riegeli' cannot be written here"):
+        Settings(file_format="riegeli")
+    with pytest.raises(ValueError, match="max_shard_size must be positive, got 0"):
+        Settings(max_shard_size=0)
+
+
+def test_an_extracted_folder_is_a_task_as_well(tmp_path):
+    files = {}
+    for image_id in range(4):
+        files |= building.make.files_of(image_id)
+    building.make.write_tar(tmp_path / "sa_000000.tar", files)
+    (tmp_path / "sa_000000").mkdir()
+    for name, data in files.items():
+        (tmp_path / "sa_000000" / name).write_bytes(data)
+    [folder] = archive.find_archives(tmp_path / "sa_000000")
+    from_tar = _task(tmp_path / "sa_000000.tar", tmp_path / "a")
+    assert _bytes_of(dataclasses.replace(from_tar, archive=folder)) == _bytes_of(from_tar)
+    assert len(folder.index(Problems())) == 4
+    assert json.loads(from_tar.staging.sidecar(".").read_bytes())["pairs"] == 4
