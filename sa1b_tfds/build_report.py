@@ -6,16 +6,12 @@ import importlib.metadata
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
-from tqdm import tqdm
 
 from sa1b_tfds.size import gigabytes
 from sa1b_tfds.staging import FinishedTar
-
-if TYPE_CHECKING:
-    from sa1b_tfds.build import BuildPlan
 
 REPORT = "build_report.json"
 _PACKAGES = ("sa1b_tfds", "tensorflow-datasets", "numpy", "pycocotools", "protobuf", "pillow")
@@ -62,18 +58,3 @@ def print_summary(report: Mapping[str, Any]) -> None:
         f"{totals['images']} images of {totals['tars']} tars in {totals['shards']} shards,"
         f" {gigabytes(totals['bytes'])}; {totals['skipped']} skipped"
     )
-
-
-def print_plan(plan: BuildPlan) -> bool:
-    """Prints a plan; returns whether it fits on the disk."""
-    for tar in plan.tars:
-        print(f"{tar.name}: {tar.state}, {gigabytes(tar.bytes)}")
-    to_do = sum(tar.state != "finished" for tar in plan.tars)
-    needed = plan.prepared + plan.in_flight
-    free = "unknown" if plan.free is None else gigabytes(plan.free)
-    print(
-        f"{to_do} of {len(plan.tars)} tars to convert, about {tqdm.format_interval(plan.seconds)}"
-        f" without downloads; up to {gigabytes(plan.prepared)} of shards and"
-        f" {gigabytes(plan.in_flight)} of downloaded tars, {free} free"
-    )
-    return plan.free is None or needed <= plan.free

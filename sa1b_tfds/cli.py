@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sa1b_tfds.build import BuildPlan
     from sa1b_tfds.links import Selection
     from sa1b_tfds.transfer.plan import Plan
     from sa1b_tfds.transfer.progress import Tally
@@ -335,7 +336,7 @@ def _build(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from sa1b_tfds.build import BuildConfig, build, plan
-    from sa1b_tfds.build_report import print_plan, print_summary
+    from sa1b_tfds.build_report import print_summary
 
     config = BuildConfig(
         tars=Path(options.tars),
@@ -349,9 +350,28 @@ def _build(options: argparse.Namespace) -> int:
         add=options.add,
     )
     if options.plan:
-        return 0 if print_plan(plan(config)) else 1
+        return 0 if _print_build_plan(plan(config)) else 1
     print_summary(build(config))
     return 0
+
+
+def _print_build_plan(plan: BuildPlan) -> bool:
+    """Prints a plan; returns whether it fits on the disk."""
+    from tqdm import tqdm
+
+    from sa1b_tfds.size import gigabytes
+
+    for tar in plan.tars:
+        print(f"{tar.name}: {tar.state}, {gigabytes(tar.bytes)}")
+    to_do = sum(tar.state != "finished" for tar in plan.tars)
+    needed = plan.prepared + plan.in_flight
+    free = "unknown" if plan.free is None else gigabytes(plan.free)
+    print(
+        f"{to_do} of {len(plan.tars)} tars to convert, about {tqdm.format_interval(plan.seconds)}"
+        f" without downloads; up to {gigabytes(plan.prepared)} of shards and"
+        f" {gigabytes(plan.in_flight)} of downloaded tars, {free} free"
+    )
+    return plan.free is None or needed <= plan.free
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The README's code runs, and its tables say what is there."""
 
+import ast
 import pathlib
 import re
 import subprocess
@@ -40,3 +41,25 @@ def test_the_configs_and_files_are_all_named():
         assert path.name.startswith("_") or path.name in README
     for name in sa1b_tfds.__all__:
         assert name in README or name in ("RleMasks", "BadInput")
+
+
+def test_imports_go_the_way_that_the_architecture_table_says():
+    table = README[README.index("## Architecture") :]
+    rows = [
+        re.findall(r"`([^`]+)`", row) for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    ]
+    line_of = {
+        name.removeprefix("sa1b_tfds/").removesuffix(".py").rstrip("/"): number
+        for number, names in enumerate(rows)
+        for name in names
+    }
+    for path in (ROOT / "sa1b_tfds").rglob("*.py"):
+        module = path.relative_to(ROOT / "sa1b_tfds").parts[0].removesuffix(".py")
+        if module.startswith("_"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("sa1b_"):
+                continue
+            package = node.module.split(".")[1:]
+            for imported in package[:1] or [alias.name for alias in node.names]:
+                assert line_of[imported] <= line_of[module], f"{path.name} imports {imported}"

@@ -176,10 +176,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 problems=problems,
             ):
                 yield example["image_id"], example
-        if self._problems.found and not any(self._images_read.values()):
-            first, n = self._problems.found[0], len(self._problems.found)
-            reason = f"{first.reason}. With this, {n} problem(s) in all, no image is left"
-            raise BadInput(first.archive, first.member, reason)
 
     def download_and_prepare(
         self,
@@ -218,6 +214,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                         download_config=download_config, file_format=file_format, **kwargs
                     )
             except BadInput as e:
+                if self._on_error == "skip":
+                    raise
                 raise type(e)(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}") from e
             self._folder.settle()
 
@@ -259,7 +257,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         tars = conversion.run(self._engine(download_config))
         lengths = [shard.examples for tar in tars for shard in tar.shards]
         if not lengths:
-            raise ValueError(f"No image of {len(tars)} tars can be read: {tars[0].problems[:1]}")
+            raise _nothing_left(tars)
         if conversion.num_shards not in (None, len(lengths)):
             raise ValueError(
                 f"num_shards={conversion.num_shards} cannot apply: the tars have images for"
@@ -377,6 +375,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 
 def _column(dtype: type, doc: str, *shape: int) -> tfds.features.Tensor:
     return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, doc=doc)
+
+
+def _nothing_left(tars: Sequence[FinishedTar]) -> ValueError:
+    problems = [problem for tar in tars for problem in tar.problems]
+    if not problems:
+        return ValueError(f"There is no image in {', '.join(tar.archive for tar in tars):.200}.")
+    first, n = problems[0], len(problems)
+    reason = f"{first.reason}. With this, {n} problem(s) in all, no image is left"
+    return BadInput(first.archive, first.member, reason)
 
 
 def _overwrites(config: tfds.download.DownloadConfig | None) -> bool:
