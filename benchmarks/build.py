@@ -121,6 +121,7 @@ def _judge(runs: dict[str, Run], prepared: int) -> None:
     for name, value, sign, bar in bars:
         good = value <= bar if sign == "<=" else value >= bar
         print(f"{'ok  ' if good else 'MISS'} {name}: {value:.2f} (bar {sign} {bar})")
+    print(f"ratio: {bars[-1][1]:.2f}")
 
 
 def _watch(command: list[str], source: pathlib.Path, folder: pathlib.Path, *arguments: Any) -> Run:

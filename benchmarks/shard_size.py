@@ -63,6 +63,7 @@ def main() -> None:
         build, in_order, shuffled = (images / s for s in seconds)
         files = 1000 * -(-TAR_BYTES // (mib * 2**20))
         print(f"{mib:5} {build:7.0f} {in_order:9.0f} {shuffled:9.0f} {files:15}")
+    print(f"ratio: {rows[min(rows)][1] / rows[max(rows)][1]:.2f}")  # largest to smallest, in order
 
 
 if __name__ == "__main__":

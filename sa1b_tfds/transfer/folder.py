@@ -20,7 +20,7 @@ from typing import Any
 LOCK_NAME = ".sa1b.lock"
 RECORD_NAME = ".sa1b.json"
 # Synced while it comes, for two reasons: a power cut costs no more than this a file, and the last
-# fsync is short, which no signal can interrupt. benchmarks/download.py --dir ON_DISK shows no cost.
+# fsync is short, which no signal can interrupt.
 _SYNC_BYTES = 1 << 24
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
