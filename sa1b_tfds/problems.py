@@ -31,9 +31,6 @@ class BadInput(ValueError):
 class TornArchive(BadInput):
     """An archive that ends too early or is no tar: what follows in it cannot be read."""
 
-    def as_dict(self) -> dict[str, str]:
-        return {"archive": self.archive, "member": self.member, "reason": self.reason}
-
 
 class Problems:
     """Takes every `BadInput` that is met: raises it, or keeps it and lets the rest go on.
