@@ -11,7 +11,7 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
     from sa1b_tfds.rle import decode_rle, encode_mask
-    from sa1b_tfds.segment_anything.segment_anything_dataset_builder import SegmentAnythingConfig
+    from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
 
 from sa1b_tfds import _register
 

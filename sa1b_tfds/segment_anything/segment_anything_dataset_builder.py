@@ -21,6 +21,7 @@ from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.links import LINKS_PAGE, read_links, tar_name, tar_number
 from sa1b_tfds.problems import BadInput, OnError, Problems
+from sa1b_tfds.segment_anything import configs
 from sa1b_tfds.sources import Sources, in_order
 from sa1b_tfds.staging import FinishedTar
 
@@ -32,36 +33,6 @@ _HOW_TO_SKIP = (
 )
 
 
-@dataclasses.dataclass(eq=False, kw_only=True)
-class SegmentAnythingConfig(tfds.core.BuilderConfig):
-    """Which tars, and what becomes of their images.
-
-    name: also the name of the folder that the prepared data goes to.
-    tars: the numbers of the tars, as in sa_000020.tar; None for all that are there.
-    long_side: shrink images to this many pixels on their longer side (masks and points keep the
-      original size); None keeps the JPEG bytes as they are.
-    """
-
-    name: str
-    tars: Sequence[int] | None = None
-    long_side: int | None = None
-
-    def __post_init__(self) -> None:
-        tars, side = self.tars, self.long_side
-        if tars is not None and not (tars and all(isinstance(n, int) and n >= 0 for n in tars)):
-            raise ValueError(f"tars must hold numbers from 0 on, or be None, got {tars!r}.")
-        if side is not None and not (isinstance(side, int) and side > 0):
-            raise ValueError(f"long_side must be a positive integer or None, got {side!r}.")
-
-
-def _config(name: str, tars: range | None, long_side: int | None) -> SegmentAnythingConfig:
-    which = "All tars" if tars is None else f"The first {len(tars)} tars by name"
-    image = "JPEG bytes as they are" if long_side is None else f"images of {long_side} pixels"
-    return SegmentAnythingConfig(
-        name=name, tars=tars, long_side=long_side, description=f"{which}, {image}."
-    )
-
-
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """DatasetBuilder for SA-1B; `sa1b_tfds` registers it under the official name."""
 
@@ -70,14 +41,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     RELEASE_NOTES: ClassVar = {
         "2.0.0": "Read from tars without extraction; masks as RLE that decode when read; columns.",
     }
-    BUILDER_CONFIGS: ClassVar = [
-        _config("original", None, None),
-        _config("original_1pct", range(10), None),
-        _config("original_10pct", range(100), None),
-        _config("resized_1024", None, 1024),
-        _config("resized_1024_1pct", range(10), 1024),
-        _config("resized_1024_10pct", range(100), 1024),
-    ]
+    BUILDER_CONFIGS: ClassVar = configs.ALL
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""
     SA-1B is for those who accepted its license:
     1. Open {LINKS_PAGE}, accept the license,

@@ -1,0 +1,48 @@
+"""The configs of `segment_anything`: which tars, and what becomes of their images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import tensorflow_datasets.public_api as tfds
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class SegmentAnythingConfig(tfds.core.BuilderConfig):
+    """Which tars, and what becomes of their images.
+
+    name: also the name of the folder that the prepared data goes to.
+    tars: the numbers of the tars, as in sa_000020.tar; None for all that are there.
+    long_side: shrink images to this many pixels on their longer side (masks and points keep the
+      original size); None keeps the JPEG bytes as they are.
+    """
+
+    name: str
+    tars: Sequence[int] | None = None
+    long_side: int | None = None
+
+    def __post_init__(self) -> None:
+        tars, side = self.tars, self.long_side
+        if tars is not None and not (tars and all(isinstance(n, int) and n >= 0 for n in tars)):
+            raise ValueError(f"tars must hold numbers from 0 on, or be None, got {tars!r}.")
+        if side is not None and not (isinstance(side, int) and side > 0):
+            raise ValueError(f"long_side must be a positive integer or None, got {side!r}.")
+
+
+def _config(name: str, tars: range | None, long_side: int | None) -> SegmentAnythingConfig:
+    which = "All tars" if tars is None else f"The first {len(tars)} tars by name"
+    image = "JPEG bytes as they are" if long_side is None else f"images of {long_side} pixels"
+    return SegmentAnythingConfig(
+        name=name, tars=tars, long_side=long_side, description=f"{which}, {image}."
+    )
+
+
+ALL = [
+    _config("original", None, None),
+    _config("original_1pct", range(10), None),
+    _config("original_10pct", range(100), None),
+    _config("resized_1024", None, 1024),
+    _config("resized_1024_1pct", range(10), 1024),
+    _config("resized_1024_10pct", range(100), 1024),
+]
