@@ -11,16 +11,17 @@ from typing import Any
 
 import orjson
 
-from sa1b_tfds import files, workers
+from sa1b_tfds import files
 from sa1b_tfds.archive import Archive, number_of
-from sa1b_tfds.build_report import REPORT
+from sa1b_tfds.building import workers
+from sa1b_tfds.building.prepared import Folder
+from sa1b_tfds.building.report import REPORT
+from sa1b_tfds.building.size import TAR_BYTES, expected_bytes
+from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
 from sa1b_tfds.ensure import ensure_tars
 from sa1b_tfds.links import Link, read_links, tar_number
-from sa1b_tfds.prepared import Folder
 from sa1b_tfds.problems import OnError
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
-from sa1b_tfds.size import TAR_BYTES, expected_bytes
-from sa1b_tfds.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
 
 # Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine.
 _BYTES_PER_SECOND = 200e6

@@ -1,4 +1,4 @@
-"""Examples -> bytes on disk, as TFDS stores them, without TensorFlow.
+"""Examples <-> bytes on disk, as TFDS stores them, without TensorFlow.
 
 `serialise` gives what TFDS's ExampleSerializer gives for this dataset's features, with the fields
 in the order of their names, so that the same example has the same bytes in every process and with
@@ -19,10 +19,12 @@ import google_crc32c
 import numpy as np
 from etils import epath
 
+from sa1b_tfds import rle
 from sa1b_tfds.annotations import Example
 
 _MAX_UINT64 = 2**64 - 1
 _FIELD_1 = b"\n"
+_LENGTH = struct.Struct("<Q")
 
 
 class Writer(Protocol):
@@ -53,6 +55,80 @@ def serialise(example: Example) -> bytes:
     return b"".join(_field(1, entries))
 
 
+def deserialise(record: bytes) -> Example:
+    """The example of a record: what `annotations.to_example` returned.
+
+    Raises:
+      ValueError: if it is no record of this dataset.
+    """
+    from google.protobuf import message
+    from tensorflow_datasets.proto import tf_example_pb2  # loads no TensorFlow
+
+    try:
+        features = tf_example_pb2.Example.FromString(record).features.feature
+        if missing := {*_COLUMNS, *_OTHERS} - features.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        height, width = features["masks/size"].int64_list.value
+        columns = {name: _column(features[name], *spec) for name, spec in _COLUMNS.items()}
+        return {
+            "image": features["image"].bytes_list.value[0],
+            "image_id": features["image_id"].int64_list.value[0],
+            "file_name": features["file_name"].bytes_list.value[0].decode(),
+            "masks": rle.check(list(features["masks/counts"].bytes_list.value), (height, width)),
+            "annotations": {name.rpartition("/")[2]: c for name, c in columns.items()},
+        }
+    except (message.DecodeError, IndexError, ValueError) as e:
+        raise ValueError(f"it is no record of segment_anything 2: {e}") from e
+
+
+def _column(feature: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    values = feature.float_list.value if dtype == "float32" else feature.int64_list.value
+    return np.array(values, dtype).reshape(shape)
+
+
+_OTHERS = ("image", "image_id", "file_name", "masks/size", "masks/counts")
+_COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "annotations/id": ("int64", (-1,)),
+    "annotations/area": ("int64", (-1,)),
+    "annotations/bbox": ("float32", (-1, 4)),
+    "annotations/crop_box": ("float32", (-1, 4)),
+    "annotations/predicted_iou": ("float32", (-1,)),
+    "annotations/stability_score": ("float32", (-1,)),
+    "annotations/point_coords": ("float32", (-1, 2)),
+}
+
+
+def read(path: epath.Path, file_format: str) -> Iterator[bytes]:
+    """Yields the records of a shard, in order.
+
+    Raises:
+      ValueError: if a record is cut off or its checksum is wrong.
+    """
+    if file_format == "array_record":
+        yield from _read_array_record(path)
+        return
+    with path.open("rb") as file:
+        while header := file.read(_LENGTH.size):
+            length = _LENGTH.unpack(header)[0] if len(header) == _LENGTH.size else 0
+            if file.read(4) != _masked_crc(header):
+                raise ValueError(f"{path}: the header before byte {file.tell()} is broken")
+            record = file.read(length)
+            if len(record) < length or file.read(4) != _masked_crc(record):
+                raise ValueError(f"{path}: the record before byte {file.tell()} is broken")
+            yield record
+
+
+def _read_array_record(path: epath.Path) -> Iterator[bytes]:
+    from array_record.python import array_record_module
+
+    reader = array_record_module.ArrayRecordReader(os.fspath(path))
+    try:
+        for _ in range(reader.num_records()):
+            yield reader.read()
+    finally:
+        reader.close()
+
+
 def open_writer(path: epath.Path, file_format: str) -> Writer:
     """Opens a new file in one of `FORMATS`."""
     return FORMATS[file_format](path)
@@ -63,7 +139,7 @@ class _TFRecordWriter:
         self._file = path.open("wb")
 
     def write(self, record: bytes) -> None:
-        length = struct.pack("<Q", len(record))
+        length = _LENGTH.pack(len(record))
         self._file.write(length + _masked_crc(length))
         self._file.write(record)
         self._file.write(_masked_crc(record))

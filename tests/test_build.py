@@ -19,12 +19,12 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from sa1b_tfds import archive
-from sa1b_tfds.conversion import Conversion
+from sa1b_tfds.building.conversion import Conversion
+from sa1b_tfds.building.shards import Settings, convert
+from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import BadInput
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
-from sa1b_tfds.shards import Settings, convert
-from sa1b_tfds.staging import Staging
 
 from . import building
 

@@ -9,8 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from sa1b_tfds import cli
+from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
-from sa1b_tfds.sources import IN_FLIGHT
 
 from . import building
 

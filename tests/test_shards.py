@@ -12,9 +12,9 @@ from etils import epath
 from sa1b_tfds import archive, records
 from sa1b_tfds.annotations import to_example
 from sa1b_tfds.archive import Entry, Member, TarArchive
+from sa1b_tfds.building.shards import Settings, Task, convert, cut, shuffled
+from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.problems import BadInput, Problems
-from sa1b_tfds.shards import Settings, Task, convert, cut, shuffled
-from sa1b_tfds.staging import Staging
 
 from . import building
 
@@ -130,7 +130,8 @@ def test_a_limit_takes_the_first_examples(tar, tmp_path, limit):
 
 def test_a_task_loads_no_tensorflow(tar, tmp_path):
     code = (
-        "import sys; from etils import epath; from sa1b_tfds import shards, staging, archive\n"
+        "import sys; from etils import epath; from sa1b_tfds import archive\n"
+        "from sa1b_tfds.building import shards, staging\n"
         "staged = staging.Staging(epath.Path(sys.argv[2])); staged.folder.mkdir()\n"
         "for form in ('tfrecord', 'array_record'):\n"
         "    shards.convert(shards.Task(archive=archive.TarArchive(sys.argv[1]), staging=staged,\n"

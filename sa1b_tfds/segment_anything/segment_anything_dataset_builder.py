@@ -12,18 +12,19 @@ import tensorflow_datasets.public_api as tfds
 from absl import logging
 from etils import epath
 
-from sa1b_tfds import archive, engines, features, prepared, shards, workers
+from sa1b_tfds import archive, features
 from sa1b_tfds.annotations import Example
-from sa1b_tfds.build_progress import reporter_for_people
-from sa1b_tfds.build_report import REPORT, report_of
-from sa1b_tfds.conversion import Conversion, Engine
+from sa1b_tfds.building import engines, prepared, shards, workers
+from sa1b_tfds.building.conversion import Conversion, Engine
+from sa1b_tfds.building.progress import reporter_for_people
+from sa1b_tfds.building.report import REPORT, report_of
+from sa1b_tfds.building.sources import Sources, in_order
+from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.links import LINKS_PAGE, read_links, tar_name, tar_number
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.segment_anything import configs
-from sa1b_tfds.sources import Sources, in_order
-from sa1b_tfds.staging import FinishedTar
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
 _BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
@@ -258,7 +259,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 
     def _engine(self, download_config: tfds.download.DownloadConfig) -> Engine:
         if download_config.beam_runner or download_config.beam_options:
-            from sa1b_tfds.beam_engine import BeamEngine
+            from sa1b_tfds.building.beam_engine import BeamEngine
 
             return BeamEngine(
                 runner=download_config.beam_runner, options=download_config.beam_options

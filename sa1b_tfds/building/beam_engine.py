@@ -14,8 +14,8 @@ import apache_beam as beam
 import orjson
 from absl import logging
 
+from sa1b_tfds.building.shards import Task, convert
 from sa1b_tfds.problems import BadInput
-from sa1b_tfds.shards import Task, convert
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from etils import epath
 
-from sa1b_tfds import files, workers
+from sa1b_tfds import files
 from sa1b_tfds.archive import Archive
-from sa1b_tfds.shards import Task
-from sa1b_tfds.size import expected_bytes, gigabytes
-from sa1b_tfds.workers import Ended, Event, Running
+from sa1b_tfds.building import workers
+from sa1b_tfds.building.shards import Task
+from sa1b_tfds.building.size import expected_bytes, gigabytes
+from sa1b_tfds.building.workers import Ended, Event, Running
 
 
 class NotEnoughSpace(OSError):

@@ -27,11 +27,12 @@ import PIL
 from etils import epath
 
 from sa1b_tfds import files, jpeg, records
-from sa1b_tfds.annotations import Example, to_example
+from sa1b_tfds.annotations import Example
 from sa1b_tfds.archive import Archive, Entry
+from sa1b_tfds.building.staging import FinishedTar, Shard, Staging
+from sa1b_tfds.examples import examples_of
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.problems import OnError, Problems
-from sa1b_tfds.staging import FinishedTar, Shard, Staging
 
 MAX_SHARD_SIZE = 2**30
 # Raised whenever the same settings would give other bytes: what an older version staged is redone.
@@ -123,15 +124,10 @@ def read_examples(
     problems: Problems,
 ) -> Iterator[Example]:
     """Yields the example of each entry; reports those that are none, or whose id was before."""
-    for pair in archive.read(entries):
-        try:
-            example = to_example(pair.jpeg, pair.json, long_side)
-        except ValueError as e:
-            problems.report(archive.name, pair.json_name, str(e))
-            continue
+    for json_name, example in examples_of(archive, entries, problems, long_side):
         if earlier := ids.add(example["image_id"], archive.name):
             reason = f"image id {example['image_id']} was in {earlier} before"
-            problems.report(archive.name, pair.json_name, reason)
+            problems.report(archive.name, json_name, reason)
             continue
         yield example
 

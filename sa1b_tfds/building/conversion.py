@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from absl import logging
 
 from sa1b_tfds.archive import Archive
+from sa1b_tfds.building.shards import Settings, Task
+from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import OnError, Problems
-from sa1b_tfds.shards import Settings, Task
-from sa1b_tfds.staging import FinishedTar, Staging
 
 # Converts tasks as far as it can; returns, by the tar's name, why one could not be.
 Engine = Callable[[Sequence[Task]], Mapping[str, Exception]]

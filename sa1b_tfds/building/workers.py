@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sa1b_tfds.shards import Task, convert
+from sa1b_tfds.building.shards import Task, convert
 
 _PROGRESS_EVERY_S = 0.25
 # Else glibc gives the memory of each image back to the kernel and takes it anew for the next one,
@@ -31,6 +31,7 @@ _KEEP_MEMORY = {
 }
 
 
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 # The package without its __init__, which would load TFDS to register the builder: that is half the
 # time that a worker takes to start.
 _MAIN = """
@@ -38,7 +39,7 @@ import sys, types
 package = types.ModuleType('sa1b_tfds')
 package.__path__ = [sys.argv[1]]
 sys.modules['sa1b_tfds'] = package
-from sa1b_tfds import workers
+from sa1b_tfds.building import workers
 workers.main()
 """
 
@@ -175,7 +176,7 @@ class _Worker:
 def _start() -> subprocess.Popen[bytes]:
     paths = [path or os.getcwd() for path in sys.path]
     return subprocess.Popen(
-        [sys.executable, "-c", _MAIN, os.path.dirname(__file__)],
+        [sys.executable, "-c", _MAIN, _PACKAGE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **_KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(paths)},

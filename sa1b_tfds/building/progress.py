@@ -9,10 +9,10 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from sa1b_tfds.engines import Reporter
-from sa1b_tfds.shards import Task
-from sa1b_tfds.size import TAR_BYTES
-from sa1b_tfds.workers import Ended, Event, Running
+from sa1b_tfds.building.engines import Reporter
+from sa1b_tfds.building.shards import Task
+from sa1b_tfds.building.size import TAR_BYTES
+from sa1b_tfds.building.workers import Ended, Event, Running
 
 _LINE_EVERY_S = 30.0
 

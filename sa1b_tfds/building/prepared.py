@@ -18,7 +18,7 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds import files
-from sa1b_tfds.staging import FinishedTar, Staging
+from sa1b_tfds.building.staging import FinishedTar, Staging
 
 TARS = "tars.jsonl"
 _STAGED, _REPLACED, _INCOMPLETE = "staged.", "replaced.", "incomplete."

@@ -1,0 +1,85 @@
+"""`sa1b build`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from sa1b_tfds.commands.command import Commands, add_command
+
+if TYPE_CHECKING:
+    from sa1b_tfds.build import BuildPlan
+
+
+def add(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "build",
+        _build,
+        "Convert tars to a prepared TFDS dataset. The same command run again continues.",
+    )
+    add = command.add_argument
+    add("tars", metavar="DIR", help="folder of the tars; downloaded ones come here")
+    add("--config", default="original", metavar="NAME", help="of the dataset (%(default)s)")
+    add("--data-dir", metavar="DIR", help="of TFDS (~/tensorflow_datasets)")
+    add("--links-file", metavar="FILE", help="download what the config wants and DIR lacks")
+    add("--workers", type=int, metavar="N", help="tars at a time (one a core)")
+    add(
+        "--delete-tars",
+        nargs="?",
+        const="downloaded",
+        default="never",
+        choices=("downloaded", "all"),
+        help="download, convert and delete tar by tar; 'all' deletes your own tars as well",
+    )
+    add("--add", action="store_true", help="extend prepared data with the tars it lacks")
+    add("--file-format", choices=("tfrecord", "array_record"), default="tfrecord")
+    add(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="skip leaves out and lists images that cannot be read (%(default)s)",
+    )
+    add("--plan", action="store_true", help="print tars, disk and expected time, do nothing")
+
+
+def _build(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from sa1b_tfds.build import BuildConfig, build, plan
+    from sa1b_tfds.building.report import print_summary
+
+    config = BuildConfig(
+        tars=Path(options.tars),
+        config=options.config,
+        data_dir=Path(options.data_dir) if options.data_dir else None,
+        links_file=Path(options.links_file) if options.links_file else None,
+        workers=options.workers,
+        file_format=options.file_format,
+        on_error=options.on_error,
+        delete_tars=options.delete_tars,
+        add=options.add,
+    )
+    if options.plan:
+        return 0 if _print_build_plan(plan(config)) else 1
+    print_summary(build(config))
+    return 0
+
+
+def _print_build_plan(plan: BuildPlan) -> bool:
+    """Prints a plan; returns whether it fits on the disk."""
+    from tqdm import tqdm
+
+    from sa1b_tfds.building.size import gigabytes
+
+    for tar in plan.tars:
+        print(f"{tar.name}: {tar.state}, {gigabytes(tar.bytes)}")
+    to_do = sum(tar.state != "finished" for tar in plan.tars)
+    needed = plan.prepared + plan.in_flight
+    free = "unknown" if plan.free is None else gigabytes(plan.free)
+    print(
+        f"{to_do} of {len(plan.tars)} tars to convert, about {tqdm.format_interval(plan.seconds)}"
+        f" without downloads; up to {gigabytes(plan.prepared)} of shards and"
+        f" {gigabytes(plan.in_flight)} of downloaded tars, {free} free"
+    )
+    return plan.free is None or needed <= plan.free

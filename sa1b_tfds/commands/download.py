@@ -1,0 +1,208 @@
+"""`sa1b download`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sa1b_tfds.commands.command import Commands, add_command
+
+if TYPE_CHECKING:
+    from sa1b_tfds.links import Selection
+    from sa1b_tfds.transfer.plan import Plan
+    from sa1b_tfds.transfer.progress import Tally
+
+_SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def add(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "download",
+        _download,
+        "Download tars. The same command run again continues, also with a fresh links file.",
+    )
+    add = command.add_argument
+    add("--links-file", required=True, metavar="FILE", help="as saved from Meta's page")
+    add("--output-dir", required=True, metavar="DIR", help="where the tars come to")
+    add("--start", type=int, metavar="N", help="first tar, by the number in its name")
+    add("--end", type=int, metavar="N", help="the number after the last tar")
+    add("--names", nargs="+", metavar="NAME", help="these files instead of a range")
+    add("--with-ids", action="store_true", help="sa_images_ids.txt as well")
+    add("--workers", type=int, default=4, metavar="N", help="files at a time (%(default)s)")
+    add("--max-rate", type=_rate, metavar="RATE", help="bytes a second in all, such as 200M")
+    add(
+        "--retries",
+        type=int,
+        default=10,
+        metavar="N",
+        help="retries in a row that may bring nothing (%(default)s)",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds without a byte that end a connection (%(default)g)",
+    )
+    add("--proxy", metavar="URL", help="else the usual environment variables decide")
+    add(
+        "--header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="'NAME: VALUE'",
+        help="sent to the links' own host only; may be given again",
+    )
+    add(
+        "--verify",
+        choices=("md5", "size", "none"),
+        default="md5",
+        help="what a file must pass: md5 = size, form and the MD5 where known (%(default)s)",
+    )
+    add("--md5-file", metavar="FILE", help="in md5sum's format, instead of the community's table")
+    add(
+        "--refresh-wait",
+        action="store_true",
+        help="when links expire, wait for the links file to change and go on",
+    )
+    add("--dry-run", action="store_true", help="say what would be done, write nothing")
+    add("--json", action="store_true", help="one JSON object a line on standard output")
+
+
+def _download(options: argparse.Namespace) -> int:
+    from sa1b_tfds.checksums import read_md5_table
+    from sa1b_tfds.download import download, plan_download
+    from sa1b_tfds.links import read_links, select
+    from sa1b_tfds.transfer.progress import JsonLines, reporter_for_people
+    from sa1b_tfds.transfer.settings import TransferConfig
+
+    links = read_links(options.links_file)
+    selection = select(
+        links,
+        start=options.start,
+        end=options.end,
+        names=options.names,
+        with_ids=options.with_ids,
+    )
+    settings: dict[str, Any] = {
+        "workers": options.workers,
+        "max_rate": options.max_rate,
+        "retries": options.retries,
+        "timeout": options.timeout,
+        "proxy": options.proxy,
+        "headers": dict(options.header),
+        "verify": options.verify,
+    }
+    md5 = read_md5_table(options.md5_file)
+    if options.dry_run:
+        plan = plan_download(
+            selection, options.output_dir, config=TransferConfig(**settings), md5=md5
+        )
+        return _print_plan(plan, as_json=options.json)
+
+    reporter: Tally = JsonLines(sys.stdout) if options.json else reporter_for_people()
+    for note in links.notes:
+        reporter.note(note)
+    try:
+        download(
+            selection,
+            options.output_dir,
+            md5=md5,
+            refresh_wait=options.refresh_wait,
+            reporter=reporter,
+            **settings,
+        )
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        raise
+    finally:
+        if reporter.asked:
+            _print_summary(reporter, selection, options)
+    return 0 if all(result.is_whole for result in reporter.results.values()) else 1
+
+
+def _print_plan(plan: Plan, *, as_json: bool) -> int:
+    from sa1b_tfds.transfer.plan import gigabytes
+    from sa1b_tfds.transfer.progress import JsonLines, plan_as_json
+
+    possible = plan.needed <= plan.free and not any(
+        file.action in ("expired", "missing") for file in plan.files
+    )
+    if as_json:
+        JsonLines(sys.stdout).emit("plan", **plan_as_json(plan))
+        return 0 if possible else 1
+    for file in plan.files:
+        size = "size unknown" if file.size is None else gigabytes(file.size)
+        rest = f", {gigabytes(file.to_fetch)} to fetch" if file.action == "continue" else ""
+        print(f"{file.name}: {file.action}, {file.reason or size + rest}")
+    print(
+        f"{len(plan.files)} files, {gigabytes(plan.needed)} to fetch, {gigabytes(plan.free)} free"
+        + ("" if plan.needed <= plan.free else f"; the first {len(plan.fits)} files fit")
+    )
+    return 0 if possible else 1
+
+
+def _print_summary(tally: Tally, selection: Selection, options: argparse.Namespace) -> None:
+    from sa1b_tfds.links import LINKS_PAGE
+    from sa1b_tfds.transfer.progress import JsonLines
+
+    failed = {r.name: r.reason for r in tally.results.values() if r.status == "failed"}
+    expired = sorted(r.name for r in tally.results.values() if r.status == "expired")
+    command = _again(options.argv)
+    if isinstance(tally, JsonLines):
+        tally.emit(
+            "summary",
+            asked=tally.asked,
+            done=tally.count("done"),
+            present=tally.count("present"),
+            expired=expired,
+            failed=failed,
+            not_finished=sorted(set(selection.names) - tally.results.keys()),
+            fetched=tally.fetched,
+            seconds=round(tally.seconds, 1),
+            command=command,
+        )
+        return
+    for name, reason in sorted(failed.items()):
+        print(f"{name} failed: {reason}")
+    if expired:
+        print(
+            f"{len(expired)} of the links expired: {' '.join(expired)}\n"
+            f"Save a fresh links file from {LINKS_PAGE}\n"
+            f"as {options.links_file} and run (finished and partial files are kept):\n"
+            f"  {command}"
+        )
+    print(tally.summary(), flush=True)
+
+
+def _again(argv: Sequence[str]) -> str:
+    """The command as it was given, its secrets masked, to be given again."""
+    masked, before = [], ""
+    for word in argv:
+        if before == "--header" or word.startswith("--header="):
+            word = re.sub(r":.*", ": ...", word, flags=re.S)
+        elif before == "--proxy" or word.startswith("--proxy="):
+            word = re.sub(r"//[^/@]*@", "//...@", word)
+        masked.append(word)
+        before = word
+    return shlex.join(["sa1b", *masked])
+
+
+def _rate(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.strip(), flags=re.I)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 200M (bytes a second)")
+    return float(found[1]) * _SIZES[found[2].upper()]
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        # The text itself may be a secret.
+        raise argparse.ArgumentTypeError("expected 'Name: value'")
+    return name.strip(), value.strip()

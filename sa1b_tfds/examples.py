@@ -1,0 +1,156 @@
+"""Where examples come from, whatever they lie in: a tar, extracted files, or prepared shards.
+
+This is the NumPy way in, for what looks at examples one by one (show, stats, eval, export, torch).
+No TensorFlow here; training reads through tf.data instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from etils import epath
+
+from sa1b_tfds import records
+from sa1b_tfds.annotations import Example, to_example
+from sa1b_tfds.archive import Archive, Entry, TarArchive, find_archives
+from sa1b_tfds.problems import Problems
+
+_INFO = "dataset_info.json"
+_DATASET = "segment_anything"
+
+
+class Part(Protocol):
+    """A tar, an extracted folder or a prepared shard: what one process reads by itself."""
+
+    @property
+    def name(self) -> str: ...
+
+    def count(self) -> int:
+        """The number of its images, without reading them."""
+
+    def examples(self, problems: Problems) -> Iterator[Example]:
+        """Yields its examples, images as JPEG bytes, in its own order; reports what is none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArchivePart:
+    """A tar or an extracted folder."""
+
+    archive: Archive
+
+    @property
+    def name(self) -> str:
+        return self.archive.name
+
+    def count(self) -> int:
+        return len(self.archive.index(Problems("skip")))
+
+    def examples(self, problems: Problems) -> Iterator[Example]:
+        entries = self.archive.index(problems)
+        for _, example in examples_of(self.archive, entries, problems):
+            yield example
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPart:
+    """A shard of prepared data."""
+
+    path: epath.Path
+    file_format: str
+    length: int
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def count(self) -> int:
+        return self.length
+
+    def examples(self, problems: Problems) -> Iterator[Example]:
+        for number, record in enumerate(records.read(self.path, self.file_format)):
+            try:
+                example = records.deserialise(record)
+            except ValueError as e:
+                problems.report(self.name, f"record {number}", str(e))
+                continue
+            yield example
+
+
+def examples_of(
+    archive: Archive, entries: Iterable[Entry], problems: Problems, long_side: int | None = None
+) -> Iterator[tuple[str, Example]]:
+    """Yields (name of its JSON, example) of each entry; reports those that are none."""
+    for pair in archive.read(entries):
+        try:
+            example = to_example(pair.jpeg, pair.json, long_side)
+        except ValueError as e:
+            problems.report(archive.name, pair.json_name, str(e))
+            continue
+        yield pair.json_name, example
+
+
+def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
+    """Finds what holds examples.
+
+    Args:
+      source: a tar; a folder of tars or of extracted files; the folder of a prepared dataset
+        version (with dataset_info.json); or, with `config`, TFDS's data_dir.
+      config: of prepared data, such as 'original'.
+
+    Raises:
+      FileNotFoundError: if there is nothing of that kind, saying what was looked for.
+    """
+    path = epath.Path(source)
+    if config is not None:
+        path = _newest_version(path, config)
+    if path.is_file():
+        return [ArchivePart(TarArchive(path))]
+    if (path / _INFO).exists():
+        return _shards(path)
+    parts: list[Part] = [ArchivePart(a) for a in find_archives(path)] if path.exists() else []
+    if not parts:
+        raise FileNotFoundError(
+            f"{path} holds neither sa_*.tar, nor extracted sa_*.jpg and .json, nor prepared data"
+            f" ({_INFO}). For TFDS's data_dir, name the config as well."
+        )
+    return parts
+
+
+def read_examples(
+    source: epath.PathLike, config: str | None = None, problems: Problems | None = None
+) -> Iterator[Example]:
+    """Yields the examples of all parts that `find_parts` finds, one part after the other.
+
+    Args:
+      source, config: see `find_parts`.
+      problems: takes what is no example; default: raise it.
+
+    Yields:
+      What `annotations.to_example` returns.
+    """
+    for part in find_parts(source, config):
+        yield from part.examples(problems or Problems())
+
+
+def _newest_version(data_dir: epath.Path, config: str) -> epath.Path:
+    import tensorflow_datasets as tfds  # workers import this module, and need no TFDS
+
+    folder = data_dir / _DATASET / config
+    versions = tfds.core.utils.version.list_all_versions(folder)
+    if not versions:
+        raise FileNotFoundError(f"{folder} holds no prepared data.")
+    return folder / str(versions[-1])
+
+
+def _shards(path: epath.Path) -> list[Part]:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(path)
+    split = builder.info.splits["train"]
+    file_format = builder.info.file_format.value
+    return [
+        ShardPart(epath.Path(shard), file_format, length)
+        for shard, length in zip(split.filepaths, split.shard_lengths, strict=True)
+    ]

@@ -1,0 +1,103 @@
+"""The same examples come out of tars, extracted files and prepared shards."""
+
+import tarfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from etils import epath
+
+import sa1b_tfds  # noqa: F401  registers the builder
+from sa1b_tfds import records
+from sa1b_tfds.examples import find_parts, read_examples
+from sa1b_tfds.problems import BadInput, Problems
+from tests.building import write_tars
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """By name: (source, config) of two tars, extracted and prepared."""
+    root = tmp_path_factory.mktemp("examples")
+    tars = write_tars(root / "tars")
+    for path in tars.iterdir():
+        with tarfile.open(path) as tar:
+            tar.extractall(root / "files", filter="data")
+    places = {"tars": (tars, None), "files": (root / "files", None)}
+    for file_format in ("tfrecord", "array_record"):
+        builder = tfds.builder(
+            "segment_anything", data_dir=root / file_format, file_format=file_format, num_workers=1
+        )
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
+        places[file_format] = (root / file_format, "original")
+        places[f"{file_format} version"] = (builder.data_path, None)
+    return places
+
+
+def test_all_ways_in_give_the_same_examples(places):
+    first, *others = [
+        {example["image_id"]: example for example in read_examples(*place)}
+        for place in places.values()
+    ]
+    assert len(first) == 8
+    for other in others:
+        assert other.keys() == first.keys()
+        for image_id, example in other.items():
+            counts = [c.encode() if isinstance(c, str) else c for c in example["masks"].counts]
+            assert counts == [c.encode() for c in first[image_id]["masks"].counts]
+            assert example["masks"].size == first[image_id]["masks"].size
+            for name in ("image", "file_name"):
+                assert example[name] == first[image_id][name]
+            for name, column in first[image_id]["annotations"].items():
+                assert example["annotations"][name].dtype == column.dtype
+                np.testing.assert_array_equal(example["annotations"][name], column)
+
+
+def test_parts_count_without_reading(places):
+    for place in places.values():
+        assert sum(part.count() for part in find_parts(*place)) == 8
+
+
+def test_a_single_tar_is_a_source(places):
+    (part,) = find_parts(places["tars"][0] / "sa_000001.tar")
+    assert [e["image_id"] // 4 for e in part.examples(Problems())] == [1] * 4
+
+
+def test_what_holds_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds neither sa_.*name the config as well"):
+        find_parts(tmp_path)
+    with pytest.raises(FileNotFoundError, match="original holds no prepared data"):
+        find_parts(tmp_path, "original")
+
+
+def test_a_changed_byte_of_a_shard_is_an_error(places, tmp_path):
+    path = next(places["tfrecord version"][0].glob("*tfrecord*"))
+    content = bytearray(path.read_bytes())
+    for position, where in ((3, "header"), (40, "record"), (len(content) - 1, "record")):
+        broken = content.copy()
+        broken[position] ^= 1
+        (tmp_path / "broken").write_bytes(broken)
+        with pytest.raises(ValueError, match=f"the {where} before byte .* is broken"):
+            list(records.read(epath.Path(tmp_path / "broken"), "tfrecord"))
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (b"\xff", "no record of segment_anything 2"),
+        (b"", r"it lacks annotations/area, .*size"),
+    ],
+)
+def test_another_record_is_an_error(record, reason):
+    with pytest.raises(ValueError, match=reason):
+        records.deserialise(record)
+
+
+def test_what_is_no_example_is_reported(tmp_path):
+    tars = write_tars(tmp_path / "tars", tars=1)
+    path = tars / "sa_000000.tar"
+    path.write_bytes(path.read_bytes().replace(b'"area"', b'"aera"', 1))
+    with pytest.raises(BadInput, match=r"sa_000000.tar: .*json: .*lacks the field 'area'"):
+        list(read_examples(tars))
+    problems = Problems("skip")
+    assert len(list(read_examples(tars, problems=problems))) == 3
+    assert len(problems.found) == 1
