@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 import sys
@@ -294,6 +295,21 @@ class TestCommand:
         assert re.match(reason, capsys.readouterr().err)
         assert "Left out" in out.read_text()
         assert len(_figures(out.read_text())) == 3
+
+    def test_an_image_that_breaks_late_is_left_out(self, tmp_path, capsys):
+        """Reading it checks its first rows only."""
+        data, content = building.make.draw(1, 500, 700, 60)
+        out = io.BytesIO()
+        Image.open(io.BytesIO(data)).save(out, "JPEG", progressive=True)
+        broken = bytearray(out.getvalue())
+        table = broken.rindex(b"\xff\xc4")  # of the last scan
+        broken[table + 5 : table + 10] = b"\xff" * 5
+        files = {"sa_1.jpg": bytes(broken), "sa_1.json": json.dumps(content).encode()}
+        building.make.write_tar(tmp_path / "sa_000000.tar", files | building.make.files_of(2))
+        out = tmp_path / "page.html"
+        assert cli.main(["show", str(tmp_path), "--out", str(out)]) == 0
+        assert capsys.readouterr().err.startswith("left out: sa_000000.tar: sa_1.jpg: the JPEG")
+        assert len(_figures(out.read_text())) == 1
 
     def test_nothing_to_show(self, tmp_path, capsys):
         with tarfile.open(tmp_path / "sa_000000.tar", "w"):

@@ -47,12 +47,12 @@ def picture_of(example: Example, long_side: int) -> Picture:
 
 
 def take(parts: Sequence[Part], n: int, problems: Problems) -> list[Example]:
-    """Takes n examples, from as many parts as there are: one of each, another of each, ..."""
+    """Takes n examples whose images decode, from all parts in turns: one of each, another, ..."""
     return list(itertools.islice(_in_turns(parts, problems), n))
 
 
 def _in_turns(parts: Sequence[Part], problems: Problems) -> Iterator[Example]:
-    waiting = [part.examples(problems) for part in parts]
+    waiting = [_decodable(part, problems) for part in parts]
     while waiting:
         left = []
         for examples in waiting:
@@ -60,6 +60,16 @@ def _in_turns(parts: Sequence[Part], problems: Problems) -> Iterator[Example]:
                 yield example
                 left.append(examples)
         waiting = left
+
+
+def _decodable(part: Part, problems: Problems) -> Iterator[Example]:
+    for example in part.examples(problems):
+        try:
+            jpeg.thumbnail(example["image"], 1)
+        except ValueError as e:
+            problems.report(part.name, example["file_name"], str(e))
+            continue
+        yield example
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
