@@ -55,6 +55,14 @@ class Runs(NamedTuple):
     lengths: np.ndarray
     splits: np.ndarray
 
+    def mask(self) -> np.ndarray:
+        """The mask that each run belongs to, int64 [V]."""
+        return np.repeat(np.arange(len(self.splits) - 1), np.diff(self.splits))
+
+    def is_one(self) -> np.ndarray:
+        """Whether each run is one of ones, bool [V]: the runs of a mask start with zeros."""
+        return (np.arange(len(self.lengths)) - self.splits[self.mask()]) % 2 == 1
+
 
 class Checked(NamedTuple):
     """N compressed RLEs of one image that `check` found well-formed.
@@ -240,7 +248,13 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 def area(segmentation: Any, size: Sequence[int] | None = None) -> int:
     """The number of pixels in the mask. Takes what `to_rle` takes and raises what it raises."""
     rle = to_rle(segmentation, size)
-    return int(run_lengths([rle["counts"]], rle["size"]).lengths[1::2].sum())
+    return int(areas(run_lengths([rle["counts"]], rle["size"]))[0])
+
+
+def areas(runs: Runs) -> np.ndarray:
+    """The pixels in each of N masks, int64 [N]."""
+    ones = np.append(0, np.cumsum(runs.lengths * runs.is_one()))
+    return ones[runs.splits[1:]] - ones[runs.splits[:-1]]
 
 
 def bbox(segmentation: Any, size: Sequence[int] | None = None) -> list[float]:
@@ -249,17 +263,31 @@ def bbox(segmentation: Any, size: Sequence[int] | None = None) -> list[float]:
     Takes what `to_rle` takes and raises what it raises.
     """
     rle = to_rle(segmentation, size)
-    height = rle["size"][0]
-    ends = np.cumsum(run_lengths([rle["counts"]], rle["size"]).lengths)
-    start, stop = ends[0:-1:2], ends[1::2]
-    start, stop = start[start < stop], stop[start < stop] - 1
-    if not len(start):
-        return [0.0, 0.0, 0.0, 0.0]
-    x_min, x_max = start[0] // height, stop[-1] // height
-    whole_column = np.any(start // height != stop // height)
-    y_min = 0 if whole_column else np.min(start % height)
-    y_max = height - 1 if whole_column else np.max(stop % height)
-    return [float(v) for v in (x_min, y_min, x_max - x_min, y_max - y_min)]
+    (box,) = bboxes(run_lengths([rle["counts"]], rle["size"]), rle["size"])
+    return [float(v) for v in box]
+
+
+def bboxes(runs: Runs, size: Sequence[int]) -> np.ndarray:
+    """The boxes of N masks of one size, int64 [N, 4], each as `bbox` has it."""
+    height, width = check_size(size)
+    boxes = np.zeros((len(runs.splits) - 1, 4), np.int64)
+    kept = np.flatnonzero(runs.is_one() & (runs.lengths > 0))
+    if not len(kept):
+        return boxes
+    mask = runs.mask()[kept]
+    stop = np.cumsum(runs.lengths)[kept] - mask * (height * width) - 1
+    x_start, y_start = np.divmod(stop + 1 - runs.lengths[kept], height)
+    x_stop, y_stop = np.divmod(stop, height)
+    whole_column = x_start != x_stop
+    first = np.flatnonzero(np.diff(mask, prepend=-1))
+    x_min, y_min = (
+        np.minimum.reduceat(v, first) for v in (x_start, np.where(whole_column, 0, y_start))
+    )
+    x_max, y_max = (
+        np.maximum.reduceat(v, first) for v in (x_stop, np.where(whole_column, height - 1, y_stop))
+    )
+    boxes[mask[first]] = np.stack([x_min, y_min, x_max - x_min, y_max - y_min], axis=1)
+    return boxes
 
 
 def _undo_differences(values: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ from sa1b_tfds.examples import find_parts, read_examples
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.show.charts import histogram
 from sa1b_tfds.show.pictures import picture_of, take
+from sa1b_tfds.stats import statistics_of
+from sa1b_tfds.stats.statistics import statistics_of_example
 from tests import building, strategies
 
 matplotlib.use("Agg")
@@ -130,6 +132,10 @@ class TestAxes:
             ),
             (lambda ax: show.show_points([[1, 2]], [1, 0], ax), "1 points but 2 labels"),
             (lambda ax: show.contact_sheet([]), "no image to draw"),
+            (
+                lambda ax: show.make_page([], statistics={"images": 3}),
+                r"no statistics of `sa1b stats --json`: KeyError\('distributions'\)",
+            ),
             (lambda ax: histogram("areas", [1, 2], [0, 1]), "2 counts need one edge more"),
         ],
     )
@@ -207,6 +213,31 @@ class TestPage:
         assert "default-src 'none'" in page
         assert not re.findall(r"<(?:link|iframe|object|script)|src=\"(?!data:image/)|url\(", page)
 
+    def test_the_statistics(self, tars, examples):
+        statistics = statistics_of(tars, workers=1).as_dict()
+        page = show.make_page([], statistics=statistics)
+        masks = sum(len(_dense(example)) for example in examples)
+        assert "All 6 images of 2 parts" in page
+        assert f"{masks} masks" in page
+        ious = np.concatenate([e["annotations"]["predicted_iou"] for e in examples])
+        row = re.search(r"<td>predicted IoU</td>(.*)</tr>", page)[1]
+        found = [float(cell) for cell in re.findall(r"<td>([^<]*)</td>", row)]
+        quantiles = np.quantile(ious, [0, 0.05, 0.5, 0.95, 1])
+        np.testing.assert_allclose(found, [*quantiles, ious.mean()], atol=0.01)
+        charts = re.findall(r'<figure class="chart">.*?</figure>', page)
+        counted = [sum(map(int, re.findall(r": (\d+)</title>", chart))) for chart in charts]
+        assert counted == [6, masks, masks, masks, 6, 6]
+        tallest = [max(map(float, re.findall(r'height="([\d.]+)"', chart))) for chart in charts]
+        assert set(tallest) == {90.0}
+        assert "No duplicates, no anomalies" in page
+
+    def test_what_is_wrong_is_counted(self, examples):
+        box = examples[0]["annotations"] | {"area": examples[0]["annotations"]["area"] + 1}
+        wrong = statistics_of_example("part", {**examples[0], "annotations": box})
+        page = show.make_page([], statistics=wrong.as_dict())
+        what = "&#x27;area&#x27; is not the number of pixels in the mask"
+        assert f"<li>{len(box['area'])}: {what}</li>" in page
+
     @pytest.mark.skipif(not (_CHROMIUM and _DRIVER), reason="no chromium with chromedriver here")
     def test_in_a_browser(self, examples, tmp_path):
         from selenium import webdriver
@@ -278,7 +309,19 @@ class TestCommand:
         n = 4 if arguments else 6
         assert capsys.readouterr().out == f"{n} images in {out}\n"
         assert len(_figures(out.read_text())) == n
+        assert "All 6 images of 2 parts" in out.read_text()
         assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+
+    def test_statistics_that_were_made_before(self, tars, tmp_path, capsys):
+        before, out = tmp_path / "stats.json", tmp_path / "page.html"
+        one = str(tars / "sa_000000.tar")
+        assert cli.main(["stats", one, "--json", str(before)]) == 0
+        command = ["show", str(tars), "--out", str(out), "--stats", str(before)]
+        assert cli.main(command) == 0
+        assert "All 3 images of 1 parts" in out.read_text()
+        before.write_text("{")
+        assert cli.main(command) == 1
+        assert "stats.json is not JSON" in capsys.readouterr().err
 
     def test_sheet(self, tars, examples, tmp_path):
         out = tmp_path / "sheet.png"

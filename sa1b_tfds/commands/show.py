@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
+from typing import Any
 
 from sa1b_tfds.commands.command import Commands, add_command
 
@@ -18,6 +19,12 @@ def add(commands: Commands) -> None:
     add("--out", required=True, type=_out, metavar="FILE", help="page.html or sheet.png")
     add("--n", type=_positive, default=16, metavar="N", help="images, from all tars (%(default)s)")
     add("--config", metavar="NAME", help="of prepared data, if SOURCE is TFDS's data_dir")
+    add(
+        "--stats",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="what `sa1b stats --json FILE` wrote, instead of reading all of SOURCE for the page",
+    )
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -39,11 +46,30 @@ def _show(options: argparse.Namespace) -> int:
     if options.out.suffix == ".png":
         content = encode_png(contact_sheet(examples))
     else:
-        content = make_page(examples, title=options.source, problems=problems.found).encode()
+        content = make_page(
+            examples,
+            title=options.source,
+            statistics=_statistics(options),
+            problems=problems.found,
+        ).encode()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(epath.Path(options.out), content)
     print(f"{len(examples)} images in {options.out}")
     return 0
+
+
+def _statistics(options: argparse.Namespace) -> dict[str, Any]:
+    """Of the whole source."""
+    import orjson
+
+    from sa1b_tfds.commands.stats import read_statistics
+
+    if options.stats is None:
+        return read_statistics(options.source, options.config).as_dict()
+    try:
+        return orjson.loads(options.stats.read_bytes())
+    except orjson.JSONDecodeError as e:
+        raise ValueError(f"{options.stats} is not JSON: {e}") from e
 
 
 def _out(text: str) -> pathlib.Path:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from html import escape
 
 _WIDTH, _HEIGHT, _BASE = 260, 110, 90  # the labels stand below the base
+_MAX_BARS = 50
 
 
 def histogram(title: str, counts: Sequence[int], edges: Sequence[float]) -> str:
-    """Draws a bar for each count; the bar's tooltip says its range and its count.
+    """Draws a bar for each count, neighbours joined where they are many; its tooltip says both.
 
     Args:
       title: what was counted.
-      counts: B numbers, not negative.
+      counts: B numbers, not negative; B may be 0.
       edges: B + 1 numbers, the ranges' borders.
 
     Returns:
@@ -24,6 +25,9 @@ def histogram(title: str, counts: Sequence[int], edges: Sequence[float]) -> str:
     """
     if len(edges) != len(counts) + 1:
         raise ValueError(f"{len(counts)} counts need one edge more, got {len(edges)} edges.")
+    joined = -(-len(counts) // _MAX_BARS)
+    counts = [sum(counts[i : i + joined]) for i in range(0, len(counts), joined or 1)]
+    edges = [*edges[: -1 : joined or 1], edges[-1]]
     tallest = max([*counts, 1])
     step = _WIDTH / max(len(counts), 1)
     bars = "".join(
@@ -46,4 +50,4 @@ def number(value: float) -> str:
     """A number as people read it: 1,234 or 0.987."""
     if abs(value) >= 1000 or float(value).is_integer():
         return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return f"{value:.4g}"

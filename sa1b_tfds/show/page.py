@@ -8,8 +8,9 @@ and the toggle are CSS.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,7 @@ from sa1b_tfds.annotations import Example
 from sa1b_tfds.problems import BadInput
 from sa1b_tfds.show import pictures
 from sa1b_tfds.show.charts import number
+from sa1b_tfds.show.numbers import statistics_as_html
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _QUALITY = 85
@@ -50,7 +52,7 @@ td i { display: inline-block; width: .8em; height: .8em; margin-right: .4em }
 def make_page(
     examples: Iterable[Example],
     title: str = "SA-1B",
-    statistics: str = "",
+    statistics: Mapping[str, Any] | None = None,
     problems: Sequence[BadInput] = (),
     long_side: int = 480,
 ) -> str:
@@ -59,7 +61,7 @@ def make_page(
     Args:
       examples: as `sa1b_tfds.examples.read_examples` gives them.
       title: its heading.
-      statistics: HTML to put above the images, such as from `statistics_as_html`.
+      statistics: of the dataset, as `sa1b_tfds.stats.Statistics.as_dict` gives them.
       problems: what could not be read, to be listed.
       long_side: of the thumbnails, in pixels.
 
@@ -69,6 +71,7 @@ def make_page(
     Raises:
       ValueError: if an example's JPEG does not decode.
     """
+    above = "" if statistics is None else statistics_as_html(statistics)
     images = [_image(example, long_side) for example in examples]
     listed = "".join(f"<li>{escape(str(problem))}</li>" for problem in problems)
     if listed:
@@ -84,7 +87,7 @@ def make_page(
 </head>
 <body>
 <h1>{escape(title)}</h1>
-{statistics}{listed}
+{above}{listed}
 <h2>{len(images)} images</h2>
 <input type="checkbox" id="all"> <label for="all">show all masks</label> (or point at an image)
 <main>
