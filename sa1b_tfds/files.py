@@ -125,7 +125,7 @@ def locked(folder: epath.Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderInUse(
-                f"Another build works in {folder}. Wait for it or stop it, then start this one"
+                f"Another process works in {folder}. Wait for it or stop it, then start this one"
                 " again: it goes on where the other ended."
             ) from None
         yield

@@ -1,4 +1,4 @@
-"""Worker processes that convert tars, one tar each at a time.
+"""Worker processes: each takes one task at a time, such as a tar to convert.
 
 A worker is a fresh interpreter that imports this module and nothing of the caller's: it works from
 a script without `if __name__ == '__main__'`, from a notebook, and beside threads and TensorFlow in
@@ -18,9 +18,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
-from sa1b_tfds.building.shards import Task, convert
+from etils import epath
 
 _PROGRESS_EVERY_S = 0.25
 # Else glibc gives the memory of each image back to the kernel and takes it anew for the next one,
@@ -44,8 +44,29 @@ workers.main()
 """
 
 
+Progress = Callable[[int, int], None]  # images and bytes of the source that are done
+
+
+class Task(Protocol):
+    """What one process does by itself. It is pickled; what comes of it lies in `folder`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def folder(self) -> epath.Path: ...
+
+    def source_bytes(self) -> int:
+        """Bytes that it reads; 0 if they are not there yet."""
+
+    def written(self, read: int) -> int:
+        """About so many bytes are written, rather less, once so many are read."""
+
+    def run(self, on_progress: Progress) -> None: ...
+
+
 class WorkerDied(RuntimeError):
-    """The process that converted a tar ended without an answer."""
+    """The process that worked on a task ended without an answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +104,7 @@ def run(
     before: Callable[[Task], None] = lambda task: None,
     after: Callable[[Task], None] = lambda task: None,
 ) -> None:
-    """Converts tars in `num_workers` processes. What fails does not stop the others.
+    """Runs tasks in `num_workers` processes. What fails does not stop the others.
 
     Args:
       tasks: in the order in which they are begun.
@@ -92,7 +113,7 @@ def run(
         this thread; what it raises ends the run.
       before: called before a task is given to a process, in that worker's thread; what it raises
         fails the task.
-      after: the same, once the tar is finished.
+      after: the same, once the task is finished.
     """
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     total = 0
@@ -131,7 +152,7 @@ def _work_off(
         error = None
         try:
             before(task)
-            worker.convert(task, functools.partial(_say_running, say, task))
+            worker.work(task, functools.partial(_say_running, say, task))
             after(task)
         except Exception as e:
             error = e
@@ -149,9 +170,9 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
-    def convert(self, task: Task, on_progress: Callable[[int, int], None]) -> None:
+    def work(self, task: Task, on_progress: Progress) -> None:
         if self._stopped:
-            raise WorkerDied(f"{task.archive.name} was not begun: the build was stopped.")
+            raise WorkerDied(f"{task.name} was not begun: the run was stopped.")
         if self._process is None:
             self._process = _start()
         process = self._process
@@ -190,19 +211,19 @@ def _obituary(task: Task, code: int) -> str:
     if code == -signal.SIGKILL:
         hint = " That is what the kernel does when memory runs out: try fewer workers."
     return (
-        f"The worker process that converted {task.archive.name} {how}.{hint} The tars that were"
-        " finished are kept; build again to go on."
+        f"The worker process that had {task.name} {how}.{hint} What was finished is kept; run the"
+        " same again to go on."
     )
 
 
 def main() -> None:
-    """The worker's side: converts the tasks that come in, until the parent closes the pipe."""
+    """The worker's side: does the tasks that come in, until the parent closes the pipe."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(tasks,), daemon=True).start()
     while True:
-        _say(_convert(tasks.get(), _Throttled(answers)), answers)
+        _say(_do(tasks.get(), _Throttled(answers)), answers)
 
 
 def _receive(tasks: queue.SimpleQueue[Task]) -> None:
@@ -210,17 +231,17 @@ def _receive(tasks: queue.SimpleQueue[Task]) -> None:
         while True:
             tasks.put(pickle.load(sys.stdin.buffer))
     except EOFError:
-        os._exit(0)  # also in the middle of a tar: nobody is left to take it
+        os._exit(0)  # also in the middle of a task: nobody is left to take it
 
 
-def _convert(task: Task, on_progress: Callable[[int, int], None]) -> Exception | None:
+def _do(task: Task, on_progress: Progress) -> Exception | None:
     try:
-        convert(task, on_progress)
+        task.run(on_progress)
     except Exception as e:
         try:
             pickle.loads(pickle.dumps(e))
         except Exception:
-            return RuntimeError(f"{type(e).__name__} in {task.archive.name}: {e}")
+            return RuntimeError(f"{type(e).__name__} in {task.name}: {e}")
         return e
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -268,8 +268,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         return engines.ProcessPool(
             num_workers=self._num_workers,
             reporter=reporter_for_people(),
-            fetch=hooks.fetch,
-            release=hooks.release,
+            fetch=_for_task(hooks.fetch),
+            release=_for_task(hooks.release),
         )
 
     def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:
@@ -366,3 +366,9 @@ def _refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
             "ignore_duplicates cannot apply: images that come twice are skipped, and listed, with"
             " on_error='skip'."
         )
+
+
+def _for_task(
+    hook: Callable[[archive.Archive], None] | None,
+) -> Callable[[shards.Task], None] | None:
+    return None if hook is None else lambda task: hook(task.archive)
