@@ -12,6 +12,7 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.problems import BadInput
     from sa1b_tfds.rle import decode_rle, encode_mask
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
+    from sa1b_tfds.tar_dataset import read_tars
 
 from sa1b_tfds import _register
 
@@ -26,4 +27,5 @@ __all__ = [
     "decode_masks_to",
     "decode_rle",
     "encode_mask",
+    "read_tars",
 ]
