@@ -13,6 +13,8 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.problems import BadInput
     from sa1b_tfds.rle import decode_rle, encode_mask
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
+    from sa1b_tfds.tar_dataset import read_tars
+    from sa1b_tfds.tar_writer import write_tars
 
 from sa1b_tfds import _register
 
@@ -28,4 +30,6 @@ __all__ = [
     "decode_rle",
     "encode_mask",
     "show",
+    "read_tars",
+    "write_tars",
 ]

@@ -50,7 +50,7 @@ class RleMasks(tfds.features.FeatureConnector):
 
     def encode_example(self, masks: Any) -> dict[str, Any]:
         """See the class for what it takes; raises a ValueError if that is malformed."""
-        checked = _check(masks)
+        checked = rle.to_checked(masks)
         counts = [c.encode() if isinstance(c, str) else c for c in checked.counts]
         return {"size": np.array(checked.size, np.int32), "counts": counts}
 
@@ -124,25 +124,3 @@ def decode_masks_to(
     if max_masks is not None and max_masks < 1:
         raise ValueError(f"max_masks must be positive, got {max_masks}.")
     return _DecodeMasksTo(None if size is None else rle.check_size(size), max_masks)
-
-
-def _check(masks: Any) -> rle.Checked:
-    if isinstance(masks, np.ndarray):
-        if masks.ndim != 3:
-            raise ValueError(f"Dense masks must have the shape [N, H, W], got {masks.shape}.")
-        size = rle.check_size(masks.shape[1:], "The masks' shape")
-        return rle.Checked([rle.encode_mask(mask)["counts"] for mask in masks], size)
-    if isinstance(masks, rle.Checked):
-        return rle.check(*masks)
-    if isinstance(masks, Mapping):
-        if not {"size", "counts"} <= masks.keys():
-            raise ValueError(f"Columns of masks are 'size' and 'counts', got {list(masks)}.")
-        if isinstance(masks["counts"], str | bytes):
-            raise ValueError("Columns of masks need a list of counts; one RLE goes into a list.")
-        return rle.check(list(masks["counts"]), masks["size"])
-    segmentations = list(masks)
-    if not segmentations:
-        raise ValueError("An empty list of masks has no size: pass {'size': (H, W), 'counts': []}.")
-    first = rle.to_rle(segmentations[0])
-    counts = [rle.to_rle(s, first["size"])["counts"] for s in segmentations]
-    return rle.Checked(counts, rle.check_size(first["size"]))

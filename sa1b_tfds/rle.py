@@ -82,6 +82,46 @@ def check(counts: Sequence[bytes | str], size: Sequence[int]) -> Checked:
     return Checked(list(counts), check_size(size))
 
 
+def to_checked(masks: Any, size: Sequence[int] | None = None) -> Checked:
+    """Brings the masks of one image, in any form, into compressed RLE, checked.
+
+    Args:
+      masks: a dense array [N, H, W] of NumPy, TensorFlow or PyTorch, what is not zero is inside;
+        columns {'size': (H, W), 'counts': N compressed strings}; a list of COCO segmentations of
+        one size, as `to_rle` takes them; or `Checked`.
+      size: (height, width) that they must have; an empty list, and polygons, need it.
+
+    Raises:
+      ValueError: if they are malformed, or of another size; the message says which.
+    """
+    if hasattr(masks, "__array__"):
+        masks = np.asarray(masks)
+    if not isinstance(masks, np.ndarray | Checked | Mapping):
+        segmentations = list(masks)
+        if not segmentations and size is None:
+            raise ValueError(
+                "An empty list of masks has no size: pass {'size': (H, W), 'counts': []}."
+            )
+        own = check_size(to_rle(segmentations[0])["size"] if size is None else size)
+        return Checked([to_rle(s, own)["counts"] for s in segmentations], own)
+    if isinstance(masks, np.ndarray):
+        if masks.ndim != 3:
+            raise ValueError(f"Dense masks must have the shape [N, H, W], got {masks.shape}.")
+        own = check_size(masks.shape[1:], "The masks' shape")
+        checked = Checked([encode_mask(mask)["counts"] for mask in masks], own)
+    elif isinstance(masks, Checked):
+        checked = check(*masks)
+    else:
+        if not {"size", "counts"} <= masks.keys():
+            raise ValueError(f"Columns of masks are 'size' and 'counts', got {list(masks)}.")
+        if isinstance(masks["counts"], str | bytes):
+            raise ValueError("Columns of masks need a list of counts; one RLE goes into a list.")
+        checked = check(list(masks["counts"]), masks["size"])
+    if size is not None and checked.size != check_size(size):
+        raise ValueError(f"The masks' size {checked.size} disagrees with the image's {size}.")
+    return checked
+
+
 def check_size(size: Any, name: str = "size") -> tuple[int, int]:
     """Returns (height, width), or raises a ValueError if that is no image size."""
     try:
