@@ -162,7 +162,7 @@ def decode_rles(
     out_height, out_width = check_size(size if output_size is None else output_size, "output_size")
     lengths, splits = run_lengths(counts, size)
     n = len(counts)
-    rows, columns = _sampled(height, out_height), _sampled(width, out_width)
+    rows, columns = sampled(height, out_height), sampled(width, out_width)
     grid = columns if out_width <= width else np.unique(columns)  # a repeated one is drawn once
 
     # The full mask is never built: only the sampled columns exist, each a bit in rows of bytes.
@@ -194,8 +194,8 @@ def decode_rles(
     return masks if len(grid) == out_width else masks[:, :, np.searchsorted(grid, columns)]
 
 
-def _sampled(length: int, n: int) -> np.ndarray:
-    """The pixels at the centres of n equal parts of [0, length)."""
+def sampled(length: int, n: int) -> np.ndarray:
+    """The pixels at the centres of n equal parts of [0, length): int64 [n]."""
     return (2 * np.arange(n) + 1) * length // (2 * n)
 
 
