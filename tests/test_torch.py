@@ -1,6 +1,7 @@
 """SA1BDataset, its collate functions, its workers and the Lightning module."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tests.building import write_tars
 
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
 
-from sa1b_tfds.torch import SA1BDataset, TransformersCollate, collate  # noqa: E402
+from sa1b_tfds.torch import SA1BDataset, TransformersCollate, array_records, collate  # noqa: E402
 
 SHAPES = {"height": 60, "width": 90, "shapes": 9}
 
@@ -243,42 +244,40 @@ import json, sys
 import sa1b_tfds
 from torch.utils.data import DataLoader
 
-def main(root, config, method):
+def read(root, config, method, workers):
     dataset = sa1b_tfds.torch.SA1BDataset(root, mask_size=8, config=config)
     before = dataset[0][2]["image_id"]  # the parent reads before it forks
-    loader = DataLoader(dataset, batch_size=3, num_workers=2, multiprocessing_context=method,
+    loader = DataLoader(dataset, batch_size=3, num_workers=workers, multiprocessing_context=method,
                         collate_fn=sa1b_tfds.torch.collate, persistent_workers=True, timeout=60)
     epochs = [[m["image_id"] for _, _, metadata in loader for m in metadata] for _ in range(2)]
-    print(json.dumps([before, epochs, dataset[0][2]["image_id"], "tensorflow" in sys.modules]))
+    return [before, epochs, dataset[0][2]["image_id"]]
 
 if __name__ == "__main__":
-    main(*json.loads(sys.argv[1]))
+    results = [read(*arguments) for arguments in json.loads(sys.argv[1])]
+    print(json.dumps([results, "tensorflow" in sys.modules]))
 """
 
 
-@pytest.mark.parametrize(
-    ("place", "method"),
-    [
-        ("tars", "fork"),
-        ("tars", "forkserver"),
-        ("array_record", "fork"),
-        ("array_record", "spawn"),
-        ("tfrecord", "fork"),
-    ],
-)
-def test_workers_read_what_the_parent_read_before(places, tmp_path, place, method):
+def test_workers_read_what_the_parent_read_before(places, tmp_path):
+    """Forked, spawned and served; one process, as each start of one takes seconds."""
     script = tmp_path / "loader.py"
     script.write_text(WORKERS)
-    where = places[place]
-    arguments = json.dumps([str(where["root_dir"]), where.get("config"), method])
+    tars, prepared = str(places["tars"]["root_dir"]), str(places["array_record"]["root_dir"])
+    runs = [
+        (tars, None, "fork", 2),
+        (prepared, "original", "fork", 2),
+        (prepared, "original", "spawn", 1),
+        (tars, None, "forkserver", 1),
+    ]
     run = subprocess.run(
-        [sys.executable, script, arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, script, json.dumps(runs)], capture_output=True, text=True, timeout=200
     )
     assert run.returncode == 0, run.stderr
-    before, epochs, after, tensorflow = json.loads(run.stdout)
-    assert before == after
-    for epoch in epochs:
-        assert sorted(epoch) == list(range(8))
+    results, tensorflow = json.loads(run.stdout)
+    assert len(results) == len(runs)
+    for before, epochs, after in results:
+        assert before == after
+        assert [sorted(epoch) for epoch in epochs] == [list(range(8))] * 2
     assert not tensorflow
 
 
@@ -383,3 +382,18 @@ def test_data_source_in_a_data_loader(places):
         assert example["image_id"] == metadata["image_id"]
         np.testing.assert_array_equal(example["masks"], masks)
         np.testing.assert_array_equal(example["image"], image.permute(1, 2, 0))
+
+
+def test_a_reader_that_is_gone_is_an_error(places):
+    dataset = SA1BDataset(**places["array_record"])
+    image_id = dataset[0][2]["image_id"]
+    array_records._child(os.getpid())._process.kill()
+    with pytest.raises(BadInput, match=r"array_record-0.*: record 0: .*has ended"):
+        dataset[0]
+    assert dataset[0][2]["image_id"] == image_id  # another one was started
+
+
+def test_a_shard_that_is_none(tmp_path):
+    (tmp_path / "shard").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="it cannot be read: "):
+        array_records.read(str(tmp_path / "shard"), 0)

@@ -65,9 +65,13 @@ class _Child:
         self._requests, self._answers = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
 
     def read(self, path: str, i: int) -> bytes:
-        with self._lock:
-            _send(self._requests, i, os.fsencode(path))
-            failed, answer = _receive(self._answers)
+        try:
+            with self._lock:
+                _send(self._requests, i, os.fsencode(path))
+                failed, answer = _receive(self._answers)
+        except (EOFError, BrokenPipeError) as e:
+            _child.cache_clear()  # the next one who asks starts another
+            raise ValueError("the process that reads array_record files has ended") from e
         if failed:
             raise ValueError(answer.decode())
         return answer
@@ -89,9 +93,11 @@ def _receive(file: BinaryIO) -> tuple[int, bytes]:
     """Raises an EOFError if the other side has ended."""
     head = file.read(2 * _LENGTH.size)
     if len(head) < 2 * _LENGTH.size:
-        raise EOFError("The process that reads array_record files has ended.")
+        raise EOFError
     number, length = struct.unpack("<2q", head)
-    return number, file.read(length)
+    if len(content := file.read(length)) < length:
+        raise EOFError
+    return number, content
 
 
 def _serve() -> None:
