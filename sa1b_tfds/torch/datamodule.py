@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from etils import epath
@@ -15,10 +15,13 @@ from sa1b_tfds import extras
 from sa1b_tfds.torch.batches import collate
 from sa1b_tfds.torch.dataset import SA1BDataset
 
-lightning = extras.load("lightning", "torch")
+if TYPE_CHECKING:
+    import lightning
+else:
+    lightning = extras.load("lightning", "torch")
 
 
-class SA1BDataModule(lightning.LightningDataModule):  # type: ignore[name-defined]
+class SA1BDataModule(lightning.LightningDataModule):
     """Loaders of `SA1BDataset`, in worker processes that live as long as the loader.
 
     The split is by tar (by shard for prepared data, by folder for extracted files), in an order

@@ -10,7 +10,7 @@ import torch
 from etils import epath
 
 from sa1b_tfds import jpeg, rle
-from sa1b_tfds.annotations import Example
+from sa1b_tfds.annotations import Example, pixel_boxes
 from sa1b_tfds.problems import OnError, Problems
 from sa1b_tfds.torch.sources import Source, find_sources
 
@@ -145,7 +145,8 @@ class SA1BDataset(torch.utils.data.Dataset):
         size = example["masks"].size
         counts = [example["masks"].counts[i] for i in chosen]
         masks = rle.decode_rles(counts, size, self._output_size(size))
-        metadata = _metadata(example, chosen, pixels.shape[:2])
+        height, width, _ = pixels.shape
+        metadata = _metadata(example, chosen, (height, width))
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         return image, torch.from_numpy(masks).view(torch.bool), metadata
 
@@ -176,15 +177,12 @@ class SA1BDataset(torch.utils.data.Dataset):
         return height, width
 
 
-def _metadata(example: Example, chosen: np.ndarray, size: tuple[int, ...]) -> dict[str, Any]:
-    """See the class; boxes are stored as float32 fractions, points in pixels of the masks."""
+def _metadata(example: Example, chosen: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    """See the class; boxes are stored as fractions, points in pixels of the masks."""
     height, width = size
     columns = {name: column[chosen] for name, column in example["annotations"].items()}
-    sides = np.array([height, width, height, width])[:, None]
     for name in ("bbox", "crop_box"):
-        y0, x0, y1, x1 = columns[name].astype(np.float64).T * sides
-        box = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
-        columns[name] = box.round(2).astype(np.float32)
+        columns[name] = pixel_boxes(columns[name], size)
     mask_height, mask_width = example["masks"].size
     scale = np.array([width / mask_width, height / mask_height], np.float32)
     columns["point_coords"] = columns["point_coords"] * scale
