@@ -8,6 +8,8 @@ from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
     from sa1b_tfds import show
+    from sa1b_tfds import huggingface as huggingface
+    from sa1b_tfds import torch as torch
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
