@@ -68,7 +68,7 @@ class Piece:
         return {
             "part": self.part.name,
             "source": self.part.identity(),
-            "images": list(self.span[:2]),
+            "span": list(self.span[:2]),
             "layout": _LAYOUT,
             **self.format.settings(),
         }
