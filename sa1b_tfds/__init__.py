@@ -8,6 +8,7 @@ from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
     from sa1b_tfds import export as export
+    from sa1b_tfds import show
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
@@ -27,4 +28,5 @@ __all__ = [
     "decode_masks_to",
     "decode_rle",
     "encode_mask",
+    "show",
 ]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
@@ -252,13 +253,15 @@ class _Drafts:
         path = self._task.staging.draft(self._task.archive.name, len(self.paths))
         self.paths.append(path)
         writer = records.open_writer(path, self._task.settings.file_format)
+        sent = files.SentMeanwhile(path)
+        examples = 0
         with contextlib.closing(writer):
-            writer.write(records.serialise(first))
-            examples = 1
-            for example in others:
-                writer.write(records.serialise(example))
+            for example in itertools.chain([first], others):
+                record = records.serialise(example)
+                writer.write(record)
+                sent.written(len(record))
                 examples += 1
-        files.sync(path)
+        sent.finish()
         self.shards.append(Shard(examples=examples, bytes=path.stat().length))
 
     def remove(self) -> None:

@@ -1,8 +1,7 @@
 """Worker processes: each takes one task at a time, such as a tar to convert.
 
-A worker is a fresh interpreter that imports this module and nothing of the caller's: it works from
-a script without `if __name__ == '__main__'`, from a notebook, and beside threads and TensorFlow in
-the parent. Tasks and answers are pickled over its pipes. It ends when its parent does.
+A worker is a fresh interpreter, see `processes.py`, that tells how far it is. It ends when its
+parent does.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import functools
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -22,26 +20,9 @@ from typing import Any, Protocol
 
 from etils import epath
 
+from sa1b_tfds.processes import how_it_ended, open_answers, portable, send, start
+
 _PROGRESS_EVERY_S = 0.25
-# Else glibc gives the memory of each image back to the kernel and takes it anew for the next one,
-# which costs a tenth of the time of a tar.
-_KEEP_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-}
-
-
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))
-# The package without its __init__, which would load TFDS to register the builder: that is half the
-# time that a worker takes to start.
-_MAIN = """
-import sys, types
-package = types.ModuleType('sa1b_tfds')
-package.__path__ = [sys.argv[1]]
-sys.modules['sa1b_tfds'] = package
-from sa1b_tfds.building import workers
-workers.main()
-"""
 
 
 Progress = Callable[[int, int], None]  # images and bytes of the source that are done
@@ -88,12 +69,6 @@ class Ended:
 
 
 Event = Started | Running | Ended
-
-
-def available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run(
@@ -174,10 +149,10 @@ class _Worker:
         if self._stopped:
             raise WorkerDied(f"{task.name} was not begun: the run was stopped.")
         if self._process is None:
-            self._process = _start()
+            self._process = start(__name__)
         process = self._process
         try:
-            _say(task, process.stdin)
+            send(task, process.stdin)
             while isinstance(answer := pickle.load(process.stdout), tuple):  # type: ignore[arg-type]
                 on_progress(*answer)
         except (EOFError, OSError, pickle.UnpicklingError) as e:
@@ -194,36 +169,20 @@ class _Worker:
             self._process.wait()
 
 
-def _start() -> subprocess.Popen[bytes]:
-    paths = [path or os.getcwd() for path in sys.path]
-    return subprocess.Popen(
-        [sys.executable, "-c", _MAIN, _PACKAGE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **_KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,  # Ctrl-C is the parent's to handle
-    )
-
-
 def _obituary(task: Task, code: int) -> str:
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    hint = ""
-    if code == -signal.SIGKILL:
-        hint = " That is what the kernel does when memory runs out: try fewer workers."
     return (
-        f"The worker process that had {task.name} {how}.{hint} What was finished is kept; run the"
-        " same again to go on."
+        f"The worker process that had {task.name} {how_it_ended(code)} What was finished is kept;"
+        " run the same again to go on."
     )
 
 
 def main() -> None:
     """The worker's side: does the tasks that come in, until the parent closes the pipe."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not come between the answers
+    answers = open_answers()
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(tasks,), daemon=True).start()
     while True:
-        _say(_do(tasks.get(), _Throttled(answers)), answers)
+        send(_do(tasks.get(), _Throttled(answers)), answers)
 
 
 def _receive(tasks: queue.SimpleQueue[Task]) -> None:
@@ -238,17 +197,8 @@ def _do(task: Task, on_progress: Progress) -> Exception | None:
     try:
         task.run(on_progress)
     except Exception as e:
-        try:
-            pickle.loads(pickle.dumps(e))
-        except Exception:
-            return RuntimeError(f"{type(e).__name__} in {task.name}: {e}")
-        return e
+        return portable(e, task.name)
     return None
-
-
-def _say(what: Any, pipe: Any) -> None:
-    pickle.dump(what, pipe)
-    pipe.flush()
 
 
 class _Throttled:
@@ -260,4 +210,4 @@ class _Throttled:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _PROGRESS_EVERY_S
-            _say((images, size), self._pipe)
+            send((images, size), self._pipe)

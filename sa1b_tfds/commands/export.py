@@ -16,9 +16,7 @@ def add(commands: Commands) -> None:
         "Write images and masks as COCO or YOLO read them. The same command run again continues.",
     )
     add = command.add_argument
-    add(
-        "source", metavar="SOURCE", help="a tar, a folder of tars or extracted files, prepared data"
-    )
+    add("source", metavar="SOURCE", help="a tar, a folder of tars or of files, prepared data")
     add("output", metavar="OUT", help="a folder that is not there yet")
     add("--format", choices=("coco", "yolo"), required=True)
     add("--config", metavar="NAME", help="SOURCE is TFDS's data_dir: export this config of it")

@@ -17,9 +17,8 @@ def add_selection(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add(
         "--tars",
-        nargs="+",
         type=_numbers,
-        metavar="N",
+        metavar="N,...",
         help="only these, by the numbers in their names; 0:10 is 0 to 9",
     )
     add("--max-images", type=int, metavar="N", help="only the first ones")
@@ -37,7 +36,6 @@ def run_export(options: argparse.Namespace, format: Format, config: str | None =
     from sa1b_tfds.export import ExportConfig, export
     from sa1b_tfds.export.run import REPORT
 
-    tars = None if options.tars is None else {n for numbers in options.tars for n in numbers}
     try:
         exported = export(
             ExportConfig(
@@ -45,7 +43,7 @@ def run_export(options: argparse.Namespace, format: Format, config: str | None =
                 output=options.output,
                 format=format,
                 config=config,
-                tars=tars,
+                tars=options.tars,
                 max_images=options.max_images,
                 workers=options.workers,
                 on_error=options.on_error,
@@ -65,9 +63,12 @@ def run_export(options: argparse.Namespace, format: Format, config: str | None =
     return 0
 
 
-def _numbers(text: str) -> range:
-    found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a range such as 0:10")
-    start = int(found[1])
-    return range(start, int(found[2]) if found[2] else start + 1)
+def _numbers(text: str) -> set[int]:
+    numbers: set[int] = set()
+    for word in text.split(","):
+        found = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", word.strip())
+        if not found:
+            raise argparse.ArgumentTypeError(f"{text!r} are no numbers or ranges such as 0:10,20")
+        start = int(found[1])
+        numbers.update(range(start, int(found[2]) if found[2] else start + 1))
+    return numbers

@@ -14,7 +14,7 @@ from etils import epath
 
 from sa1b_tfds import archive, features
 from sa1b_tfds.annotations import Example
-from sa1b_tfds.building import engines, prepared, shards, workers
+from sa1b_tfds.building import engines, prepared, shards
 from sa1b_tfds.building.conversion import Conversion, Engine
 from sa1b_tfds.building.progress import reporter_for_people
 from sa1b_tfds.building.report import REPORT, report_of
@@ -24,6 +24,7 @@ from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.links import LINKS_PAGE, read_links, tar_name, tar_number
 from sa1b_tfds.problems import BadInput, OnError, Problems
+from sa1b_tfds.processes import available_cores
 from sa1b_tfds.segment_anything import configs
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
@@ -74,44 +75,12 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self._on_error = Problems(on_error).on_error
         self._sources: Sources | None = None
         self._extend = False
-        self._num_workers = workers.available_cores() if num_workers is None else num_workers
+        self._num_workers = available_cores() if num_workers is None else num_workers
 
     def _info(self) -> tfds.core.DatasetInfo:
         """Returns the dataset's features and metadata."""
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(
-                        encoding_format="jpeg", doc="The photograph, RGB, 0 to 255."
-                    ),
-                    "masks": features.RleMasks(doc="Which pixels belong to mask i: 0 or 1."),
-                    "image_id": tfds.features.Scalar(np.int64, doc="Unique in the dataset."),
-                    "file_name": tfds.features.Text(doc="The image's name, as its JSON has it."),
-                    "annotations": tfds.features.FeaturesDict(
-                        {
-                            "id": _column(np.int64, "Unique in the dataset."),
-                            "area": _column(np.int64, "Pixels in the mask."),
-                            "bbox": _column(np.float32, "The mask's box. " + _BOX, 4),
-                            "crop_box": _column(
-                                np.float32,
-                                "The crop of the image in which the mask was found. " + _BOX,
-                                4,
-                            ),
-                            "predicted_iou": _column(
-                                np.float32, "The model's own estimate of the mask's quality."
-                            ),
-                            "stability_score": _column(
-                                np.float32, "IoU of the mask at a stricter and a laxer threshold."
-                            ),
-                            "point_coords": _column(
-                                np.float32,
-                                "The point that prompted the mask: (x, y) in pixels of the mask.",
-                                2,
-                            ),
-                        }
-                    ),
-                }
-            ),
+            features=features_dict(),
             supervised_keys=("image", "masks"),
             homepage=HOMEPAGE,
             license=f"SA-1B Dataset Research License, see {HOMEPAGE}",
@@ -336,6 +305,43 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     def _chosen(self, found: list[archive.Archive]) -> list[archive.Archive]:
         tars = self.builder_config.tars
         return [a for a in found if tars is None or archive.number_of(a) in tars]
+
+
+def features_dict() -> tfds.features.FeaturesDict:
+    """The features of an example, as stored and as read."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(
+                encoding_format="jpeg", doc="The photograph, RGB, 0 to 255."
+            ),
+            "masks": features.RleMasks(doc="Which pixels belong to mask i: 0 or 1."),
+            "image_id": tfds.features.Scalar(np.int64, doc="Unique in the dataset."),
+            "file_name": tfds.features.Text(doc="The image's name, as its JSON has it."),
+            "annotations": tfds.features.FeaturesDict(
+                {
+                    "id": _column(np.int64, "Unique in the dataset."),
+                    "area": _column(np.int64, "Pixels in the mask."),
+                    "bbox": _column(np.float32, "The mask's box. " + _BOX, 4),
+                    "crop_box": _column(
+                        np.float32,
+                        "The crop of the image in which the mask was found. " + _BOX,
+                        4,
+                    ),
+                    "predicted_iou": _column(
+                        np.float32, "The model's own estimate of the mask's quality."
+                    ),
+                    "stability_score": _column(
+                        np.float32, "IoU of the mask at a stricter and a laxer threshold."
+                    ),
+                    "point_coords": _column(
+                        np.float32,
+                        "The point that prompted the mask: (x, y) in pixels of the mask.",
+                        2,
+                    ),
+                }
+            ),
+        }
+    )
 
 
 def _column(dtype: type, doc: str, *shape: int) -> tfds.features.Tensor:
