@@ -7,6 +7,7 @@ loads no TensorFlow; each public name is imported when it is first used.
 from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
+    from sa1b_tfds import export as export
     from sa1b_tfds import show
     from sa1b_tfds import huggingface as huggingface
     from sa1b_tfds import torch as torch
