@@ -12,7 +12,7 @@ from sa1b_tfds import rle
 from sa1b_tfds.annotations import Example
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.metrics.coco_eval import CocoEvaluation
-from sa1b_tfds.metrics.iou import as_rles, iou_matrix
+from sa1b_tfds.metrics.iou import as_rles, iou_of_rles
 from sa1b_tfds.metrics.matching import match_best, match_one_to_one
 from sa1b_tfds.metrics.predictions import Prediction, read_predictions
 from sa1b_tfds.metrics.summary import boundary_ious, summarise
@@ -96,7 +96,7 @@ class _Tally:
         counts, size = example["masks"]
         truths = as_rles(example["masks"])
         predicted = [prediction.rle(size) for prediction in predictions]
-        iou = iou_matrix(predicted, truths)
+        iou = iou_of_rles(predicted, truths)
         best = match_best(iou)
         self._coco.add(predicted, [p.score for p in predictions], truths, iou)
         self._columns["iou"].append(best.iou)

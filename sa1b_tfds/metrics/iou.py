@@ -24,7 +24,7 @@ def compute_iou(mask1: Any, mask2: Any) -> float:
     if isinstance(mask1, Mapping) or isinstance(mask2, Mapping):
         return float(iou_matrix([mask1], [mask2])[0, 0])
     a, b = as_dense(mask1), as_dense(mask2)
-    _require_one_size(a.shape, b.shape)
+    require_one_size(a.shape, b.shape)
     intersection = np.count_nonzero(a & b)
     union = np.count_nonzero(a) + np.count_nonzero(b) - intersection
     return intersection / union if union else 0.0
@@ -42,10 +42,15 @@ def iou_matrix(masks1: Any, masks2: Any) -> np.ndarray:
       ValueError: if one is no mask, naming its index, or their sizes differ.
     """
     a, b = as_rles(masks1), as_rles(masks2)
+    for one in (*a, *b):
+        require_one_size((a or b)[0]["size"], one["size"])
+    return iou_of_rles(a, b)
+
+
+def iou_of_rles(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> np.ndarray:
+    """`iou_matrix` of checked RLEs of one size."""
     if not a or not b:
         return np.zeros((len(a), len(b)))
-    for one in (*a, *b):
-        _require_one_size(a[0]["size"], one["size"])
     return np.asarray(coco_mask.iou(a, b, [0] * len(b)), np.float64)
 
 
@@ -85,6 +90,6 @@ def _bytes(counts: bytes | str) -> bytes:
     return counts.encode() if isinstance(counts, str) else counts
 
 
-def _require_one_size(a: Sequence[int], b: Sequence[int]) -> None:
+def require_one_size(a: Sequence[int], b: Sequence[int]) -> None:
     if tuple(a) != tuple(b):
         raise ValueError("Masks of {}x{} and {}x{} cannot be compared.".format(*a, *b))

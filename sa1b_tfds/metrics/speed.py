@@ -78,7 +78,7 @@ def _as_function(model: Any) -> Iterator[Callable[[Any], Any]]:
 
 
 def _wait_for(output: Any) -> None:
-    """Returns when the device has computed all of an output: tensors, in lists, tuples and dicts."""
+    """Returns when the device has computed an output: tensors, in lists, tuples and dicts."""
     torch, tf = sys.modules.get("torch"), sys.modules.get("tensorflow")
     for leaf in _leaves(output):
         if torch is not None and isinstance(leaf, torch.Tensor):

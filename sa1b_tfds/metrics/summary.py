@@ -8,7 +8,7 @@ import numpy as np
 
 from sa1b_tfds import rle
 from sa1b_tfds.metrics.bootstrap import mean_interval
-from sa1b_tfds.metrics.boundary import DILATION_RATIO, compute_boundary_iou
+from sa1b_tfds.metrics.boundary import DILATION_RATIO, boundary_iou_of_rles
 from sa1b_tfds.metrics.iou import as_rles, iou_matrix
 from sa1b_tfds.metrics.matching import Matches, match_best, match_one_to_one
 
@@ -67,10 +67,13 @@ def boundary_ious(
     matches: Matches,
     dilation_ratio: float = DILATION_RATIO,
 ) -> np.ndarray:
-    """The boundary IoU of each of M masks with its prediction, float64 [M]; 0 for none."""
+    """The boundary IoU of each of M masks with its prediction, float64 [M]; 0 for none.
+
+    Both are lists of checked RLEs of one size.
+    """
     return np.array(
         [
-            compute_boundary_iou(predictions[p], truth, dilation_ratio) if p >= 0 else 0.0
+            boundary_iou_of_rles(predictions[p], truth, dilation_ratio) if p >= 0 else 0.0
             for p, truth in zip(matches.prediction, truths, strict=True)
         ]
     )
