@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sa1b_tfds.commands import build, download, eval, stats, verify
+from sa1b_tfds.commands import build, download, eval, show, stats, verify
 
-_COMMANDS = (download, verify, build, stats, eval)
+_COMMANDS = (download, verify, build, stats, show, eval)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

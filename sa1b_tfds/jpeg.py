@@ -104,11 +104,32 @@ def shrink(data: bytes, long_side: int) -> bytes:
     Raises:
       ValueError: if it does not decode.
     """
+    with _opened(data) as image:
+        if max(image.size) <= long_side:
+            return data
+        return encode(resize(image, long_side), QUALITY)
+
+
+def thumbnail(data: bytes, long_side: int) -> np.ndarray:
+    """Decodes an image to look at, its longer side `long_side` pixels or fewer.
+
+    Returns:
+      uint8 [h, w, 3], RGB. What it says about its orientation is ignored, as masks ignore it.
+
+    Raises:
+      ValueError: if it does not decode.
+    """
+    with _opened(data) as image:
+        shrunk = min(long_side, max(image.size))
+        image.draft("RGB", (2 * shrunk, 2 * shrunk))  # the decoder leaves out what is not needed
+        return np.asarray(resize(image, shrunk))
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
     try:
         with _strict(), _of_any_size(), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            if max(image.size) <= long_side:
-                return data
-            return encode(resize(image, long_side), QUALITY)
+            yield image
     except (OSError, SyntaxError) as e:
         raise ValueError(f"the JPEG does not decode: {e}") from e
 

@@ -29,8 +29,8 @@ def add(commands: Commands) -> None:
     add("--json", metavar="FILE", help="write all of it as JSON, with histograms")
 
 
-def _stats(options: argparse.Namespace) -> int:
-    from etils import epath
+def read_statistics(source: str, config: str | None, workers: int | None = None) -> Statistics:
+    """`statistics_of`, with a progress bar."""
     from tqdm import tqdm
 
     from sa1b_tfds.stats import statistics_of
@@ -42,9 +42,13 @@ def _stats(options: argparse.Namespace) -> int:
             bar.set_postfix_str(f"{progress.parts_done} of {progress.parts} parts", refresh=False)
             bar.update(progress.images - bar.n)
 
-        statistics = statistics_of(
-            options.source, options.config, workers=options.workers, on_progress=show
-        )
+        return statistics_of(source, config, workers=workers, on_progress=show)
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from etils import epath
+
+    statistics = read_statistics(options.source, options.config, options.workers)
     _print(statistics)
     if options.json:
         import orjson
