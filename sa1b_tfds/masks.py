@@ -105,7 +105,7 @@ def decode_masks(
         size, window, output_size = (tf.cast(x, tf.int32) for x in (size, window, output_size))
 
     ends = run_ends(counts, size)
-    masks = _draw(ends, tf.size(counts), size, output_size, window, flip)
+    masks = draw(ends, tf.size(counts), size, output_size, window, flip)
     masks.set_shape(static_shape)
     return masks
 
@@ -203,15 +203,18 @@ def _values(counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.gather(value, first_char), _lower_bound(first_char, end_of_mask)
 
 
-def _draw(
+def draw(
     ends: RunEnds,
-    n: tf.Tensor,
+    n: tf.Tensor | int,
     size: tf.Tensor,
     output_size: tf.Tensor,
     window: tf.Tensor,
     flip: tf.Tensor,
 ) -> tf.Tensor:
-    """Run ends -> uint8 [N, h, w]."""
+    """Run ends -> uint8 [n, h, w], as `decode_masks`; its arguments are int32 and not checked here.
+
+    n may be more than there are masks: those have no runs, and are empty.
+    """
     height, width = tf.unstack(size)
     out_height, out_width = tf.unstack(output_size)
     grid_width = tf.minimum(out_width, window[3])  # a column that is repeated is drawn once
