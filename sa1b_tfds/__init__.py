@@ -7,7 +7,7 @@ loads no TensorFlow; each public name is imported when it is first used.
 from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
-    from sa1b_tfds import show
+    from sa1b_tfds import metrics, show
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
@@ -30,6 +30,7 @@ __all__ = [
     "decode_masks_to",
     "decode_rle",
     "encode_mask",
+    "metrics",
     "show",
     "training_dataset",
 ]
