@@ -11,6 +11,7 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds import show
     from sa1b_tfds import huggingface as huggingface
     from sa1b_tfds import torch as torch
+    from sa1b_tfds import metrics, show
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
@@ -18,6 +19,8 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
     from sa1b_tfds.tar_dataset import read_tars
     from sa1b_tfds.tar_writer import write_tars
+    from sa1b_tfds.training.config import TrainingConfig
+    from sa1b_tfds.training.pipeline import training_dataset
 
 from sa1b_tfds import _register
 
@@ -28,11 +31,14 @@ __all__ = [
     "BadInput",
     "RleMasks",
     "SegmentAnythingConfig",
+    "TrainingConfig",
     "decode_masks",
     "decode_masks_to",
     "decode_rle",
     "encode_mask",
+    "metrics",
     "show",
     "read_tars",
     "write_tars",
+    "training_dataset",
 ]
