@@ -12,6 +12,8 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.problems import BadInput
     from sa1b_tfds.rle import decode_rle, encode_mask
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
+    from sa1b_tfds.training.config import TrainingConfig
+    from sa1b_tfds.training.pipeline import training_dataset
 
 from sa1b_tfds import _register
 
@@ -22,8 +24,10 @@ __all__ = [
     "BadInput",
     "RleMasks",
     "SegmentAnythingConfig",
+    "TrainingConfig",
     "decode_masks",
     "decode_masks_to",
     "decode_rle",
     "encode_mask",
+    "training_dataset",
 ]
