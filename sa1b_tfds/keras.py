@@ -155,15 +155,17 @@ class SAMTrainer(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> tf.Tensor:
-        """The mean over valid masks; `y` are the targets of layout 'keras_hub'."""
+        """The mean over valid masks that show a pixel; `y` are targets of layout 'keras_hub'."""
         del x, sample_weight, training
         logits = tf.cast(y_pred["masks"], tf.float32)
-        masks = self._masks(y, logits.shape)[:, :, None]
+        masks = self._masks(y, logits.shape)
+        valid = y["mask_valid"] & (tf.reduce_max(masks, axis=[2, 3]) > 0)
+        masks = masks[:, :, None]
         focal, dice, overlap = focal_loss(masks, logits), dice_loss(masks, logits), iou(masks, logits)
         iou_error = (tf.cast(y_pred["iou_pred"], tf.float32) - tf.stop_gradient(overlap)) ** 2
 
         best = tf.argmin(FOCAL_WEIGHT * focal + dice, axis=-1)[..., None]
-        valid = tf.cast(y["mask_valid"], tf.float32)
+        valid = tf.cast(valid, tf.float32)
         number = tf.maximum(tf.reduce_sum(valid), 1.0)
         means = {
             name: tf.reduce_sum(valid * tf.gather(value, best, batch_dims=2)[..., 0]) / number

@@ -45,3 +45,62 @@ def keras_sam(seed: int = 0) -> Any:
             ),
         )
     )
+
+
+def transformers_sam() -> Any:
+    """A transformers.SamModel."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    transformer = {"hidden_size": 16, "mlp_dim": 16}
+    config = transformers.SamConfig(
+        vision_config={
+            **transformer,
+            "output_channels": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": SIDE,
+            "window_size": 2,
+            "global_attn_indexes": [0],
+            "num_pos_feats": 8,
+        },
+        prompt_encoder_config={"hidden_size": 16, "image_size": SIDE, "mask_input_channels": 4},
+        mask_decoder_config={**transformer, "num_hidden_layers": 1, "num_attention_heads": 2},
+    )
+    return transformers.SamModel(config).eval()
+
+
+def transformers_sam2() -> Any:
+    """A transformers.Sam2Model."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    backbone = transformers.Sam2HieraDetConfig(
+        image_size=[SIDE, SIDE],
+        hidden_size=8,
+        num_attention_heads=1,
+        window_positional_embedding_background_size=[2, 2],
+        blocks_per_stage=[1, 1, 2, 1],
+        embed_dim_per_stage=[8, 16, 24, 32],
+        num_attention_heads_per_stage=[1, 1, 1, 1],
+        window_size_per_stage=[8, 4, 4, 2],
+        global_attention_blocks=[3],
+    )
+    config = transformers.Sam2Config(
+        vision_config=transformers.Sam2VisionConfig(
+            backbone_config=backbone,
+            backbone_channel_list=[32, 24, 16, 8],
+            backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+            fpn_hidden_size=16,
+        ),
+        prompt_encoder_config={"hidden_size": 16, "image_size": SIDE},
+        mask_decoder_config={
+            "hidden_size": 16,
+            "mlp_dim": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        },
+    )
+    return transformers.Sam2Model(config).eval()

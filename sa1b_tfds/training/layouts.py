@@ -45,7 +45,7 @@ def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
         masks: float32 [B, (K,) 0, S/4, S/4, 1], no mask as a prompt.
       targets:
         masks: uint8 [B, K, M, M], or runs: int32 [B, R] if the config has masks_as='runs'.
-        mask_valid: bool [B, K].
+        mask_valid: bool [B, K]; a valid mask may be smaller than a pixel of M x M, and empty.
     """
     valid = batch["mask_valid"]
     size, number = tf.shape(valid)[0], config.masks_per_image
@@ -84,7 +84,7 @@ def to_transformers(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]
         original_sizes, reshaped_input_sizes: int64 [B, 2], (height, width).
       targets:
         masks: uint8 [B, K, M, M].
-        mask_valid: bool [B, K].
+        mask_valid: bool [B, K], False also for a mask of which M x M shows no pixel.
     """
     labels = tf.cast(batch["labels"], tf.int64)
     points = {
@@ -98,14 +98,15 @@ def to_transformers(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]
         "original_sizes": tf.cast(batch["original_size"], tf.int64),
         "reshaped_input_sizes": tf.cast(batch["resized_size"], tf.int64),
     }
-    return inputs, {"masks": batch["masks"], "mask_valid": batch["mask_valid"]}
+    return inputs, {"masks": batch["masks"], "mask_valid": _shown(batch)}
 
 
 def to_sam2(batch: Batch, config: TrainingConfig) -> dict[str, Any]:
     """The fields of `BatchedVideoDatapoint` of SAM 2's trainer: videos of one frame (T = 1).
 
     That trainer draws its prompts from the masks. It has no notion of a mask that is none, so that
-    only the O valid masks of the batch are given: the one layout with a shape that varies.
+    only the O masks of the batch that show a pixel are given: the one layout with a shape that
+    varies.
 
     Returns:
       img_batch: [1, B, 3, S, S], normalised.
@@ -116,7 +117,7 @@ def to_sam2(batch: Batch, config: TrainingConfig) -> dict[str, Any]:
         frame_orig_size: int64 [1, O, 2], (height, width) of the photograph.
     """
     del config
-    places = tf.where(batch["mask_valid"])  # int64 [O, 2], (image in the batch, mask in the image)
+    places = tf.where(_shown(batch))  # int64 [O, 2], (image in the batch, mask in the image)
     image, mask = places[:, 0], places[:, 1]
     frame = tf.zeros_like(image)
     ids = tf.stack([tf.gather(batch["image_id"], image), mask, frame], axis=1)
@@ -127,3 +128,8 @@ def to_sam2(batch: Batch, config: TrainingConfig) -> dict[str, Any]:
         "masks": tf.cast(tf.gather_nd(batch["masks"], places), tf.bool)[None],
         "metadata": {"unique_objects_identifier": ids[None], "frame_orig_size": sizes[None]},
     }
+
+
+def _shown(batch: Batch) -> tf.Tensor:
+    """bool [B, K]: the valid masks with at least one pixel."""
+    return batch["mask_valid"] & (tf.reduce_max(batch["masks"], axis=[2, 3]) > 0)
