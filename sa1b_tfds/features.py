@@ -32,7 +32,7 @@ class RleMasks(tfds.features.FeatureConnector):
 
     Output: uint8 [N, H, W] of 0 and 1. `decode_masks_to(size=...)` decodes straight to a size.
 
-    Example:
+    Examples:
       >>> features = tfds.features.FeaturesDict({'masks': RleMasks()})
       >>> encoded = features.encode_example({'masks': np.ones((2, 4, 6), bool)})
       >>> encoded['masks']['counts']
