@@ -1,5 +1,6 @@
 """Every command and every piece of Python in the README and in docs/ runs, on the dummy data."""
 
+import ast
 import doctest
 import functools
 import hashlib
@@ -149,3 +150,33 @@ def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in PAGES[1:]:
         assert f": {page.name}\n" in navigation
+
+
+def _texts_of(package: pathlib.Path) -> list[str]:
+    """The string literals in a package's code; what an f-string fills in, or % or {}, is \\0."""
+    texts = []
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                parts = [v.value if isinstance(v, ast.Constant) else "\0" for v in node.values]
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(re.sub(r"%[srd]|\{[\w:.!]*\}", "\0", node.value))
+    return texts
+
+
+def test_the_messages_under_troubleshooting_are_those_of_the_code():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    ours, theirs = page.split("## Messages of TensorFlow Datasets")
+    tfds_folder = pathlib.Path(tfds.__file__).parent / "core"
+    for part, package in ((ours, ROOT / "sa1b_tfds"), (theirs, tfds_folder)):
+        headings = re.findall(r"^### (.*)$", part, re.MULTILINE)
+        messages = [message for heading in headings for message in re.findall("`([^`]+)`", heading)]
+        assert len(messages) >= 2
+        texts = _texts_of(package)
+        for message in messages:
+            pieces = [re.escape(piece) for piece in message.split("...")]
+            # Where the page has three dots, or a value as an example, the code has something else.
+            pattern = re.compile(".*".join(pieces), re.DOTALL)
+            assert any(map(pattern.search, texts)), f"the code does not say: {message}"
