@@ -58,6 +58,7 @@ def main() -> None:
             f"{kills} kills in {builds} builds of {len(expected)} tars: bytes as undisturbed;"
             f" finished tars outlived a kill {outlived} times, none was redone"
         )
+        print(f"ratio: {outlived / kills:.2f}")  # finished tars that a kill met
 
 
 def _finished(data: pathlib.Path) -> dict[str, int]:
