@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs bench package
+.PHONY: demo test lint docs bench
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -25,4 +25,3 @@ docs: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/run_all.py
-
