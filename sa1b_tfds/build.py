@@ -13,7 +13,6 @@ import orjson
 
 from sa1b_tfds import files
 from sa1b_tfds.archive import Archive, number_of
-from sa1b_tfds.building import workers
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.report import REPORT
 from sa1b_tfds.building.size import TAR_BYTES, expected_bytes
@@ -21,6 +20,7 @@ from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sour
 from sa1b_tfds.ensure import ensure_tars
 from sa1b_tfds.links import Link, read_links, tar_number
 from sa1b_tfds.problems import OnError
+from sa1b_tfds.processes import available_cores
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 
 # Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine.
@@ -103,7 +103,7 @@ def plan(config: BuildConfig) -> BuildPlan:
         )
     to_do = [tar for tar in tars if tar.state != "finished"]
     downloads = sum(tar.state == "to download" for tar in to_do)
-    num_workers = config.workers or workers.available_cores()
+    num_workers = config.workers or available_cores()
     at_once = downloads if config.delete_tars == "never" else min(downloads, num_workers)
     size = sum(tar.bytes for tar in to_do)
     return BuildPlan(

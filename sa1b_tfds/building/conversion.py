@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from absl import logging
 
 from sa1b_tfds.archive import Archive
+from sa1b_tfds.building import workers
 from sa1b_tfds.building.shards import Settings, Task
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.image_ids import repeated
@@ -70,7 +71,7 @@ class Conversion:
                     logging.info("%s is converted again: %s", task.archive.name, _why(task))
             failures = engine(missing)
             if failures:
-                raise _first(failures, missing)
+                raise first_failure(failures, missing)
             staged.update(self._read(missing))
 
     def staged(self) -> dict[str, FinishedTar]:
@@ -137,12 +138,13 @@ def _why(task: Task) -> str:
     return "another number of its images is needed for the limit over all tars."
 
 
-def _first(failures: Mapping[str, Exception], tasks: Sequence[Task]) -> Exception:
-    names = [task.archive.name for task in tasks if task.archive.name in failures]
+def first_failure(failures: Mapping[str, Exception], tasks: Sequence[workers.Task]) -> Exception:
+    """The first in the order of the tasks; logs all of them."""
+    names = [task.name for task in tasks if task.name in failures]
     for name in names:
         logging.error("%s failed: %s", name, failures[name])
     if len(names) > 1:
-        logging.error("%d tars failed: %s", len(names), ", ".join(names))
+        logging.error("%d of them failed: %s", len(names), ", ".join(names))
     return failures[names[0]]
 
 

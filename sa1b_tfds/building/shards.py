@@ -18,8 +18,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ from etils import epath
 from sa1b_tfds import files, jpeg, records
 from sa1b_tfds.annotations import Example
 from sa1b_tfds.archive import Archive, Entry
+from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.staging import FinishedTar, Shard, Staging
+from sa1b_tfds.building.workers import Progress
 from sa1b_tfds.examples import examples_of
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.problems import OnError, Problems
@@ -38,8 +41,6 @@ MAX_SHARD_SIZE = 2**30
 # Raised whenever the same settings would give other bytes: what an older version staged is redone.
 _LAYOUT = 1
 _ORDER_KEY = b"sa1b_tfds"
-
-Progress = Callable[[int, int], None]  # images and bytes of the tar that are done
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,23 @@ class Task:
     num_shards: int | None = None
     limit: int | None = None
     excluded: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.archive.name
+
+    @property
+    def folder(self) -> epath.Path:
+        return self.staging.folder
+
+    def source_bytes(self) -> int:
+        return (self.archive.identity() or {"bytes": 0})["bytes"]
+
+    def written(self, read: int) -> int:
+        return expected_bytes(read, self.settings.long_side)
+
+    def run(self, on_progress: Progress) -> None:
+        convert(self, on_progress)
 
     def fingerprint(self) -> dict[str, Any]:
         """What the shards depend on, besides the tar; in a sidecar, to know them again."""
@@ -235,13 +253,15 @@ class _Drafts:
         path = self._task.staging.draft(self._task.archive.name, len(self.paths))
         self.paths.append(path)
         writer = records.open_writer(path, self._task.settings.file_format)
+        sent = files.SentMeanwhile(path)
+        examples = 0
         with contextlib.closing(writer):
-            writer.write(records.serialise(first))
-            examples = 1
-            for example in others:
-                writer.write(records.serialise(example))
+            for example in itertools.chain([first], others):
+                record = records.serialise(example)
+                writer.write(record)
+                sent.written(len(record))
                 examples += 1
-        files.sync(path)
+        sent.finish()
         self.shards.append(Shard(examples=examples, bytes=path.stat().length))
 
     def remove(self) -> None:

@@ -98,14 +98,14 @@ def anomalies(part: str, example: Example, runs: rle.Runs) -> dict[str, Findings
 
 
 def _near(off: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    return (np.abs(off - expected) < _TOLERANCE).all(axis=1)
+    return np.abs(off - expected).max(axis=1, initial=0) < _TOLERANCE
 
 
 def _outside(box: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Whether a box [N, 4] in pixels reaches out of the image, or is turned inside out."""
     inside = (box >= -_TOLERANCE) & (box <= scale + _TOLERANCE)
     upright = box[:, 2:] >= box[:, :2] - _TOLERANCE
-    return ~np.concatenate([inside, upright], axis=1).all(axis=1)
+    return np.concatenate([~inside, ~upright], axis=1).any(axis=1)
 
 
 def _on_mask(runs: rle.Runs, size: tuple[int, int], x: np.ndarray, y: np.ndarray) -> np.ndarray:
