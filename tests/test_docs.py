@@ -19,7 +19,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import sa1b_tfds
-from tests.page import blocks_of
+from tests.page import LANGUAGES, blocks_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -111,6 +111,8 @@ def test_blocks_that_do_not_run_say_why():
     reasons = {}
     for page in PAGES:
         text = page.read_text()
+        others = set(re.findall(r"^ *```(\w+)", text, re.MULTILINE)) - {*LANGUAGES, "text", "json"}
+        assert not others, f"{page.name}: only bash and python are run, not {others}"
         skipped = [block for block in blocks_of(text) if block.not_run is not None]
         assert len(skipped) == text.count("<!-- not run"), f"{page.name}: a comment has no block"
         reasons |= {f"{page.name}:{block.line}": block.not_run for block in skipped}
