@@ -150,11 +150,14 @@ def test_every_page_is_in_the_navigation():
 
 
 def _texts_of(package: pathlib.Path) -> list[str]:
-    """The string literals in a package's code; what an f-string fills in, or % or {}, is \\0."""
+    """A package's strings without docstrings; what an f-string fills in, or % or {}, is \\0."""
     texts = []
     for path in package.rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if id(node) in docstrings:
+                continue
             if isinstance(node, ast.JoinedStr):
                 parts = [v.value if isinstance(v, ast.Constant) else "\0" for v in node.values]
                 texts.append("".join(map(str, parts)))
