@@ -7,11 +7,13 @@ loads no TensorFlow; each public name is imported when it is first used.
 from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
+    # Side rooms; not in __all__, as some need an extra.
     from sa1b_tfds import export as export
-    from sa1b_tfds import show
     from sa1b_tfds import huggingface as huggingface
+    from sa1b_tfds import keras as keras
+    from sa1b_tfds import metrics as metrics
+    from sa1b_tfds import show as show
     from sa1b_tfds import torch as torch
-    from sa1b_tfds import metrics, show
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
@@ -37,11 +39,9 @@ __all__ = [
     "decode_masks_to",
     "decode_rle",
     "encode_mask",
-    "metrics",
-    "show",
-    "read_tars",
-    "write_tars",
     "pack_runs",
     "rasterize_runs",
+    "read_tars",
     "training_dataset",
+    "write_tars",
 ]
