@@ -35,8 +35,6 @@ OPTIONS = {
     "build.py": ["--images", "160", "--rounds", "2"],
     "crash.py": ["--kills", "8"],
     "download.py": ["--gigabytes", "2"],
-    "resize.py": [TARS],
-    "resize_quality.py": [TARS],
     "shard_size.py": [TARS],
 }
 _PACKAGES = (
@@ -178,7 +176,7 @@ def _options(name: str, tars: pathlib.Path) -> list[str]:
         sys.path.insert(0, str(FOLDER))
         import build
 
-        build._write_tars(tars, [build._synthetic(seed) for seed in range(4)], tars=2, images=32)
+        build._write_tars(tars, [build.synthetic(seed) for seed in range(4)], tars=2, images=32)
     return [str(tars) if option == TARS else option for option in options]
 
 
