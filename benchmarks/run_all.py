@@ -166,7 +166,9 @@ def as_markdown(results: dict[str, Any]) -> str:
 
 
 def _where(result: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in sorted(result["versions"].items())
+    )
     return f"{result['machine']}, with {versions}"
 
 

@@ -44,9 +44,7 @@ def test_rows_are_what_the_files_say(tars):
             assert row[name] == example[name]
         assert (row["height"], row["width"]) == (60, 90)
         decoded = rle.decode_rles(row["masks"]["counts"], row["masks"]["size"])
-        expected = [
-            rle.decode_rle({"size": (60, 90), "counts": c}) for c in example["masks"].counts
-        ]
+        expected = [rle.decode_rle({"size": (60, 90), "counts": c}) for c in example["masks"].counts]
         np.testing.assert_array_equal(decoded, expected)
         _, content = make.draw(row["image_id"], shapes=9, **SIZE)
         assert row["annotations"].keys() == content["annotations"][0].keys() - {"segmentation"}
