@@ -34,7 +34,7 @@ TARS = "TARS"  # stands for a folder of synthetic tars
 OPTIONS = {
     "build.py": ["--images", "160", "--rounds", "2"],
     "crash.py": ["--kills", "8"],
-    "download.py": ["--gigabytes", "2"],
+    "download.py": ["--gigabytes", "2", "--rounds", "2"],
     "shard_size.py": [TARS],
 }
 _PACKAGES = (
