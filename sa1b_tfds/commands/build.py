@@ -77,7 +77,7 @@ def _print_build_plan(plan: BuildPlan) -> bool:
     """Prints a plan; returns whether it fits on the disk."""
     from tqdm import tqdm
 
-    from sa1b_tfds.building.size import gigabytes
+    from sa1b_tfds.telling import gigabytes
 
     for tar in plan.tars:
         print(f"{tar.name}: {tar.state}, {gigabytes(tar.bytes)}")
