@@ -107,6 +107,14 @@ def number_of(archive: Archive) -> int | None:
     return int(match[1]) if match else None
 
 
+def identity_of(path: epath.Path) -> dict[str, int] | None:
+    """What changes when a file does, without reading it; None if it is not there."""
+    if not path.exists():
+        return None
+    stat = path.stat()
+    return {"bytes": stat.length, "modified": stat.mtime}
+
+
 class TarArchive:
     """A tar with `sa_<id>.jpg` and `sa_<id>.json` in any order."""
 
@@ -119,10 +127,7 @@ class TarArchive:
         return self._path
 
     def identity(self) -> dict[str, int] | None:
-        if not self._path.exists():
-            return None
-        stat = self._path.stat()
-        return {"bytes": stat.length, "modified": stat.mtime}
+        return identity_of(self._path)
 
     def index(self, problems: Problems) -> list[Entry]:
         with self._path.open("rb") as file:

@@ -14,7 +14,7 @@ from etils import epath
 
 from sa1b_tfds import records
 from sa1b_tfds.annotations import Example, to_example
-from sa1b_tfds.archive import Archive, Entry, Pair, TarArchive, find_archives
+from sa1b_tfds.archive import Archive, Entry, Pair, TarArchive, find_archives, identity_of
 from sa1b_tfds.problems import Problems
 
 _INFO = "dataset_info.json"
@@ -26,6 +26,9 @@ class Part(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    def identity(self) -> dict[str, int] | None:
+        """What changes when it does, its bytes among it; None if it is not there."""
 
     def count(self) -> int:
         """The number of its images, without reading them."""
@@ -43,6 +46,9 @@ class ArchivePart:
     @property
     def name(self) -> str:
         return self.archive.name
+
+    def identity(self) -> dict[str, int] | None:
+        return self.archive.identity()
 
     def count(self) -> int:
         return len(self.archive.index(Problems("skip")))
@@ -64,6 +70,9 @@ class ShardPart:
     @property
     def name(self) -> str:
         return self.path.name
+
+    def identity(self) -> dict[str, int] | None:
+        return identity_of(self.path)
 
     def count(self) -> int:
         return self.length

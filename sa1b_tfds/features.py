@@ -22,17 +22,19 @@ class RleMasks(tfds.features.FeatureConnector):
     """The masks of one image: stored as COCO RLE, decoded when read.
 
     Input, one of (always checked, always stored as compressed RLE):
+
       * a list of COCO segmentations of one size, as `sa1b_tfds.rle.to_rle` takes them;
       * columns {'size': (H, W), 'counts': N compressed strings};
       * a dense array [N, H, W], bool or numbers, what is not zero is inside;
-      A list without a mask has no size: use one of the others.
 
-    Stored: {'size': int32 [2] (H, W), 'counts': bytes [N]}, which is what
-      `tfds.decode.SkipDecoding()` gives.
+    A list without a mask has no size: use one of the others.
 
-    Output: uint8 [N, H, W] of 0 and 1. `decode_masks_to(size=...)` decodes straight to a size.
+    Stored is {'size': int32 [2] (H, W), 'counts': bytes [N]}, which is what
+    `tfds.decode.SkipDecoding()` gives.
 
-    Example:
+    Output is uint8 [N, H, W] of 0 and 1. `decode_masks_to(size=...)` decodes straight to a size.
+
+    Examples:
       >>> features = tfds.features.FeaturesDict({'masks': RleMasks()})
       >>> encoded = features.encode_example({'masks': np.ones((2, 4, 6), bool)})
       >>> encoded['masks']['counts']

@@ -1,4 +1,4 @@
-"""Worker processes that convert tars, one tar each at a time.
+"""Worker processes: each takes one task at a time, such as a tar to convert.
 
 A worker is a fresh interpreter, see `processes.py`, that tells how far it is. It ends when its
 parent does.
@@ -16,16 +16,38 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
-from sa1b_tfds.building.shards import Task, convert
+from etils import epath
+
 from sa1b_tfds.processes import how_it_ended, open_answers, portable, send, start
 
 _PROGRESS_EVERY_S = 0.25
 
 
+Progress = Callable[[int, int], None]  # images and bytes of the source that are done
+
+
+class Task(Protocol):
+    """What one process does by itself. It is pickled; what comes of it lies in `folder`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def folder(self) -> epath.Path: ...
+
+    def source_bytes(self) -> int:
+        """Bytes that it reads; 0 if they are not there yet."""
+
+    def written(self, read: int) -> int:
+        """About so many bytes are written, rather less, once so many are read."""
+
+    def run(self, on_progress: Progress) -> None: ...
+
+
 class WorkerDied(RuntimeError):
-    """The process that converted a tar ended without an answer."""
+    """The process that worked on a task ended without an answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +79,7 @@ def run(
     before: Callable[[Task], None] = lambda task: None,
     after: Callable[[Task], None] = lambda task: None,
 ) -> None:
-    """Converts tars in `num_workers` processes. What fails does not stop the others.
+    """Runs tasks in `num_workers` processes. What fails does not stop the others.
 
     Args:
       tasks: in the order in which they are begun.
@@ -66,7 +88,7 @@ def run(
         this thread; what it raises ends the run.
       before: called before a task is given to a process, in that worker's thread; what it raises
         fails the task.
-      after: the same, once the tar is finished.
+      after: the same, once the task is finished.
     """
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     total = 0
@@ -105,7 +127,7 @@ def _work_off(
         error = None
         try:
             before(task)
-            worker.convert(task, functools.partial(_say_running, say, task))
+            worker.work(task, functools.partial(_say_running, say, task))
             after(task)
         except Exception as e:
             error = e
@@ -123,9 +145,9 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
-    def convert(self, task: Task, on_progress: Callable[[int, int], None]) -> None:
+    def work(self, task: Task, on_progress: Progress) -> None:
         if self._stopped:
-            raise WorkerDied(f"{task.archive.name} was not begun: the build was stopped.")
+            raise WorkerDied(f"{task.name} was not begun: the run was stopped.")
         if self._process is None:
             self._process = start(__name__)
         process = self._process
@@ -149,18 +171,18 @@ class _Worker:
 
 def _obituary(task: Task, code: int) -> str:
     return (
-        f"The worker process that converted {task.archive.name} {how_it_ended(code)} The tars that"
-        " were finished are kept; build again to go on."
+        f"The worker process that had {task.name} {how_it_ended(code)} What was finished is kept;"
+        " run the same again to go on."
     )
 
 
 def main() -> None:
-    """The worker's side: converts the tasks that come in, until the parent closes the pipe."""
+    """The worker's side: does the tasks that come in, until the parent closes the pipe."""
     answers = open_answers()
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(tasks,), daemon=True).start()
     while True:
-        send(_convert(tasks.get(), _Throttled(answers)), answers)
+        send(_do(tasks.get(), _Throttled(answers)), answers)
 
 
 def _receive(tasks: queue.SimpleQueue[Task]) -> None:
@@ -168,14 +190,14 @@ def _receive(tasks: queue.SimpleQueue[Task]) -> None:
         while True:
             tasks.put(pickle.load(sys.stdin.buffer))
     except EOFError:
-        os._exit(0)  # also in the middle of a tar: nobody is left to take it
+        os._exit(0)  # also in the middle of a task: nobody is left to take it
 
 
-def _convert(task: Task, on_progress: Callable[[int, int], None]) -> Exception | None:
+def _do(task: Task, on_progress: Progress) -> Exception | None:
     try:
-        convert(task, on_progress)
+        task.run(on_progress)
     except Exception as e:
-        return portable(e, task.archive.name)
+        return portable(e, task.name)
     return None
 
 

@@ -256,7 +256,14 @@ class CheckedFiles:
         same = (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
         return entry.get("checked_by") if same else None
 
-    def remember(self, name: str, checked_by: str) -> None:
+    def md5(self, name: str) -> str | None:
+        """The MD5 that the file now there under `name` was found to have, if there is a record."""
+        md5 = self._entries.get(name, {}).get("md5")
+        known = isinstance(md5, str) and self.checked_by(name) == "md5"
+        return md5 if known else None
+
+    def remember(self, name: str, checked_by: str, md5: str | None = None) -> None:
+        """Keeps what a file passed; `md5` is what it was found to have, if that was looked at."""
         if self.checked_by(name) == checked_by:
             return
         stat = (self._folder / name).stat()
@@ -264,6 +271,7 @@ class CheckedFiles:
             "size": stat.st_size,
             "mtime_ns": stat.st_mtime_ns,
             "checked_by": checked_by,
+            "md5": md5,
         }
         with suppress(DiskFull):  # the file is whole; at worst it is read once more next time
             write_atomically(self._folder / RECORD_NAME, self._entries)
