@@ -22,7 +22,6 @@ from etils import epath
 from sa1b_tfds import rle
 from sa1b_tfds.annotations import Example
 
-_MAX_UINT64 = 2**64 - 1
 _FIELD_1 = b"\n"
 _LENGTH = struct.Struct("<Q")
 
@@ -245,8 +244,17 @@ def _float_list(values: np.ndarray) -> list[bytes]:
 
 
 def _int64_list(values: Iterable[int]) -> list[bytes]:
-    packed = b"".join([_varint(int(value) & _MAX_UINT64) for value in values])
+    packed = _varints(np.asarray(values, np.int64))
     return _field(3, _field(1, [packed]) if packed else [])
+
+
+def _varints(values: np.ndarray) -> bytes:
+    rest = values.astype(np.uint64)[:, None] >> _SHIFTS
+    written = rest > 0
+    written[:, 0] = True
+    groups = (rest & np.uint64(0x7F)).astype(np.uint8)
+    groups[:, :-1] |= written[:, 1:].astype(np.uint8) << 7
+    return groups[written].tobytes()
 
 
 def _varint(value: int) -> bytes:
@@ -255,5 +263,6 @@ def _varint(value: int) -> bytes:
     return bytes([value & 0x7F | 0x80]) + _varint(value >> 7)
 
 
+_SHIFTS = np.arange(0, 64, 7, dtype=np.uint64)
 _SMALL = [bytes([value]) for value in range(0x80)]
 _SMALL += [bytes([low | 0x80, high]) for high in range(1, 0x80) for low in range(0x80)]

@@ -353,7 +353,7 @@ def test_an_interrupt_ends_the_workers_and_keeps_finished_tars(slow_tars, tmp_pa
 def test_one_build_at_a_time(slow_tars, tmp_path):
     build = building.start(slow_tars, tmp_path, num_workers=1)
     _workers_at_work(build, tmp_path)
-    with pytest.raises(RuntimeError, match=r"Another build works in .*original. Wait for it"):
+    with pytest.raises(RuntimeError, match=r"Another process works in .*original. Wait for it"):
         _build(slow_tars, tmp_path)
     log = build.communicate()[1]
     assert build.returncode == 0, log
@@ -411,7 +411,7 @@ def test_a_disk_that_becomes_full(slow_tars, small_disk, tmp_path, file_format, 
 
 def test_a_disk_that_is_too_small_is_seen_before(slow_tars, small_disk):
     disk = small_disk(os.path.getsize(slow_tars / "sa_000000.tar"))
-    with pytest.raises(OSError, match=r"The shards of 4 tars need up to .* are free. Nothing was"):
+    with pytest.raises(OSError, match=r"What comes of 4 tars needs up to .* are free. Nothing was"):
         _build(slow_tars, disk)
 
 
