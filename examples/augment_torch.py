@@ -1,7 +1,7 @@
 """Augmentation for PyTorch with albumentations: image, masks, boxes and points move together.
 
     pip install 'albumentations>=2.0,<3'
-    python examples/augment_torch.py          # draws augmented.png of the dummy data
+    python examples/augment_torch.py          # draws augmented.png here, of the dummy data
 
 albumentations 2.0.8 (MIT) is the last release under that name; its successor is AGPL. It is no
 dependency of sa1b_tfds.
@@ -20,7 +20,7 @@ from sa1b_tfds import overlay
 from sa1b_tfds.torch import SA1BDataset
 
 ROOT = pathlib.Path(__file__).parents[1]
-PICTURE = ROOT / "augmented.png"
+PICTURE = pathlib.Path("augmented.png")
 
 
 class Augment:
