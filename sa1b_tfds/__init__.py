@@ -7,13 +7,23 @@ loads no TensorFlow; each public name is imported when it is first used.
 from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
+    # Side rooms; not in __all__, as some need an extra.
     from sa1b_tfds import export as export
-    from sa1b_tfds import show
+    from sa1b_tfds import huggingface as huggingface
+    from sa1b_tfds import keras as keras
+    from sa1b_tfds import metrics as metrics
+    from sa1b_tfds import show as show
+    from sa1b_tfds import torch as torch
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
+    from sa1b_tfds.rasterize import pack_runs, rasterize_runs
     from sa1b_tfds.rle import decode_rle, encode_mask
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
+    from sa1b_tfds.tar_dataset import read_tars
+    from sa1b_tfds.tar_writer import write_tars
+    from sa1b_tfds.training.config import TrainingConfig
+    from sa1b_tfds.training.pipeline import training_dataset
 
 from sa1b_tfds import _register
 
@@ -24,9 +34,14 @@ __all__ = [
     "BadInput",
     "RleMasks",
     "SegmentAnythingConfig",
+    "TrainingConfig",
     "decode_masks",
     "decode_masks_to",
     "decode_rle",
     "encode_mask",
-    "show",
+    "pack_runs",
+    "rasterize_runs",
+    "read_tars",
+    "training_dataset",
+    "write_tars",
 ]

@@ -56,6 +56,36 @@ class RunEnds(NamedTuple):
     mask: tf.Tensor
 
 
+class Arguments(NamedTuple):
+    """Checked arguments of `decode_masks`: string [N], then int32 [2], [2] and [4]."""
+
+    counts: tf.Tensor
+    size: tf.Tensor
+    output_size: tf.Tensor
+    window: tf.Tensor
+
+
+class GridEnds(NamedTuple):
+    """The run ends of N masks on a grid of h sampled rows and g sampled columns.
+
+    rows: int32 [h], the image's row of each grid row, in order; outside of the image if it is < 0
+      or >= H. A row may be repeated.
+    columns: int32 [g], the image's column of each grid column, in order, none repeated.
+    top: int32 [N, g], 1 where a mask is on at the top of a grid column's first row of the image.
+    mask, column, row: int32 [E], the run ends that lie inside a grid column: of which mask, in which
+      grid column, and the first grid row at or below it; h if there is none.
+    sign: int64 [E], 1 where a run of zeros ends, -1 where a run of ones does.
+    """
+
+    rows: tf.Tensor
+    columns: tf.Tensor
+    top: tf.Tensor
+    mask: tf.Tensor
+    column: tf.Tensor
+    row: tf.Tensor
+    sign: tf.Tensor
+
+
 def decode_masks(
     counts: Any,
     size: Any,
@@ -84,6 +114,16 @@ def decode_masks(
       tf.errors.InvalidArgumentError: if an RLE is malformed (it names the mask's index and the
         reason), or a size or window is not positive.
     """
+    counts, size, output_size, window = check_arguments(counts, size, output_size, window)
+    ends = run_ends(counts, size)
+    flip = tf.convert_to_tensor(flip, tf.bool)
+    masks = draw(ends, tf.size(counts), size, output_size, window, flip)
+    masks.set_shape([*counts.shape, *_static_values(output_size)])
+    return masks
+
+
+def check_arguments(counts: Any, size: Any, output_size: Any, window: Any) -> Arguments:
+    """Checks and completes those arguments of `decode_masks`; raises what it raises."""
     counts = tf.ensure_shape(tf.convert_to_tensor(counts, tf.string), [None])
     size = _int_vector(size, 2, "size")
     if output_size is None:
@@ -91,8 +131,6 @@ def decode_masks(
     output_size = _int_vector(output_size, 2, "output_size")
     window = tf.pad(size, [[2, 0]]) if window is None else window
     window = _int_vector(window, 4, "window")
-    flip = tf.convert_to_tensor(flip, tf.bool)
-    static_shape = [*counts.shape, *_static_values(output_size)]
 
     words = tf.size(counts, tf.int64) * output_size[0] * ((output_size[1] + 63) // 64)
     sides = tf.concat([size, output_size, window[2:]], axis=0)
@@ -103,11 +141,7 @@ def decode_masks(
     assertion = tf.debugging.Assert(sound, [message, size, window, output_size])
     with tf.control_dependencies([] if assertion is None else [assertion]):
         size, window, output_size = (tf.cast(x, tf.int32) for x in (size, window, output_size))
-
-    ends = run_ends(counts, size)
-    masks = _draw(ends, tf.size(counts), size, output_size, window, flip)
-    masks.set_shape(static_shape)
-    return masks
+    return Arguments(counts, size, output_size, window)
 
 
 def run_ends(counts: tf.Tensor, size: tf.Tensor) -> RunEnds:
@@ -128,7 +162,7 @@ def run_ends(counts: tf.Tensor, size: tf.Tensor) -> RunEnds:
     end_block = tf.cumsum(blocks)
     first_block = end_block - blocks
     block = tf.range(tf.reduce_sum(blocks))
-    mask = _upper_bound(end_block, block)
+    mask = upper_bound(end_block, block)
     first_block_of_own = tf.gather(first_block, mask)
     starts_mask = block == first_block_of_own
     start = tf.gather(first, mask) + (block - first_block_of_own) * _BLOCK
@@ -189,7 +223,7 @@ def _values(counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     too_long = four[:-4] * two[4:-2] > 0
 
     def reasons() -> dict[str, tf.Tensor]:
-        mask = _upper_bound(end_of_mask, tf.range(tf.size(group)))
+        mask = upper_bound(end_of_mask, tf.range(tf.size(group)))
         return {
             rle.OUTSIDE_ALPHABET: _any_per_mask(outside, mask, tf.size(counts)),
             rle.TRUNCATED: truncated,
@@ -200,36 +234,30 @@ def _values(counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     with tf.control_dependencies([_require(~wrong, reasons)]):
         starts = tf.concat([[True], last], axis=0)[:-1]
     first_char = tf.cast(tf.where(starts)[:, 0], tf.int32)
-    return tf.gather(value, first_char), _lower_bound(first_char, end_of_mask)
+    return tf.gather(value, first_char), lower_bound(first_char, end_of_mask)
 
 
-def _draw(
-    ends: RunEnds,
-    n: tf.Tensor,
-    size: tf.Tensor,
-    output_size: tf.Tensor,
-    window: tf.Tensor,
-    flip: tf.Tensor,
-) -> tf.Tensor:
-    """Run ends -> uint8 [N, h, w]."""
+def on_grid(
+    ends: RunEnds, n: tf.Tensor | int, size: tf.Tensor, output_size: tf.Tensor, window: tf.Tensor
+) -> GridEnds:
+    """Moves the run ends of N masks to the sampled rows and columns of a window.
+
+    Args:
+      ends: of the masks of one image.
+      n: int32 [], N.
+      size: int32 [2], (H, W) of every mask.
+      output_size: int32 [2], (h, w) to sample.
+      window: int32 [4], the crop (y, x, height, width), which may reach out of the image.
+    """
     height, width = tf.unstack(size)
-    out_height, out_width = tf.unstack(output_size)
-    grid_width = tf.minimum(out_width, window[3])  # a column that is repeated is drawn once
-    rows = _sampled(window[0], window[2], out_height)
-    columns = _sampled(window[1], window[3], grid_width)
-
-    # Where a pixel of a grid column lies in a row of words (see `_spread`).
-    words = (grid_width + 63) // 64
-    pixel = tf.range(grid_width)
-    pixel = tf.where(flip, grid_width - 1 - pixel, pixel)
-    word = pixel // 8 % words
-    bit = pixel % 8 * 8 + pixel // 8 // words
-    weight = tf.bitwise.left_shift(tf.ones_like(bit, tf.int64), tf.cast(bit, tf.int64))
+    grid_width = tf.minimum(output_size[1], window[3])  # a column that is repeated is drawn once
+    rows = sampled(window[0], window[2], output_size[0])
+    columns = sampled(window[1], window[3], grid_width)
 
     # For every x: the first grid column to the right of it, and whether x is a grid column itself.
     x = tf.range(width)
-    right_of = _upper_bound(columns, x)
-    code = tf.concat([2 * right_of + right_of - _lower_bound(columns, x), [2 * grid_width]], axis=0)
+    right_of = upper_bound(columns, x)
+    code = tf.concat([2 * right_of + right_of - lower_bound(columns, x), [2 * grid_width]], axis=0)
     code = tf.gather(code, ends.position // height)
 
     # The state at the top of each grid column: the run ends to the left of it, by their signs.
@@ -239,18 +267,51 @@ def _draw(
     top = tf.math.unsorted_segment_sum(sign, segment, n * grid_width)
     top = tf.cumsum(tf.reshape(top, [n, grid_width]), axis=1)
     top = tf.where((columns >= 0) & (columns < width), top, 0)
-    top_bits = tf.cast(top, tf.int64) * weight
-    top_words = tf.range(n)[:, None] * (out_height * words) + word
 
     # The run ends inside a grid column.
     inside = tf.where(tf.reshape(tf.bitwise.bitwise_and(code, 1), [-1]) > 0)[:, 0]
     column = tf.bitwise.right_shift(tf.gather(tf.reshape(code, [-1]), inside), 1) - 1
     y = tf.gather(tf.reshape(ends.position, [-1]), inside) - tf.gather(columns * height, column)
-    row_words = _lower_bound(rows, tf.range(height))
-    row_words = tf.where(row_words < out_height, row_words * words, _DROP)
-    mask = tf.gather(ends.mask, inside // _BLOCK)
-    end_words = mask * (out_height * words) + tf.gather(row_words, y) + tf.gather(word, column)
-    end_bits = tf.gather(weight, column) * (1 - 2 * (inside % 2))
+    return GridEnds(
+        rows=rows,
+        columns=columns,
+        top=top,
+        mask=tf.gather(ends.mask, inside // _BLOCK),
+        column=column,
+        row=tf.gather(lower_bound(rows, tf.range(height)), y),
+        sign=1 - 2 * (inside % 2),
+    )
+
+
+def draw(
+    ends: RunEnds,
+    n: tf.Tensor | int,
+    size: tf.Tensor,
+    output_size: tf.Tensor,
+    window: tf.Tensor,
+    flip: tf.Tensor,
+) -> tf.Tensor:
+    """Run ends -> uint8 [n, h, w], as `decode_masks`; its arguments are int32 and not checked here.
+
+    n may be more than there are masks: those have no runs, and are empty.
+    """
+    grid = on_grid(ends, n, size, output_size, window)
+    out_height, out_width = tf.unstack(output_size)
+    grid_width = tf.size(grid.columns)
+
+    # Where a pixel of a grid column lies in a row of words (see `_spread`).
+    words = (grid_width + 63) // 64
+    pixel = tf.range(grid_width)
+    pixel = tf.where(flip, grid_width - 1 - pixel, pixel)
+    word = pixel // 8 % words
+    bit = pixel % 8 * 8 + pixel // 8 // words
+    weight = tf.bitwise.left_shift(tf.ones_like(bit, tf.int64), tf.cast(bit, tf.int64))
+
+    top_bits = tf.cast(grid.top, tf.int64) * weight
+    top_words = tf.range(n)[:, None] * (out_height * words) + word
+    row_words = tf.where(grid.row < out_height, grid.row * words, _DROP)
+    end_words = grid.mask * (out_height * words) + row_words + tf.gather(word, grid.column)
+    end_bits = tf.gather(weight, grid.column) * grid.sign
 
     drawn = tf.math.unsorted_segment_sum(
         tf.concat([end_bits, tf.reshape(top_bits, [-1])], axis=0),
@@ -258,11 +319,11 @@ def _draw(
         n * out_height * words,
     )
     drawn = tf.cumsum(tf.reshape(drawn, [n, out_height, words]), axis=1)
-    in_image = tf.where((rows >= 0) & (rows < height), tf.constant(-1, tf.int64), 0)
+    in_image = tf.where((grid.rows >= 0) & (grid.rows < size[0]), tf.constant(-1, tf.int64), 0)
     masks = _spread(tf.bitwise.bitwise_and(drawn, in_image[:, None]), grid_width)
 
     def repeat_columns() -> tf.Tensor:
-        repeated = _lower_bound(columns, _sampled(window[1], window[3], out_width))
+        repeated = lower_bound(grid.columns, sampled(window[1], window[3], out_width))
         repeated = tf.where(flip, grid_width - 1 - repeated[::-1], repeated)
         return tf.gather(masks, repeated, axis=2)
 
@@ -281,7 +342,7 @@ def _spread(words: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     return tf.concat(parts, axis=2)
 
 
-def _sampled(start: tf.Tensor, length: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
+def sampled(start: tf.Tensor, length: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
     """The pixels at the centres of n equal parts of [start, start + length)."""
     index, length, n = (
         tf.range(tf.cast(n, tf.int64)),
@@ -317,11 +378,11 @@ def _any_per_mask(wrong: tf.Tensor, mask: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
     return tf.math.unsorted_segment_max(tf.cast(wrong, tf.int32), mask, n) > 0
 
 
-def _lower_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+def lower_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.LowerBound(sorted_inputs=ordered[None], values=values[None])[0]
 
 
-def _upper_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+def upper_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.UpperBound(sorted_inputs=ordered[None], values=values[None])[0]
 
 

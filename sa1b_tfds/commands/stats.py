@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
     add = command.add_argument
     add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
     add("--config", metavar="NAME", help="SOURCE is TFDS's data_dir; read this config in it")
-    add("--workers", type=int, metavar="N", help="tars or shards at a time (one a core)")
+    add("--workers", type=int, metavar="N", help="processes (one a core)")
     add("--json", metavar="FILE", help="write all of it as JSON, with histograms")
 
 
@@ -66,7 +66,7 @@ def _print(statistics: Statistics) -> None:
 
     print(
         f"{statistics.images:,} images, {statistics.masks:,} masks,"
-        f" {statistics.jpeg_bytes / 1e9:.3f} GB of JPEG in {len(statistics.keys):,} parts"
+        f" {statistics.jpeg_bytes / 1e9:.3f} GB of JPEG in {statistics.parts:,} parts"
     )
     print()
     shares = (0.05, 0.5, 0.95)

@@ -105,7 +105,7 @@ def _outside(box: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Whether a box [N, 4] in pixels reaches out of the image, or is turned inside out."""
     inside = (box >= -_TOLERANCE) & (box <= scale + _TOLERANCE)
     upright = box[:, 2:] >= box[:, :2] - _TOLERANCE
-    return np.concatenate([~inside, ~upright], axis=1).any(axis=1)
+    return np.concatenate([~inside, ~upright], axis=1).max(axis=1)
 
 
 def _on_mask(runs: rle.Runs, size: tuple[int, int], x: np.ndarray, y: np.ndarray) -> np.ndarray:

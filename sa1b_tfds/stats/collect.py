@@ -1,26 +1,23 @@
-"""Reads the parts of a source, many at a time in processes, into `Statistics`."""
+"""Reads a source into `Statistics`, many images at a time in processes."""
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import dataclasses
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 
-import numpy as np
 from etils import epath
 
-from sa1b_tfds.examples import Part, find_parts
+from sa1b_tfds.annotations import Example
+from sa1b_tfds.archive import Entry
+from sa1b_tfds.examples import ArchivePart, Part, examples_of, find_parts
 from sa1b_tfds.problems import Problems
+from sa1b_tfds.processes import ProcessDied, Processes, available_cores
 from sa1b_tfds.stats.findings import Findings, Problem
 from sa1b_tfds.stats.statistics import Keys, Statistics, digest, statistics_of_example
 
-_SAY_EVERY_S = 0.25
+_AT_A_TIME = 200  # images of a tar, 200 MB: two seconds of work
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +26,7 @@ class Progress:
 
     parts, parts_done: how many.
     images: read so far.
-    images_expected: in all; extrapolated from the parts that were begun.
+    images_expected: in all; extrapolated from the parts whose number of images is known.
     """
 
     parts: int
@@ -51,8 +48,7 @@ def statistics_of(
 
     Args:
       source, config: see `examples.find_parts`.
-      workers: parts that are read at a time, each in a process; default: one a core. With several,
-        a script needs `if __name__ == '__main__'`, as multiprocessing's spawn asks for.
+      workers: processes; default: one a core.
       on_progress: called now and then.
 
     Raises:
@@ -62,159 +58,134 @@ def statistics_of(
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers}: must be at least 1.")
     parts = find_parts(source, config)
-    tally = _Tally(len(parts), on_progress)
-    workers = min(workers or os.cpu_count() or 1, len(parts))
     total = Statistics()
-    for statistics in (
-        _in_processes(parts, workers, tally.hear)
-        if workers > 1
-        else (statistics_of_part(part, tally.hear) for part in parts)
-    ):
+    known = 0
+    for task, statistics in _results(_tasks(parts), workers or available_cores()):
         total += statistics
-        tally.part_is_done()
+        known += task.images_known
+        begun = task.part_number + 1
+        on_progress(
+            Progress(
+                parts=len(parts),
+                parts_done=begun if task.is_last else task.part_number,
+                images=total.images,
+                images_expected=max(total.images, round(known * len(parts) / begun)),
+            )
+        )
     return total
 
 
-def statistics_of_part(
-    part: Part, on_images: Callable[[int, bool], None] = lambda images, is_total: None
-) -> Statistics:
-    """Reads one part.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Task:
+    """Some images of a part, read by one process at a time.
 
-    Args:
-      part: of `examples.find_parts`.
-      on_images: hears how many images the part holds, with is_total=True, and then, now and then,
-        how many more were read.
+    part_number: its place among all parts.
+    entries: of an archive; None for all of a shard.
+    start: how many images of the part lie before these.
+    images_known: how many images of the source are known with this task and were not before.
+    is_last: of its part.
+    problems: what was found before, of the part as a whole.
     """
-    problems = Problems("skip")
-    total = Statistics()
-    ids: list[int] = []
-    digests: list[int] = []
-    broken: list[Problem] = []
-    said, next_time = 0, time.monotonic() + _SAY_EVERY_S
-    try:
-        on_images(part.count(), True)
-        for example in part.examples(problems):
-            total += statistics_of_example(part.name, example)
-            ids.append(example["image_id"])
-            digests.append(digest(example["image"]))
-            if time.monotonic() >= next_time:
-                on_images(len(ids) - said, False)
-                said, next_time = len(ids), time.monotonic() + _SAY_EVERY_S
-    except (OSError, ValueError) as e:
-        broken.append(Problem(part.name, "", f"the rest was not read: {e}"))
-    on_images(len(ids) - said, False)
-    found = [Problem(p.archive, p.member, p.reason) for p in problems.found]
-    return dataclasses.replace(
-        total,
-        problems=Findings.of(found + broken),
-        keys={part.name: Keys(np.array(ids, np.int64), np.array(digests, np.uint64))},
-    )
+
+    part: Part
+    part_number: int
+    entries: Sequence[Entry] | None = None
+    start: int = 0
+    images_known: int
+    is_last: bool = True
+    problems: tuple[Problem, ...] = ()
 
 
-class _Tally:
-    """Makes `Progress` of what is heard of the parts."""
-
-    def __init__(self, parts: int, on_progress: Callable[[Progress], None]):
-        self._on_progress = on_progress
-        self._parts = parts
-        self._begun = self._done = self._images = self._in_begun = 0
-
-    def hear(self, images: int, is_total: bool) -> None:
-        if is_total:
-            self._begun += 1
-            self._in_begun += images
-        else:
-            self._images += images
-        self._say()
-
-    def part_is_done(self) -> None:
-        self._done += 1
-        self._say()
-
-    def _say(self) -> None:
-        expected = round(self._in_begun * self._parts / self._begun) if self._begun else 0
-        self._on_progress(
-            Progress(
-                parts=self._parts,
-                parts_done=self._done,
-                images=self._images,
-                images_expected=max(expected, self._images),
+def _tasks(parts: Sequence[Part]) -> Iterator[_Task]:
+    for number, part in enumerate(parts):
+        if not isinstance(part, ArchivePart):
+            yield _Task(part=part, part_number=number, images_known=part.count())
+            continue
+        problems = Problems("skip")
+        entries: list[Entry] = []
+        try:
+            entries = part.archive.index(problems)
+        except OSError as e:
+            problems.report(part.name, "", str(e))
+        for start in range(0, max(1, len(entries)), _AT_A_TIME):
+            yield _Task(
+                part=part,
+                part_number=number,
+                entries=entries[start : start + _AT_A_TIME],
+                start=start,
+                images_known=0 if start else len(entries),
+                is_last=start + _AT_A_TIME >= len(entries),
+                problems=() if start else _problems(problems),
             )
+
+
+def _results(tasks: Iterable[_Task], workers: int) -> Iterator[tuple[_Task, Statistics]]:
+    """Yields what comes of each task, in their order."""
+    if workers == 1:
+        for task in tasks:
+            yield task, _read(task)
+        return
+    waiting: collections.deque[tuple[_Task, Future[Statistics]]] = collections.deque()
+    with Processes(workers) as processes:
+        for task in tasks:
+            waiting.append((task, processes.submit(_read, task)))
+            if len(waiting) > 2 * workers:
+                yield _finished(*waiting.popleft())
+        while waiting:
+            yield _finished(*waiting.popleft())
+
+
+def _finished(task: _Task, future: Future[Statistics]) -> tuple[_Task, Statistics]:
+    try:
+        return task, future.result()
+    except ProcessDied as e:
+        where = f"images from {task.start} on" if task.entries is not None else ""
+        lost = Problem(task.part.name, where, f"up to {_AT_A_TIME} images were not read: {e}")
+        return task, Statistics(
+            problems=Findings.of([*task.problems, lost]),
+            keys={(task.part.name, task.start): Keys.of([], [])},
         )
 
 
-def _in_processes(
-    parts: Sequence[Part], workers: int, on_images: Callable[[int, bool], None]
-) -> Iterator[Statistics]:
-    """Yields the statistics of parts as they are ready. A worker that dies fails its part only."""
-    waiting = list(reversed(parts))
-    running: dict[Any, _Worker] = {}
+def _read(task: _Task) -> Statistics:
+    problems = Problems("skip")
+    if task.entries is None or not isinstance(task.part, ArchivePart):
+        examples = task.part.examples(problems)
+    else:
+        pairs = examples_of(task.part.archive, task.entries, problems)
+        examples = (example for _, example in pairs)
+    statistics = statistics_of_examples(task.part.name, examples, problems, task.start)
+    before = Statistics(problems=Findings.of(task.problems))
+    return before + statistics
+
+
+def statistics_of_examples(
+    part: str, examples: Iterable[Example], problems: Problems | None = None, start: int = 0
+) -> Statistics:
+    """The statistics of some examples of a part.
+
+    Args:
+      part: its name.
+      examples: as `annotations.to_example` returns them. Where their reading fails, it ends.
+      problems: to which they report what is no example.
+      start: how many images of the part lie before these.
+    """
+    total = Statistics()
+    ids, digests = [], []
+    broken = []
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                worker = _Worker()
-                worker.begin(waiting.pop())
-                running[worker.connection] = worker
-            for connection in multiprocessing.connection.wait(list(running)):
-                worker = running[connection]
-                answer = worker.answer()
-                if isinstance(answer, tuple):
-                    on_images(*answer)
-                    continue
-                if waiting and worker.is_alive():
-                    worker.begin(waiting.pop())
-                else:
-                    running.pop(connection).end()
-                yield answer
-    finally:
-        for worker in running.values():
-            worker.end()
+        for example in examples:
+            total += statistics_of_example(part, example)
+            ids.append(example["image_id"])
+            digests.append(digest(example["image"]))
+    except (OSError, ValueError) as e:
+        broken.append(Problem(part, "", f"the rest was not read: {e}"))
+    return dataclasses.replace(
+        total,
+        problems=Findings.of([*(_problems(problems) if problems else ()), *broken]),
+        keys={(part, start): Keys.of(ids, digests)},
+    )
 
 
-class _Worker:
-    """A process that reads one part after the other. It ends when the parent's pipe does."""
-
-    def __init__(self) -> None:
-        # Spawned, as forks and threads of the caller do not mix.
-        context = multiprocessing.get_context("spawn")
-        self.connection, other = context.Pipe()
-        self._process = context.Process(target=_work, args=(other,), daemon=True)
-        self._process.start()
-        other.close()
-        self._part = ""
-
-    def begin(self, part: Part) -> None:
-        self._part = part.name
-        with contextlib.suppress(BrokenPipeError):  # it is dead, as `answer` will tell
-            self.connection.send(part)
-
-    def answer(self) -> Statistics | tuple[int, bool]:
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError):
-            self._process.join()
-            reason = f"the process that read it ended with code {self._process.exitcode}"
-            none = Keys(np.zeros(0, np.int64), np.zeros(0, np.uint64))
-            return Statistics(
-                problems=Findings.of([Problem(self._part, "", reason)]), keys={self._part: none}
-            )
-
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
-
-
-def _work(connection: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    try:
-        while True:
-            part = connection.recv()
-            connection.send(
-                statistics_of_part(part, lambda images, total: connection.send((images, total)))
-            )
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # nobody is left to take it
+def _problems(problems: Problems) -> tuple[Problem, ...]:
+    return tuple(Problem(p.archive, p.member, p.reason) for p in problems.found)

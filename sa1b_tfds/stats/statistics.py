@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,17 @@ EDGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """What the K images of a part are told apart by, 16 bytes an image.
+    """What K images are told apart by, 16 bytes an image.
 
     ids: int64 [K], image ids. digests: uint64 [K], BLAKE2b of their JPEG bytes.
     """
 
     ids: np.ndarray
     digests: np.ndarray
+
+    @classmethod
+    def of(cls, ids: Sequence[int], digests: Sequence[int]) -> Keys:
+        return cls(np.array(ids, np.int64), np.array(digests, np.uint64))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class Statistics:
       distributions: a `Histogram` for each name in `EDGES`.
       anomalies: for each kind in `KINDS` of which there is something.
       problems: what could not be read and is in no other figure.
-      keys: by the part's name.
+      keys: by the part's name, and how many of its images lie before.
     """
 
     images: int = 0
@@ -58,11 +62,12 @@ class Statistics:
     )
     anomalies: Mapping[str, Findings[Anomaly]] = dataclasses.field(default_factory=dict)
     problems: Findings[Problem] = dataclasses.field(default_factory=Findings)
-    keys: Mapping[str, Keys] = dataclasses.field(default_factory=dict)
+    keys: Mapping[tuple[str, int], Keys] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: Statistics) -> Statistics:
         if twice := self.keys.keys() & other.keys.keys():
-            raise ValueError(f"These parts would be counted twice: {', '.join(sorted(twice))}.")
+            names = ", ".join(sorted({part for part, _ in twice}))
+            raise ValueError(f"These parts would be counted twice: {names}.")
         return Statistics(
             images=self.images + other.images,
             masks=self.masks + other.masks,
@@ -76,6 +81,11 @@ class Statistics:
             keys={**self.keys, **other.keys},
         )
 
+    @property
+    def parts(self) -> int:
+        """How many, empty ones among them."""
+        return len({part for part, _ in self.keys})
+
     @functools.cached_property
     def duplicates(self) -> dict[str, Findings[Duplicate]]:
         """Images whose id ('image_id') or whose JPEG ('jpeg', to the byte) was there before.
@@ -88,18 +98,19 @@ class Statistics:
         }
 
     def _repeated(self, key_of: Callable[[Keys], np.ndarray]) -> Findings[Duplicate]:
-        names = sorted(self.keys)
-        if not names:
+        pieces = sorted(self.keys)
+        if not pieces:
             return Findings()
-        key = np.concatenate([key_of(self.keys[name]) for name in names])
+        key = np.concatenate([key_of(self.keys[piece]) for piece in pieces])
         order = np.argsort(key, kind="stable")
         is_first = np.append(True, key[order[1:]] != key[order[:-1]])[: len(order)]
         first = order[np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))]
-        starts = np.cumsum([0, *(len(self.keys[name].ids) for name in names)])
+        starts = np.cumsum([0, *(len(self.keys[piece].ids) for piece in pieces)])
 
         def where(place: int) -> tuple[str, int]:
-            part = int(np.searchsorted(starts, place, "right")) - 1
-            return names[part], int(self.keys[names[part]].ids[place - starts[part]])
+            number = int(np.searchsorted(starts, place, "right")) - 1
+            piece = pieces[number]
+            return piece[0], int(self.keys[piece].ids[place - starts[number]])
 
         again = np.flatnonzero(~is_first)
         return Findings.of(
@@ -109,7 +120,7 @@ class Statistics:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; docs/metrics.md describes it."""
         return {
-            "parts": len(self.keys),
+            "parts": self.parts,
             "images": self.images,
             "masks": self.masks,
             "jpeg_bytes": self.jpeg_bytes,
@@ -124,7 +135,7 @@ class Statistics:
 
 
 def statistics_of_example(part: str, example: Example) -> Statistics:
-    """The statistics of one example, without its keys: `digest` and its id are a part's to keep."""
+    """The statistics of one example of a part, without its keys."""
     counts, size = example["masks"]
     height, width = size
     runs = rle.run_lengths(counts, size)

@@ -1,0 +1,1 @@
+"""The training input path: prepared data or tars -> batches of images, prompts and masks."""

@@ -1,0 +1,114 @@
+"""Points and boxes from run ends: exactly what the full-size masks would give, without them.
+
+`rank(p)` is the number of pixels of the window that lie before pixel p in the RLE's order, so that
+a run [start, stop) shows rank(stop) - rank(start) pixels in the window. Numbering the shown pixels
+of a mask run by run makes a uniform point a uniform number, and pixel number q of the window lies
+at (q // height, q % height).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from sa1b_tfds.masks import RunEnds
+from sa1b_tfds.training.config import TrainingConfig
+from sa1b_tfds.training.views import View, to_model
+
+
+class Shown(NamedTuple):
+    """The runs of ones of K masks, as a window shows them.
+
+    first: int32 [R], the window's pixel (column by column) at which a run begins.
+    stop: int32 [R], and where it ends.
+    end: int64 [R], the pixels shown by all runs up to and with this one.
+    mask: int32 [R], its mask.
+    before: int64 [K], the pixels shown by all masks before.
+    pixels: int64 [K], those shown by each.
+    height: int32 [], of the window.
+    """
+
+    first: tf.Tensor
+    stop: tf.Tensor
+    end: tf.Tensor
+    mask: tf.Tensor
+    before: tf.Tensor
+    pixels: tf.Tensor
+    height: tf.Tensor
+
+
+def shown(ends: RunEnds, size: tf.Tensor, window: tf.Tensor, number: int) -> Shown:
+    """Run ends of at most `number` masks -> what a window (inside of the image) shows of them."""
+    image_height = size[0]
+    y, x, height, width = tf.unstack(window)
+    column = ends.position // image_height
+    row = ends.position - column * image_height
+    rank = tf.clip_by_value(row - y, 0, height)
+    rank = tf.where((column >= x) & (column < x + width), rank, 0)
+    rank += tf.clip_by_value(column - x, 0, width) * height
+    # One more run, which shows nothing, so that there always is one.
+    rank = tf.pad(rank, [[0, 1], [0, 0]])
+    mask = tf.pad(ends.mask, [[0, 1]], constant_values=-1)
+    first, stop = rank[:, 0::2], rank[:, 1::2]
+    length = tf.cast(stop - first, tf.int64)
+    pixels = tf.math.unsorted_segment_sum(tf.reduce_sum(length, axis=1), mask, number)
+    return Shown(
+        first=tf.reshape(first, [-1]),
+        stop=tf.reshape(stop, [-1]),
+        end=tf.cumsum(tf.reshape(length, [-1])),
+        mask=tf.repeat(mask, first.shape[1]),
+        before=tf.cumsum(pixels, exclusive=True),
+        pixels=pixels,
+        height=height,
+    )
+
+
+def uniform_points(runs: Shown, number: int, seed: tf.Tensor) -> tf.Tensor:
+    """int32 [K, number, 2], (x, y) in the window: uniform over each mask's shown pixels.
+
+    A mask that shows none gets (0, 0). Drawn from 63 bits, so that no pixel is likelier than
+    another by more than pixels / 2**63.
+    """
+    shape = [runs.pixels.shape[0], number]
+    bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.int64)
+    bits = tf.bitwise.bitwise_and(bits, 2**63 - 1)
+    pixel = bits % tf.maximum(runs.pixels, 1)[:, None]
+    wanted = tf.reshape(pixel + runs.before[:, None], [1, -1])
+    run = tf.raw_ops.UpperBound(sorted_inputs=runs.end[None], values=wanted)[0]
+    run = tf.minimum(run, tf.size(runs.end) - 1)  # of masks that show nothing
+    back = tf.cast(tf.gather(runs.end, run) - wanted[0], tf.int32)
+    place = tf.reshape(tf.gather(runs.stop, run) - back, shape)
+    place = tf.where(runs.pixels[:, None] > 0, place, 0)
+    return tf.stack([place // runs.height, place % runs.height], axis=-1)
+
+
+def boxes(runs: Shown) -> tf.Tensor:
+    """int32 [K, 4], (x0, y0, x1, y1) in the window, over inclusive pixels; 0 if none is shown."""
+    number = runs.pixels.shape[0]
+    some = runs.stop > runs.first
+    last = runs.stop - 1
+    x0, x1 = runs.first // runs.height, last // runs.height
+    whole_column = x0 < x1
+    y0 = tf.where(whole_column, 0, runs.first % runs.height)
+    y1 = tf.where(whole_column, runs.height - 1, last % runs.height)
+    mask = tf.where(some, runs.mask, -1)
+    least = tf.math.unsorted_segment_min(tf.stack([x0, y0], axis=1), mask, number)
+    most = tf.math.unsorted_segment_max(tf.stack([x1, y1], axis=1), mask, number)
+    return tf.where(runs.pixels[:, None] > 0, tf.concat([least, most], axis=1), 0)
+
+
+def to_model_boxes(box: tf.Tensor, view: View) -> tf.Tensor:
+    """Boxes in pixels of the window -> float32 [K, 4], in pixels of the model image."""
+    corners = to_model(tf.reshape(box, [-1, 2, 2]), view)
+    least, most = tf.reduce_min(corners, axis=1), tf.reduce_max(corners, axis=1)
+    return tf.concat([least, most], axis=1)
+
+
+def noisy(box: tf.Tensor, view: View, config: TrainingConfig, seed: tf.Tensor) -> tf.Tensor:
+    """Moves each side of boxes [K, 4] by SAM's noise, within the resized image."""
+    side = tf.tile(box[:, 2:] - box[:, :2], [1, 2])
+    limit = tf.minimum(side * config.box_noise, config.max_box_noise)
+    moved = box + limit * tf.random.stateless_uniform(tf.shape(box), seed, -1.0, 1.0)
+    last = tf.cast(tf.tile(view.resized[::-1], [2]) - 1, tf.float32)
+    return tf.clip_by_value(moved, 0.0, last)

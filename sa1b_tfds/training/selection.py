@@ -1,0 +1,47 @@
+"""Which masks of an image are used: the filters, and the choice of at most K."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from sa1b_tfds.training.config import TrainingConfig
+from sa1b_tfds.training.sources import Record
+from sa1b_tfds.training.views import View
+
+
+def eligible(record: Record, config: TrainingConfig) -> tf.Tensor:
+    """bool [N]: the masks that pass the config's filters."""
+    pixels = tf.cast(tf.reduce_prod(tf.cast(record.size, tf.int64)), tf.float64)
+    largest = tf.cast(config.max_area_fraction * pixels, tf.int64)
+    return (
+        (record.predicted_iou >= config.min_predicted_iou)
+        & (record.stability_score >= config.min_stability_score)
+        & (record.area >= config.min_area)
+        & (record.area <= largest)
+    )
+
+
+def may_be_seen(record: Record, view: View) -> tf.Tensor:
+    """bool [N]: the masks whose box meets the window."""
+    size = tf.cast(record.size, tf.float32)
+    box = record.bbox * tf.concat([size, size], axis=0)
+    top_left = tf.cast(view.window[:2], tf.float32)
+    bottom_right = tf.cast(view.window[:2] + view.window[2:], tf.float32)
+    # A pixel of room: the fractions are rounded.
+    meets = (box[:, 2:] > top_left - 1) & (box[:, :2] < bottom_right + 1)
+    return tf.reduce_all(meets, axis=1)
+
+
+def choose(
+    record: Record, candidates: tf.Tensor, config: TrainingConfig, seed: tf.Tensor
+) -> tf.Tensor:
+    """int32 [min(K, candidates)]: indices of the chosen masks, the first choice first."""
+    if config.mask_choice == "largest":
+        rank = tf.cast(record.area, tf.float32)
+    elif config.mask_choice == "score":
+        rank = record.predicted_iou
+    else:
+        rank = tf.random.stateless_uniform(tf.shape(candidates), seed)
+    rank = tf.where(candidates, rank, float("-inf"))
+    number = tf.reduce_sum(tf.cast(candidates, tf.int32))
+    return tf.math.top_k(rank, tf.minimum(number, config.masks_per_image)).indices

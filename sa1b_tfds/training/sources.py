@@ -1,0 +1,231 @@
+"""Where training examples come from, as streams for tf.data: prepared records, or a dataset.
+
+What a stream holds is parsed later, next to where it is decoded, so that the stream itself is cheap
+to shuffle: a serialised record is one string.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from etils import epath
+
+from sa1b_tfds.training.config import TrainingConfig
+
+_CYCLE = 16  # files that are read in turns
+
+
+class Record(NamedTuple):
+    """One image and what is stored of its N masks."""
+
+    image: tf.Tensor  # string [], JPEG
+    image_id: tf.Tensor  # int64 []
+    size: tf.Tensor  # int32 [2], (H, W) of the masks
+    counts: tf.Tensor  # string [N], RLE
+    area: tf.Tensor  # int64 [N]
+    bbox: tf.Tensor  # float32 [N, 4], (ymin, xmin, ymax, xmax) as fractions
+    predicted_iou: tf.Tensor  # float32 [N]
+    stability_score: tf.Tensor  # float32 [N]
+    point_coords: tf.Tensor  # float32 [N, 2], (x, y) in pixels of the masks
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Images to train on.
+
+    epoch: int64 [] seed, or None for the order of the files -> one pass over all images.
+    parse: an element of that -> its Record.
+    num_images: in one pass; None if that is not known.
+    """
+
+    epoch: Callable[[tf.Tensor | None], tf.data.Dataset]
+    parse: Callable[[Any], Record]
+    num_images: int | None
+
+
+def find_source(
+    source: Any, config: TrainingConfig, data_dir: Any = None, shard: tuple[int, int] = (0, 1)
+) -> Source:
+    """Finds what to train on.
+
+    Args:
+      source: a dataset's name, such as 'segment_anything/original'; a TFDS builder; the folder of
+        a prepared version; or a tf.data.Dataset of `tfds.load`'s elements, with JPEG and RLE not
+        decoded.
+      config: its split, shuffle and deterministic apply here.
+      data_dir: of TFDS, for a name.
+      shard: (i, n): take the i-th of n equal parts only.
+
+    Raises:
+      FileNotFoundError: if it is not prepared.
+      ValueError: if it is no data of SA-1B, or nothing of that kind.
+    """
+    if isinstance(source, tf.data.Dataset):
+        return _of_dataset(source, config, shard)
+    return _of_builder(_builder(source, data_dir), config, shard)
+
+
+def _builder(source: Any, data_dir: Any) -> tfds.core.DatasetBuilder:
+    if isinstance(source, tfds.core.DatasetBuilder):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            "source must be a dataset's name, a builder, a folder or a tf.data.Dataset, got"
+            f" {source!r}."
+        )
+    if (epath.Path(source) / "dataset_info.json").exists():
+        return tfds.builder_from_directory(source)
+    return tfds.builder(os.fspath(source), data_dir=data_dir)
+
+
+def _of_builder(
+    builder: tfds.core.DatasetBuilder, config: TrainingConfig, shard: tuple[int, int]
+) -> Source:
+    if not builder.info.splits:
+        raise FileNotFoundError(
+            f"{builder.info.full_name} is not prepared in {builder.data_path}: run `tfds build`,"
+            " or name another data_dir."
+        )
+    if (file_format := builder.info.file_format.value) != "tfrecord":
+        raise ValueError(
+            f"{builder.data_path} holds {file_format} files, which tf.data cannot read: prepare"
+            " it with file_format='tfrecord'."
+        )
+    features = builder.info.features
+    if "masks" in features:
+        parse = _parse_columns
+    elif "annotations" in features and "segmentation" in features["annotations"].feature:
+        parse = _parse_official
+    else:
+        raise ValueError(f"{builder.data_path} holds no data of segment_anything: {features}")
+    index, count = shard
+    split = builder.info.splits[tfds.even_splits(config.split, count)[index]]
+    total = builder.info.splits[config.split].num_examples
+    files = [f for f in split.file_instructions if f.take]
+    if not files:
+        raise ValueError(f"split {config.split!r} of {builder.data_path} has no image for {shard}.")
+    return Source(lambda seed: _read(files, config, seed), parse, total // count)
+
+
+def _read(files: Sequence[Any], config: TrainingConfig, seed: tf.Tensor | None) -> tf.data.Dataset:
+    """-> serialised records."""
+    parts = (
+        [os.fspath(f.filename) for f in files],
+        np.array([f.skip for f in files], np.int64),
+        np.array([f.take for f in files], np.int64),
+    )
+    dataset = tf.data.Dataset.from_tensor_slices(parts)
+    if config.shuffle:
+        dataset = dataset.shuffle(len(files), seed=seed, reshuffle_each_iteration=False)
+    dataset = dataset.interleave(
+        lambda name, skip, take: tf.data.TFRecordDataset(name).skip(skip).take(take),
+        cycle_length=min(_CYCLE, len(files)) if config.shuffle else 1,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=config.deterministic,
+    )
+    return _shuffled(dataset, config, seed)
+
+
+def _shuffled(
+    dataset: tf.data.Dataset, config: TrainingConfig, seed: tf.Tensor | None
+) -> tf.data.Dataset:
+    if not config.shuffle:
+        return dataset
+    return dataset.shuffle(config.shuffle, seed=seed, reshuffle_each_iteration=False)
+
+
+def _of_dataset(dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[int, int]) -> Source:
+    spec = dataset.element_spec
+    try:
+        stored = spec["masks"]["counts"], spec["image"]
+    except (TypeError, KeyError):
+        stored = ()  # type: ignore[assignment]
+    if not stored or any(s.dtype != tf.string for s in stored):
+        raise ValueError(
+            "A tf.data.Dataset must hold what tfds.load gives with decoders={'image': SkipDecoding"
+            f"(), 'masks': SkipDecoding()}}, got {spec}."
+        )
+    index, count = shard
+    length = dataset.cardinality().numpy()
+    return Source(
+        lambda seed: _shuffled(dataset.shard(count, index), config, seed),
+        _from_element,
+        None if length < 0 else int(length) // count,
+    )
+
+
+def _from_element(element: dict[str, Any]) -> Record:
+    columns = element["annotations"]
+    return Record(
+        image=element["image"],
+        image_id=element["image_id"],
+        size=element["masks"]["size"],
+        counts=element["masks"]["counts"],
+        area=columns["area"],
+        bbox=columns["bbox"],
+        predicted_iou=columns["predicted_iou"],
+        stability_score=columns["stability_score"],
+        point_coords=columns["point_coords"],
+    )
+
+
+def _column(dtype: tf.DType, *shape: int) -> tf.io.FixedLenSequenceFeature:
+    return tf.io.FixedLenSequenceFeature(shape, dtype, allow_missing=True)
+
+
+_COLUMNS = {
+    "annotations/area": _column(tf.int64),
+    "annotations/bbox": _column(tf.float32, 4),
+    "annotations/predicted_iou": _column(tf.float32),
+    "annotations/stability_score": _column(tf.float32),
+}
+
+
+def _parse_columns(record: tf.Tensor) -> Record:
+    """What our builder writes."""
+    features = {
+        **_COLUMNS,
+        "annotations/point_coords": _column(tf.float32, 2),
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "image_id": tf.io.FixedLenFeature([], tf.int64),
+        "masks/counts": _column(tf.string),
+        "masks/size": tf.io.FixedLenFeature([2], tf.int64),
+    }
+    values = tf.io.parse_single_example(record, features)
+    return Record(
+        image=values["image"],
+        image_id=values["image_id"],
+        size=tf.cast(values["masks/size"], tf.int32),
+        counts=values["masks/counts"],
+        point_coords=values["annotations/point_coords"],
+        **{name.rpartition("/")[2]: values[name] for name in _COLUMNS},
+    )
+
+
+def _parse_official(record: tf.Tensor) -> Record:
+    """What the builder of tensorflow_datasets writes, version 1.0.0."""
+    features = {
+        **_COLUMNS,
+        "annotations/point_coords": _column(tf.float32, 1, 2),
+        "annotations/segmentation/counts": _column(tf.string),
+        "image/content": tf.io.FixedLenFeature([], tf.string),
+        "image/image_id": tf.io.FixedLenFeature([], tf.int64),
+        "image/height": tf.io.FixedLenFeature([], tf.int64),
+        "image/width": tf.io.FixedLenFeature([], tf.int64),
+    }
+    values = tf.io.parse_single_example(record, features)
+    size = tf.stack([values["image/height"], values["image/width"]])
+    return Record(
+        image=values["image/content"],
+        image_id=values["image/image_id"],
+        size=tf.cast(size, tf.int32),
+        counts=values["annotations/segmentation/counts"],
+        point_coords=values["annotations/point_coords"][:, 0],
+        **{name.rpartition("/")[2]: values[name] for name in _COLUMNS},
+    )

@@ -1,0 +1,100 @@
+"""What part of an image is seen, at what size, mirrored or not: the geometry of one example.
+
+Everything that belongs to an image (its pixels, masks, boxes and points) is moved by the same
+`View`, so that it stays together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from sa1b_tfds.training.config import TrainingConfig
+
+
+class View(NamedTuple):
+    """A window of the original, resized to the top left of the square model image.
+
+    window: int32 [4], (y, x, height, width) in pixels of the original, inside of it.
+    resized: int32 [2], (height, width) in the model image, at most S; what is left is padding.
+    flip: bool [], mirrored left to right within `resized`.
+    """
+
+    window: tf.Tensor
+    resized: tf.Tensor
+    flip: tf.Tensor
+
+    @property
+    def scale(self) -> tf.Tensor:
+        """float32 [2], (x, y): model pixels a pixel of the original."""
+        scale = tf.cast(self.resized, tf.float64) / tf.cast(self.window[2:], tf.float64)
+        return tf.cast(scale[::-1], tf.float32)
+
+
+def whole(size: tf.Tensor, config: TrainingConfig) -> View:
+    """All of an image of size int32 [2]."""
+    side = config.image_size
+    if config.resize == "square":
+        resized = tf.constant([side, side])
+    else:
+        resized = _scaled(size, side / tf.cast(tf.reduce_max(size), tf.float64))
+    return View(tf.pad(size, [[2, 0]]), resized, tf.constant(False))
+
+
+def random(size: tf.Tensor, config: TrainingConfig, seed: tf.Tensor) -> View:
+    """A view as the config's flip and scale_range have it, from a seed int64 [2]."""
+    uniform = tf.unstack(tf.random.stateless_uniform([4], seed, dtype=tf.float64))
+    view = whole(size, config)
+    if config.scale_range is not None:
+        view = _jittered(size, config, uniform[:3])
+    if config.flip:
+        view = view._replace(flip=uniform[3] < config.flip)
+    return view
+
+
+def _jittered(size: tf.Tensor, config: TrainingConfig, uniform: list[tf.Tensor]) -> View:
+    side, (low, high) = config.image_size, config.scale_range or (1.0, 1.0)
+    factor = low + uniform[0] * (high - low)
+    if config.resize == "square":
+        scale = factor * side / tf.cast(size, tf.float64)
+    else:
+        scale = factor * side / tf.cast(tf.reduce_max(size), tf.float64) * tf.ones(2, tf.float64)
+    # How much of the original the square can hold.
+    held = tf.cast(side / scale + 0.5, tf.int32)
+    cropped = held < size
+    shape = tf.where(cropped, tf.maximum(held, 1), size)
+    resized = tf.where(cropped, side, tf.clip_by_value(_scaled(size, scale), 1, side))
+    room = tf.cast(size - shape + 1, tf.float64)
+    corner = tf.cast(tf.stack(uniform[1:]) * room, tf.int32)
+    return View(tf.concat([corner, shape], axis=0), resized, tf.constant(False))
+
+
+def _scaled(size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """SAM's rule (`ResizeLongestSide.get_preprocess_shape`)."""
+    return tf.maximum(tf.cast(tf.cast(size, tf.float64) * scale + 0.5, tf.int32), 1)
+
+
+def mask_window(view: View, side: int) -> tf.Tensor:
+    """int32 [4]: the window for `decode_masks` that the whole square shows, padding included.
+
+    Rounded to whole pixels of the original, of which a model pixel has one or more.
+    """
+    height, width = tf.unstack(view.window[2:])
+    shown = side * tf.cast(view.window[2:], tf.float64) / tf.cast(view.resized, tf.float64)
+    shown_height, shown_width = tf.unstack(tf.cast(shown + 0.5, tf.int32))
+    y, x = tf.unstack(view.window[:2])
+    x = tf.where(view.flip, x + width - shown_width, x)
+    del height
+    return tf.stack([y, x, shown_height, shown_width])
+
+
+def to_model(points: tf.Tensor, view: View) -> tf.Tensor:
+    """float [..., 2], (x, y) in pixels of the window -> float32, in pixels of the model image.
+
+    SAM's rule (`ResizeLongestSide.apply_coords`): a pixel's index times new side / old side.
+    """
+    points = tf.cast(points, tf.float32)
+    last = tf.cast(view.window[3] - 1, tf.float32)
+    x = tf.where(view.flip, last - points[..., 0], points[..., 0])
+    return tf.stack([x, points[..., 1]], axis=-1) * view.scale
