@@ -118,7 +118,9 @@ def _masks(
     window = views.mask_window(view, config.image_size)
     if config.masks_as == "runs":
         room = number * config.runs_per_mask
-        packed = rasterize.pack(ends, number, record.size, (side, side), window, view.flip, room)
+        packed = rasterize.pack(
+            ends, number, record.size, (side, side), window, view.flip, room
+        )
         return {"runs": packed.toggles}, packed.whole
     drawn = masks.draw(ends, number, record.size, tf.constant([side, side]), window, view.flip)
     return {"masks": tf.ensure_shape(drawn, [number, side, side])}, tf.ones([number], tf.bool)
