@@ -153,11 +153,12 @@ def _plan(config: ExportConfig, root: Path) -> list[Piece]:
     pieces: list[Piece] = []
     remaining = config.max_images
     for part, label in zip(parts, labels, strict=True):
-        limit = None if remaining is None else min(remaining, part.count())
-        if limit is not None and remaining is not None:
+        limit = None
+        if remaining is not None:
+            if remaining == 0:
+                break
+            limit = min(remaining, part.count())
             remaining -= limit
-        if limit == 0:
-            continue
         spans = config.format.cut(part, limit, Problems(config.on_error))
         pieces += [
             Piece(
@@ -170,8 +171,6 @@ def _plan(config: ExportConfig, root: Path) -> list[Piece]:
             )
             for number, span in enumerate(spans)
         ]
-    if not pieces:
-        raise FileNotFoundError(f"{config.source} holds no images.")
     return pieces
 
 
@@ -183,12 +182,13 @@ def _number(part: Part) -> int | None:
 
 def _labels(parts: Sequence[Part]) -> list[str]:
     """A name for each part: its file's, if no other has it; never a path, and never hidden."""
-    bases = [part.name.rpartition("/")[2].removesuffix(".tar").strip(".") for part in parts]
-    often = Counter(bases)
-    return [
-        quote(base if often[base] == 1 else part.name, safe="") or "files"
-        for base, part in zip(bases, parts, strict=True)
-    ]
+    names = [part.name.removesuffix(".tar").strip(".") for part in parts]
+    often = Counter(name.rpartition("/")[2] for name in names)
+    labels = []
+    for name in names:
+        base = name.rpartition("/")[2]
+        labels.append(quote(base if often[base] == 1 else name, safe="") or "files")
+    return labels
 
 
 def _job_in(path: Path) -> Any:
