@@ -35,7 +35,7 @@ _HEAD = {
 }
 _SEPARATOR = b",\n"
 _ROW = 2 * 8  # bytes of a pair of ids
-_JSON_SHARE = 0.2  # of a tar's bytes; its own JSON is 0.14
+_JSON_SHARE = 0.2  # of a tar's bytes; 0.14 of those of two tars with 32 photographs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

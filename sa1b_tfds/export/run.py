@@ -128,18 +128,19 @@ def export(config: ExportConfig) -> Exported:
 def convert(pieces: Sequence[Piece], engine: Engine) -> list[Finished]:
     """Has all pieces written that are not finished yet, and again those with repeated images."""
     while True:
-        finished = {piece.label: piece.finished() for piece in pieces}
-        missing = [piece for piece in pieces if finished[piece.label] is None]
-        if missing:
-            if failures := engine(missing):
-                raise first_failure(failures, missing)
-            continue
-        done = [f for f in finished.values() if f is not None]
-        again = repeated({f.label: np.array(f.image_ids, np.int64) for f in done})
-        before = pieces
+        there = {piece.label: piece.finished() for piece in pieces}
+        done = {label: finished for label, finished in there.items() if finished is not None}
+        again = repeated({label: np.array(f.image_ids, np.int64) for label, f in done.items()})
         pieces = [dataclasses.replace(p, excluded=again.get(p.label, ())) for p in pieces]
-        if list(pieces) == list(before):
-            return done
+        missing = [
+            piece
+            for piece in pieces
+            if piece.label not in done or done[piece.label].fingerprint != piece.fingerprint()
+        ]
+        if not missing:
+            return list(done.values())
+        if failures := engine(missing):
+            raise first_failure(failures, missing)
 
 
 def _plan(config: ExportConfig, root: Path) -> list[Piece]:
