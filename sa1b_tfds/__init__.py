@@ -11,6 +11,8 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
+    from sa1b_tfds.relevance import relevance_map
+    from sa1b_tfds.relevance_ops import decode_relevance
     from sa1b_tfds.rle import decode_rle, encode_mask
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
     from sa1b_tfds.training.config import TrainingConfig
@@ -28,9 +30,11 @@ __all__ = [
     "TrainingConfig",
     "decode_masks",
     "decode_masks_to",
+    "decode_relevance",
     "decode_rle",
     "encode_mask",
     "metrics",
+    "relevance_map",
     "show",
     "training_dataset",
 ]

@@ -36,7 +36,7 @@ def evaluate_predictions(
       predictions: a JSON file, see `predictions.read_predictions`. Categories are not looked at.
       data, config: see `examples.find_parts`.
       predicted_only: leave out images without a prediction; else their masks count as missed.
-      problems: takes what of the dataset is no example; default: raise it.
+      problems: takes what of the dataset is no example, and then also unknown ids; default: raise.
       on_image: called after each image.
 
     Returns:
@@ -64,7 +64,10 @@ def evaluate_predictions(
                 raise ValueError(f"{predictions}: {e} (image {example['image_id']})") from e
         on_image()
     if waiting:
-        raise ValueError(f"{predictions}: {_unknown(waiting)} {data}.")
+        reason = f"{_unknown(waiting)} {data}."
+        if problems is None or not problems.found:
+            raise ValueError(f"{predictions}: {reason}")
+        problems.report(str(predictions), "", reason)  # they may be those of a bad image
     return {**tally.figures(), "predictions": number}
 
 
