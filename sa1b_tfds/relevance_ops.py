@@ -22,8 +22,8 @@ def decode_relevance(
 ) -> tf.Tensor:
     """The sum of the weights of the masks that cover each pixel, from their RLEs.
 
-    It equals the weighted sum of `decode_masks(counts, size, output_size, window, flip)` over N,
-    and takes a tenth of the time, as no mask is drawn.
+    It equals the weighted sum of `decode_masks(counts, size, output_size, window, flip)` over N;
+    no mask is drawn.
 
     Args:
       counts, size, output_size, window, flip: as `decode_masks` takes them.

@@ -18,7 +18,6 @@ from tests.test_stats import DUMMY
 weights_of_four = hnp.arrays(
     np.float32, 4, elements=st.integers(-(2**20), 2**20).map(lambda v: v / 2**20)
 )
-decode = tf.function(sa1b_tfds.decode_relevance)
 
 
 def dense(masks, weights):
@@ -89,26 +88,20 @@ def test_any_weights_are_summed_to_a_rounding(masks, weights):
 
 
 def test_in_a_graph_with_static_shapes():
+    spec = [tf.TensorSpec([None], kind) for kind in (tf.string, tf.int32, tf.float32)]
+    decode = tf.function(lambda *args: sa1b_tfds.decode_relevance(*args, (64, 64)), spec)
+    graph = decode.get_concrete_function()
+    assert graph.output_shapes == [64, 64]
+    assert not [op.type for op in graph.graph.get_operations() if "PyFunc" in op.type]
     for example in read_examples(DUMMY):
         counts, size = example["masks"]
         weights = example["annotations"]["predicted_iou"]
-        counts = tf.constant(counts, tf.string)
-        result = decode(counts, tf.constant(size), weights, (64, 64))
-        masks = sa1b_tfds.decode_masks(counts, size, (64, 64))
-        np.testing.assert_array_equal(
-            result, sa1b_tfds.relevance_map(example["masks"], weights, (64, 64))
-        )
-        np.testing.assert_allclose(
-            result, relevance_ops.relevance_of_masks(masks, weights), rtol=1e-6
-        )
-    concrete = decode.get_concrete_function(
-        tf.TensorSpec([None], tf.string),
-        tf.TensorSpec([2], tf.int32),
-        tf.TensorSpec([None], tf.float32),
-        (64, 64),
-    )
-    assert concrete.output_shapes == [64, 64]
-    assert not [op.type for op in concrete.graph.get_operations() if "PyFunc" in op.type]
+        result = decode(tf.constant(counts, tf.string), tf.constant(size), weights)
+        expected = sa1b_tfds.relevance_map(example["masks"], weights, (64, 64))
+        np.testing.assert_array_equal(result, expected)
+        masks = rle.decode_rles(counts, size, (64, 64))
+        summed = relevance_ops.relevance_of_masks(masks, weights)
+        np.testing.assert_allclose(result, summed, rtol=1e-6)
 
 
 def test_batches_of_masks():
@@ -138,6 +131,6 @@ def test_numpy_says_what_is_wrong(masks, weights, message):
 
 def test_tensorflow_says_what_is_wrong():
     with pytest.raises(tf.errors.InvalidArgumentError, match="relevance: weights"):
-        decode(tf.constant(["4"]), tf.constant([2, 2]), tf.constant([np.inf]))
+        sa1b_tfds.decode_relevance(tf.constant(["4"]), tf.constant([2, 2]), tf.constant([np.inf]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="The RLE of mask 0 is malformed"):
-        decode(tf.constant(["3"]), tf.constant([2, 2]), tf.constant([1.0]))
+        sa1b_tfds.decode_relevance(tf.constant(["3"]), tf.constant([2, 2]), tf.constant([1.0]))
