@@ -26,6 +26,7 @@ _MAX_DEPTH = 4  # of folders below the one that is searched
 _TAR = re.compile(r"sa_.*\.tar(\.gz)?$")
 _NUMBER = re.compile(r"sa_(\d+)(\.tar(\.gz)?)?$")
 _LAYOUT_FOLDERS = ("images", "annotations")
+SEEN_BEFORE = "a file of that name was there before"
 
 
 class Pair(NamedTuple):
@@ -130,7 +131,8 @@ class TarArchive:
 
     def index(self, problems: Problems) -> list[Entry]:
         with self._path.open("rb") as file:
-            return _pair_up(self.name, self._members(file, problems), problems)
+            length = file.seek(0, 2)
+            return _pair_up(self.name, members(self.name, file, length, problems), problems)
 
     def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
         with self._path.open("rb") as file:
@@ -143,32 +145,6 @@ class TarArchive:
     def count_pairs(self, problems: Problems) -> int:
         """The number of pairs that the headers tell of; reports as `pairs` does, reads no pair."""
         return len(self.index(problems))
-
-    def _members(self, file: BinaryIO, problems: Problems) -> Iterator[Member]:
-        """Yields the files that may be read; reports the others, and a tar that is not whole."""
-        length = file.seek(0, 2)
-        member = ""
-        try:
-            for info in _headers(file):
-                member = info.name
-                available = max(0, length - info.offset)
-                limit = MAX_BYTES.get(_suffix(info.name), available)
-                if info.name.startswith("/") or ".." in info.name.split("/"):
-                    problems.report(self.name, member, "its path leads out of the archive")
-                elif info.type == tarfile.DIRTYPE:
-                    continue
-                elif info.type not in tarfile.REGULAR_TYPES:
-                    kind = "a link" if info.type in _LINKS else "no regular file"
-                    problems.report(self.name, member, f"it is {kind}, which SA-1B does not hold")
-                elif info.size > available:
-                    raise tarfile.ReadError(f"it claims {info.size} bytes, {available} are there")
-                elif info.size > limit:
-                    problems.report(self.name, member, _too_large(info.size, limit))
-                else:
-                    yield Member(info.name, info.size, info.offset)
-        except tarfile.TarError as e:
-            reason = f"the tar is torn here ({e}): download it again"
-            problems.report(self.name, member, reason, TornArchive)
 
 
 class FolderArchive:
@@ -208,6 +184,56 @@ class FolderArchive:
                 yield member
 
 
+class ForwardFile(Protocol):
+    """What `members` needs of a file: it never goes back."""
+
+    def read(self, count: int, /) -> bytes:
+        """`count` bytes, fewer only at the end of the file."""
+
+    def seek(self, position: int, /) -> int:
+        """Goes to a position that is not before the present one."""
+
+
+def members(
+    archive: str, file: ForwardFile, length: int | None, problems: Problems
+) -> Iterator[Member]:
+    """Yields a tar's files that may be read; reports the others, and a tar that is not whole.
+
+    Args:
+      archive: the tar's name, for what is reported.
+      file: the tar. Between two members it may be read, but not past the member.
+      length: of the tar in bytes, None if unknown.
+      problems: takes what is torn or unsafe.
+    """
+    member = ""
+    try:
+        for info in _headers(file):
+            member = info.name
+            available = info.size if length is None else max(0, length - info.offset)
+            limit = MAX_BYTES.get(_suffix(info.name), available)
+            if info.name.startswith("/") or ".." in info.name.split("/"):
+                problems.report(archive, member, "its path leads out of the archive")
+            elif info.type == tarfile.DIRTYPE:
+                continue
+            elif info.type not in tarfile.REGULAR_TYPES:
+                kind = "a link" if info.type in _LINKS else "no regular file"
+                problems.report(archive, member, f"it is {kind}, which SA-1B does not hold")
+            elif info.size > available:
+                raise tarfile.ReadError(f"it claims {info.size} bytes, {available} are there")
+            elif info.size > limit:
+                problems.report(archive, member, _too_large(info.size, limit))
+            else:
+                yield Member(info.name, info.size, info.offset)
+    except tarfile.TarError as e:
+        report_torn(archive, member, str(e), problems)
+
+
+def report_torn(archive: str, member: str, why: str, problems: Problems) -> None:
+    problems.report(
+        archive, member, f"the tar is torn here ({why}): download it again", TornArchive
+    )
+
+
 class _Header(NamedTuple):
     name: str
     size: int
@@ -215,7 +241,7 @@ class _Header(NamedTuple):
     type: bytes
 
 
-def _headers(file: BinaryIO) -> Iterator[_Header]:
+def _headers(file: ForwardFile) -> Iterator[_Header]:
     """Yields a tar's headers; raises a TarError where it is torn or no tar at all.
 
     tarfile parses each block of 512 bytes. It does not walk the tar: it takes a broken header and
@@ -288,26 +314,41 @@ def _pair_up(archive: str, members: Iterable[Member], problems: Problems) -> lis
     images: dict[str, dict[str, Member]] = {}
     others = []
     for member in members:
-        base = member.name.rpartition("/")[2]
-        suffix = _suffix(member.name)
-        if suffix not in MAX_BYTES or not base.startswith("sa_"):
+        stem, suffix = stem_and_suffix(member.name)
+        if not suffix:
             others.append(member.name)
             continue
-        files = images.setdefault(base.removesuffix(suffix), {})
+        files = images.setdefault(stem, {})
         if suffix in files:
-            problems.report(archive, member.name, "a file of that name was there before")
+            problems.report(archive, member.name, SEEN_BEFORE)
         else:
             files[suffix] = member
-    if others:
-        logging.warning("%s: %d files are not of SA-1B: %.200s", archive, len(others), others)
+    warn_of_others(archive, others)
     pairs = []
     for files in images.values():
         for suffix, other in ((".jpg", ".json"), (".json", ".jpg")):
             if other not in files:
-                problems.report(archive, files[suffix].name, f"its {other} is missing")
+                report_missing(archive, files[suffix].name, other, problems)
         if len(files) == 2:
             pairs.append(Entry(files[".jpg"], files[".json"]))
     return sorted(pairs, key=lambda pair: pair.jpeg.offset)
+
+
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """('sa_1', '.jpg') for './sa_1.jpg'; the suffix is empty if that is no file of SA-1B."""
+    base, suffix = name.rpartition("/")[2], _suffix(name)
+    if suffix not in MAX_BYTES or not base.startswith("sa_"):
+        return base, ""
+    return base.removesuffix(suffix), suffix
+
+
+def warn_of_others(archive: str, names: list[str]) -> None:
+    if names:
+        logging.warning("%s: %d files are not of SA-1B: %.200s", archive, len(names), names)
+
+
+def report_missing(archive: str, member: str, other: str, problems: Problems) -> None:
+    problems.report(archive, member, f"its {other} is missing")
 
 
 def _read(file: BinaryIO, member: Member) -> bytes:

@@ -37,6 +37,7 @@ class BuildConfig:
     workers: tars at a time; None is one a core.
     delete_tars: 'downloaded' downloads and deletes tar by tar; 'all' also deletes the user's own,
       each once it is finished.
+    md5: take the MD5 of every tar that no download of ours has checked, and compare it.
     add: extend prepared data with the tars that are not in it yet.
     """
 
@@ -48,6 +49,7 @@ class BuildConfig:
     file_format: str = "tfrecord"
     on_error: OnError = "raise"
     delete_tars: DeleteTars = "never"
+    md5: bool = False
     add: bool = False
 
     def builder(self) -> Builder:
@@ -57,6 +59,7 @@ class BuildConfig:
             file_format=self.file_format,
             on_error=self.on_error,
             num_workers=self.workers,
+            md5=self.md5,
         )
 
 

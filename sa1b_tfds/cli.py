@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sa1b_tfds.commands import build, download, eval, show, stats, verify
+from sa1b_tfds.commands import build, download, eval, export, repack, show, stats, verify
 
-_COMMANDS = (download, verify, build, stats, show, eval)
+_COMMANDS = (download, verify, build, stats, show, export, repack, eval)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from etils import epath
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# So much is written before it is sent to the disk: benchmarks/build.py is not faster with less.
+# So much is written before it is sent to the disk: few enough threads and syncs, and a short last
+# one.
 _SEND_BYTES = 64 * 2**20
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS)
 

@@ -17,6 +17,7 @@ Everything here is checked first, and only then handed on.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -80,6 +81,46 @@ def check(counts: Sequence[bytes | str], size: Sequence[int]) -> Checked:
     """Checks N compressed RLEs of one image; raises what `run_lengths` raises."""
     run_lengths(counts, size)
     return Checked(list(counts), check_size(size))
+
+
+def to_checked(masks: Any, size: Sequence[int] | None = None) -> Checked:
+    """Brings the masks of one image, in any form, into compressed RLE, checked.
+
+    Args:
+      masks: a dense array [N, H, W] of NumPy, TensorFlow or PyTorch, what is not zero is inside;
+        columns {'size': (H, W), 'counts': N compressed strings}; a list of COCO segmentations of
+        one size, as `to_rle` takes them; or `Checked`.
+      size: (height, width) that they must have; an empty list, and polygons, need it.
+
+    Raises:
+      ValueError: if they are malformed, or of another size; the message says which.
+    """
+    if hasattr(masks, "__array__"):
+        masks = np.asarray(masks)
+    if not isinstance(masks, np.ndarray | Checked | Mapping):
+        segmentations = list(masks)
+        if not segmentations and size is None:
+            raise ValueError(
+                "An empty list of masks has no size: pass {'size': (H, W), 'counts': []}."
+            )
+        own = check_size(to_rle(segmentations[0])["size"] if size is None else size)
+        return Checked([to_rle(s, own)["counts"] for s in segmentations], own)
+    if isinstance(masks, np.ndarray):
+        if masks.ndim != 3:
+            raise ValueError(f"Dense masks must have the shape [N, H, W], got {masks.shape}.")
+        own = check_size(masks.shape[1:], "The masks' shape")
+        checked = Checked([encode_mask(mask)["counts"] for mask in masks], own)
+    elif isinstance(masks, Checked):
+        checked = check(*masks)
+    else:
+        if not {"size", "counts"} <= masks.keys():
+            raise ValueError(f"Columns of masks are 'size' and 'counts', got {list(masks)}.")
+        if isinstance(masks["counts"], str | bytes):
+            raise ValueError("Columns of masks need a list of counts; one RLE goes into a list.")
+        checked = check(list(masks["counts"]), masks["size"])
+    if size is not None and checked.size != check_size(size):
+        raise ValueError(f"The masks' size {checked.size} disagrees with the image's {size}.")
+    return checked
 
 
 def check_size(size: Any, name: str = "size") -> tuple[int, int]:
@@ -159,27 +200,43 @@ def decode_rles(
     """
     height, width = check_size(size)
     out_height, out_width = check_size(size if output_size is None else output_size, "output_size")
-    runs = run_lengths(counts, size)
-    rows = (2 * np.arange(out_height) + 1) * height // (2 * out_height)
-    columns = (2 * np.arange(out_width) + 1) * width // (2 * out_width)
+    lengths, splits = run_lengths(counts, size)
+    n = len(counts)
+    rows, columns = sampled(height, out_height), sampled(width, out_width)
+    grid = columns if out_width <= width else np.unique(columns)  # a repeated one is drawn once
 
-    # A run's end moves to where it lies among the sampled pixels: the mask is never built in full.
-    total = np.cumsum(runs.lengths)
-    ends = total - np.repeat(np.arange(len(counts)) * height * width, np.diff(runs.splits))
-    x, y = np.divmod(ends, height)
-    grid = np.unique(columns)
-    before = np.searchsorted(grid, x)
-    on_sampled_column = np.append(grid, -1)[before] == x
-    ends = before * out_height + on_sampled_column * np.searchsorted(rows, y)
-    first = runs.splits[:-1]
-    lengths = np.diff(ends, prepend=0)
-    lengths[first] = ends[first]
-    odd = (np.arange(len(lengths)) - np.repeat(first, np.diff(runs.splits))) % 2
-    pixels = np.repeat(odd.astype(np.uint8), lengths)
-    masks = pixels.reshape(len(counts), len(grid), out_height).transpose(0, 2, 1)
-    if len(grid) != out_width:
-        masks = masks[:, :, np.searchsorted(grid, columns)]
-    return np.ascontiguousarray(masks)
+    # The full mask is never built: only the sampled columns exist, each a bit in rows of bytes.
+    mask = np.repeat(np.arange(n), np.diff(splits))
+    ends = np.cumsum(lengths) - mask * (height * width)
+    x = ends // height
+    right_of = np.searchsorted(grid, np.arange(width + 1), "right")  # grid columns up to x
+    is_sampled = np.diff(right_of, prepend=0) > 0
+    # At the top of a grid column stands the parity of the run ends to the left of it.
+    to_the_left = np.bincount(right_of[x] + mask * (len(grid) + 1), minlength=n * (len(grid) + 1))
+    top = np.cumsum(to_the_left.reshape(n, len(grid) + 1)[:, :-1], axis=1) & 1
+    bits = np.empty((out_height + 1, n, -(-len(grid) // 8)), np.uint8)
+    bits[0] = np.packbits(top.astype(np.uint8), axis=1)
+    bits[1:] = 0
+    # Below, each end of a run adds its column's bit or takes it away; nothing ever carries over.
+    inside = np.flatnonzero(is_sampled[x])
+    x, mask = x[inside], mask[inside]
+    column = right_of[x] - 1
+    y = ends[inside] - x * height
+    row = np.searchsorted(rows, np.arange(height))[y]
+    ends_ones = (inside - splits[mask]) % 2
+    bit = np.uint8(128) >> (column % 8).astype(np.uint8)
+    byte = (row * n + mask) * bits.shape[2] + column // 8
+    np.add.at(bits.reshape(-1), byte, np.where(ends_ones, 0 - bit, bit))
+    for above, below in itertools.pairwise(bits):  # 18 times as fast as np.add.accumulate
+        np.add(above, below, out=below)
+    packed = np.ascontiguousarray(bits[:-1].transpose(1, 0, 2))
+    masks = np.unpackbits(packed, axis=2, count=len(grid))
+    return masks if len(grid) == out_width else masks[:, :, np.searchsorted(grid, columns)]
+
+
+def sampled(length: int, n: int) -> np.ndarray:
+    """The pixels at the centres of n equal parts of [0, length): int64 [n]."""
+    return (2 * np.arange(n) + 1) * length // (2 * n)
 
 
 def to_rle(segmentation: Any, size: Sequence[int] | None = None) -> dict[str, Any]:

@@ -409,6 +409,24 @@ class TestTfds:
             assert np.abs(picture - expected).mean() < 4  # another JPEG decoder
         plt.close(figure)
 
+    def test_prepared_data_is_a_source(self, builder, examples, tmp_path):
+        data_dir = builder.data_path.parents[2]
+        pages = []
+        for number, source in enumerate(
+            ([str(data_dir), "--config", "original"], [str(builder.data_path)])
+        ):
+            out = tmp_path / f"{number}.html"
+            assert cli.main(["show", *source, "--out", str(out)]) == 0
+            pages.append(_figures(out.read_text()))
+        by_name = {example["file_name"]: example for example in examples}
+        for figures in pages:
+            assert len(figures) == len(examples)
+            for _, layer, text in figures:
+                example = by_name[re.search(r"<b>(.*?)</b>", text)[1]]
+                rgb, covered = _painted(_dense(example), example["annotations"]["id"])
+                np.testing.assert_array_equal(layer[..., 3], 255 * covered)
+                np.testing.assert_array_equal(layer[..., :3], rgb)
+
     def test_as_dataframe_shows_the_masks(self, builder):
         frame = tfds.as_dataframe(builder.as_dataset(split="train[:2]"), builder.info)
         for data, masks in zip(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from absl import logging
 
-from sa1b_tfds.archive import Archive
+from sa1b_tfds.archive import Archive, TarArchive
 from sa1b_tfds.building import workers
 from sa1b_tfds.building.shards import Settings, Task
 from sa1b_tfds.building.staging import FinishedTar, Staging
@@ -32,6 +32,7 @@ class Conversion:
     archives: in the order in which their shards are to be read.
     num_shards: in all; None cuts each tar by size.
     max_examples: take the first ones in that order; None takes all.
+    md5: take the MD5 of every tar, and compare it with `known_md5` by file name.
     """
 
     archives: Sequence[Archive]
@@ -40,6 +41,8 @@ class Conversion:
     on_error: OnError = "raise"
     num_shards: int | None = None
     max_examples: int | None = None
+    md5: bool = False
+    known_md5: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_shards is not None and self.num_shards < len(self.archives):
@@ -47,6 +50,9 @@ class Conversion:
                 f"num_shards={self.num_shards} cannot apply to {len(self.archives)} tars: each has"
                 " shards of its own. Ask for at least one a tar, or set max_shard_size instead."
             )
+        folders = [a.name for a in self.archives if not isinstance(a, TarArchive)]
+        if self.md5 and folders:
+            raise ValueError(f"md5 is of tars; {folders[0]!r} is a folder of extracted files.")
 
     def run(self, engine: Engine) -> list[FinishedTar]:
         """Has all tars converted that are not staged yet.
@@ -119,6 +125,8 @@ class Conversion:
                     settings=self.settings,
                     on_error=self.on_error,
                     num_shards=num_shards,
+                    md5=self.md5,
+                    expected_md5=self.known_md5.get(archive.name.rpartition("/")[2]),
                 )
             )
         return tasks

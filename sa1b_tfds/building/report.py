@@ -35,6 +35,7 @@ def report_of(tars: Sequence[FinishedTar], options: Mapping[str, Any]) -> bytes:
             {
                 "name": tar.archive,
                 "source": tar.source,
+                "md5": tar.md5,
                 "shards": len(tar.shards),
                 "bytes": tar.size,
                 "seconds": tar.seconds,

@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import itertools
 import time
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ from etils import epath
 
 from sa1b_tfds import files, jpeg, records
 from sa1b_tfds.annotations import Example
-from sa1b_tfds.archive import Archive, Entry
+from sa1b_tfds.archive import Archive, Entry, TarArchive
+from sa1b_tfds.building import source_md5
 from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.staging import FinishedTar, Shard, Staging
 from sa1b_tfds.building.workers import Progress
@@ -73,6 +74,8 @@ class Task:
     num_shards: exactly so many, whatever their size; None cuts by size.
     limit: take the first ones up to this number of examples; None takes all.
     excluded: (image id, tar) of images that an earlier tar has.
+    md5: take the tar's MD5; else it is told only where a download has recorded it.
+    expected_md5: what it has to be, if `md5`; None if that is not known.
     """
 
     archive: Archive
@@ -82,6 +85,8 @@ class Task:
     num_shards: int | None = None
     limit: int | None = None
     excluded: tuple[tuple[int, str], ...] = ()
+    md5: bool = False
+    expected_md5: str | None = None
 
     @property
     def name(self) -> str:
@@ -104,7 +109,8 @@ class Task:
         """What the shards depend on, besides the tar; in a sidecar, to know them again."""
         how = {"layout": _LAYOUT, **dataclasses.asdict(self.settings)}
         if self.settings.long_side is not None:
-            how |= {"quality": jpeg.QUALITY, "pillow": PIL.__version__}
+            how |= {"quality": jpeg.QUALITY, "dct_margin": jpeg.DCT_MARGIN}
+            how |= {"pillow": PIL.__version__}
         excluded = hashlib.md5(repr(self.excluded).encode()).hexdigest() if self.excluded else None
         return {**how, "num_shards": self.num_shards, "limit": self.limit, "excluded": excluded}
 
@@ -123,6 +129,8 @@ class Task:
         source = self.archive.identity()
         if source is not None and source != finished.source:
             return f"the tar was {finished.source}, now it is {source}"
+        if self.md5 and source is not None and finished.md5 is None:
+            return "its MD5 was not taken"
         if finished.problems and self.on_error == "raise":
             return f"it was built with on_error='skip': {finished.problems[0]}"
         return None
@@ -167,7 +175,7 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
     problems = Problems(task.on_error)
     entries = shuffled(task.archive.index(problems))
     images = _Images(task, problems, on_progress)
-    with _drafts(task) as drafts:
+    with _drafts(task) as drafts, _md5(task, problems) as md5:
         for part in cut(entries, task):
             examples = images.of(part)
             if (first := next(examples, None)) is not None:
@@ -175,6 +183,7 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
         if task.archive.identity() != source:
             raise OSError(f"{task.archive.name} changed while it was read: build again.")
         finished = FinishedTar(
+            md5=md5(),
             archive=task.archive.name,
             settings=task.fingerprint(),
             source=source,
@@ -186,6 +195,24 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
         )
         task.staging.finish(finished, drafts.paths)
     return finished
+
+
+@contextlib.contextmanager
+def _md5(task: Task, problems: Problems) -> Iterator[Callable[[], str | None]]:
+    """Gives the body what tells the tar's MD5, once it is wanted; it may have to wait for it."""
+    known = source_md5.recorded(task.archive)
+    if known or not (task.md5 and isinstance(task.archive, TarArchive)):
+        yield lambda: known
+        return
+    with source_md5.taken(task.archive) as taken:
+
+        def checked() -> str:
+            digest = taken()
+            if task.expected_md5:
+                source_md5.report_mismatch(task.archive, digest, task.expected_md5, problems)
+            return digest.hexdigest()
+
+        yield checked
 
 
 def cut(entries: Sequence[Entry], task: Task) -> list[Sequence[Entry]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sa1b_tfds import masks
+from sa1b_tfds import masks, rasterize
 from sa1b_tfds.training import images, prompts, selection, views
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.layouts import to_layout
@@ -41,7 +41,8 @@ def training_dataset(
     Returns:
       A dataset of dicts; in 'raw' layout, for B images of S x S, K masks of M x M, P points:
         image: float32, bfloat16 or uint8 [B, S, S, 3].
-        masks: uint8 [B, K, M, M] of 0 and 1.
+        masks: uint8 [B, K, M, M] of 0 and 1; or, with masks_as='runs', runs: int32
+          [B, K * runs_per_mask], for `rasterize_runs`.
         mask_valid: bool [B, K]; False where an image has no more masks: then all else of it is 0.
         boxes: float32 [B, K, 4], (x0, y0, x1, y1) in pixels of the model image.
         points: float32 [B, K, P, 2], (x, y) in pixels of the model image.
@@ -70,7 +71,7 @@ def training_dataset(
     )
     dataset = dataset.filter(lambda example: tf.reduce_any(example["mask_valid"]))
     dataset = dataset.batch(batch_size, drop_remainder=config.drop_remainder)
-    dataset = dataset.map(lambda batch: to_layout(batch, config.layout))
+    dataset = dataset.map(lambda batch: to_layout(batch, config))
     dataset = dataset.prefetch(tf.data.AUTOTUNE if config.prefetch is None else config.prefetch)
     options = tf.data.Options()
     options.deterministic = config.deterministic
@@ -90,22 +91,15 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Ex
     runs = prompts.shown(ends, record.size, view.window, number)
     valid = runs.pixels > 0
 
-    side = config.mask_size
-    drawn = masks.draw(
-        ends,
-        number,
-        record.size,
-        tf.constant([side, side]),
-        views.mask_window(view, config.image_size),
-        view.flip,
-    )
+    drawn, whole = _masks(ends, record, view, config)
+    valid &= whole
     pixels = images.decode(record.image, record.size, view, config)
     points = views.to_model(prompts.uniform_points(runs, config.points_per_mask, point_seed), view)
     box = prompts.to_model_boxes(prompts.boxes(runs), view)
     box = prompts.noisy(box, view, config, box_seed)
     return {
         "image": images.finish(pixels, config),
-        "masks": tf.ensure_shape(drawn, [number, side, side]),
+        **drawn,
         "mask_valid": valid,
         "boxes": tf.where(valid[:, None], box, 0.0),
         "points": tf.where(valid[:, None, None], points, 0.0),
@@ -114,3 +108,19 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Ex
         "original_size": record.size,
         "resized_size": view.resized,
     }
+
+
+def _masks(
+    ends: masks.RunEnds, record: Record, view: views.View, config: TrainingConfig
+) -> tuple[Example, tf.Tensor]:
+    """({'masks'} or {'runs'}, bool [K]: those that are complete)."""
+    number, side = config.masks_per_image, config.mask_size
+    window = views.mask_window(view, config.image_size)
+    if config.masks_as == "runs":
+        room = number * config.runs_per_mask
+        packed = rasterize.pack(
+            ends, number, record.size, (side, side), window, view.flip, room
+        )
+        return {"runs": packed.toggles}, packed.whole
+    drawn = masks.draw(ends, number, record.size, tf.constant([side, side]), window, view.flip)
+    return {"masks": tf.ensure_shape(drawn, [number, side, side])}, tf.ones([number], tf.bool)
