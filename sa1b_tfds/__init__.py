@@ -17,9 +17,9 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
+    from sa1b_tfds.rasterize import pack_runs, rasterize_runs
     from sa1b_tfds.relevance import relevance_map
     from sa1b_tfds.relevance_ops import decode_relevance
-    from sa1b_tfds.rasterize import pack_runs, rasterize_runs
     from sa1b_tfds.rle import decode_rle, encode_mask
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
     from sa1b_tfds.tar_dataset import read_tars
@@ -43,11 +43,11 @@ __all__ = [
     "decode_rle",
     "encode_mask",
     "metrics",
-    "relevance_map",
-    "show",
     "pack_runs",
     "rasterize_runs",
     "read_tars",
+    "relevance_map",
+    "show",
     "training_dataset",
     "write_tars",
 ]
