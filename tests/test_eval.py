@@ -126,6 +126,17 @@ def test_a_bad_image_is_named_and_the_rest_goes_on(tmp_path, capsys):
     assert "entry 0 has the image_id 9, which is not in the dataset" in captured.err
 
 
+def test_an_image_that_comes_twice_counts_once(tmp_path, capsys):
+    tars = building.write_tars(tmp_path / "tars", tars=1)
+    (tars / "sa_000001.tar").write_bytes((tars / "sa_000000.tar").read_bytes())
+    (tmp_path / "none.json").write_text("[]")
+    arguments = ["eval", "--predictions", str(tmp_path / "none.json"), "--data", str(tars)]
+    assert cli.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert "of 4 images" in captured.out
+    assert captured.err.count("was there before: it is evaluated once") == 4
+
+
 GOOD = {"image_id": 101, "segmentation": {"size": [2, 2], "counts": "4"}, "score": 0.5}
 
 

@@ -52,20 +52,28 @@ def evaluate_predictions(
       ValueError: if there is no mask to compare with.
       ImportError: without SciPy, naming the extra.
     """
+    problems = problems or Problems()
     waiting = read_predictions(predictions)
     number = sum(map(len, waiting.values()))
+    seen: set[int] = set()
     tally = _Tally()
     for example in read_examples(data, config, problems):
-        own = waiting.pop(example["image_id"], [])
+        image_id = example["image_id"]
+        if image_id in seen:
+            again = f"the image_id {image_id} was there before: it is evaluated once"
+            problems.report(str(data), example["file_name"], again)
+            continue
+        seen.add(image_id)
+        own = waiting.pop(image_id, [])
         if own or not predicted_only:
             try:
                 tally.add(example, own)
             except ValueError as e:
-                raise ValueError(f"{predictions}: {e} (image {example['image_id']})") from e
+                raise ValueError(f"{predictions}: {e} (image {image_id})") from e
         on_image()
     if waiting:
         reason = f"{_unknown(waiting)} {data}."
-        if problems is None or not problems.found:
+        if not problems.found:
             raise ValueError(f"{predictions}: {reason}")
         problems.report(str(predictions), "", reason)  # they may be those of a bad image
     return {**tally.figures(), "predictions": number}
