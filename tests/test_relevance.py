@@ -1,5 +1,7 @@
 """Relevance maps, from RLEs and from masks, on NumPy and in TensorFlow, against dense sums."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 import sa1b_tfds
 from sa1b_tfds import relevance_ops, rle
 from sa1b_tfds.examples import read_examples
+from sa1b_tfds.training.layouts import to_layout
 from tests.strategies import masks as drawn_masks
 from tests.strategies import sample, sides
 from tests.test_stats import DUMMY
@@ -134,3 +137,38 @@ def test_tensorflow_says_what_is_wrong():
         sa1b_tfds.decode_relevance(tf.constant(["4"]), tf.constant([2, 2]), tf.constant([np.inf]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="The RLE of mask 0 is malformed"):
         sa1b_tfds.decode_relevance(tf.constant(["3"]), tf.constant([2, 2]), tf.constant([1.0]))
+
+
+def first_batch(prepared, **options):
+    """All images, in the order of their ids."""
+    config = sa1b_tfds.TrainingConfig(
+        relevance=True, image_size=128, mask_size=64, batch_size=16, flip=0.5, shuffle=0, **options
+    )
+    dataset = sa1b_tfds.training_dataset("segment_anything", config, data_dir=prepared)
+    batch = next(iter(dataset))
+    order = np.argsort(batch["image_id"])
+    return config, {name: tf.gather(column, order) for name, column in batch.items()}
+
+
+def test_training_batches_hold_the_sum_of_their_masks(prepared):
+    # All masks are in the batch, the best first.
+    config, batch = first_batch(prepared, mask_choice="score", max_area_fraction=1.0)
+    # One mask is, and the others count if they are good enough.
+    few = first_batch(prepared, masks_per_image=1, min_predicted_iou=0.92, max_area_fraction=1.0)[1]
+    assert batch["relevance"].shape == [16, 64, 64]
+    for example in read_examples(prepared / "tars"):
+        image_id = example["image_id"]
+        scores = np.sort(example["annotations"]["predicted_iou"])[::-1]
+        masks = batch["masks"][image_id].numpy()[: len(scores)]
+        assert len(scores) < config.masks_per_image
+        np.testing.assert_allclose(batch["relevance"][image_id], dense(masks, scores), rtol=1e-6)
+        good = np.where(scores >= 0.92, scores, 0)
+        np.testing.assert_allclose(few["relevance"][image_id], dense(masks, good), rtol=1e-6)
+    for layout in ("keras_hub", "transformers"):
+        _, targets = to_layout(batch, dataclasses.replace(config, layout=layout))
+        assert targets["relevance"] is batch["relevance"]
+
+
+def test_sam2_has_no_place_for_it():
+    with pytest.raises(ValueError, match="relevance must be False with layout='sam2'"):
+        sa1b_tfds.TrainingConfig(relevance=True, layout="sam2")
