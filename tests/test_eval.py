@@ -15,6 +15,8 @@ from tests import building
 from tests.test_metrics import decoded
 from tests.test_stats import DUMMY
 
+ONE = ("--workers", "1")
+
 
 @pytest.fixture(scope="module")
 def entries():
@@ -46,6 +48,7 @@ def file(entries, tmp_path_factory):
 def test_the_figures(entries, file, tmp_path, capsys):
     out = tmp_path / "metrics.json"
     arguments = ["eval", "--predictions", str(file), "--data", str(DUMMY), "--out", str(out)]
+    arguments += ["--workers", "2"]
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
     figures = json.loads(out.read_text())
@@ -87,8 +90,8 @@ def test_the_figures(entries, file, tmp_path, capsys):
 def test_missing_predictions_count_unless_they_are_left_out(entries, tmp_path):
     some = tmp_path / "some.json"
     some.write_text(json.dumps([e for e in entries if e["image_id"] < 200]))
-    every = metrics.evaluate_predictions(some, DUMMY)
-    predicted = metrics.evaluate_predictions(some, DUMMY, predicted_only=True)
+    every = metrics.evaluate_predictions(some, DUMMY, workers=1)
+    predicted = metrics.evaluate_predictions(some, DUMMY, predicted_only=True, workers=1)
     assert (every["images"], every["images_without_predictions"]) == (8, 4)
     assert (predicted["images"], predicted["images_without_predictions"]) == (4, 0)
     missed = predicted["masks"] / every["masks"]
@@ -98,10 +101,10 @@ def test_missing_predictions_count_unless_they_are_left_out(entries, tmp_path):
 
 def test_no_predictions_at_all(tmp_path):
     (tmp_path / "none.json").write_text(" [ ] ")
-    figures = metrics.evaluate_predictions(tmp_path / "none.json", DUMMY)
+    figures = metrics.evaluate_predictions(tmp_path / "none.json", DUMMY, workers=1)
     assert (figures["best"]["mean_iou"], figures["coco"]["AP"]) == (0, 0)
     with pytest.raises(ValueError, match="There is no mask to compare with"):
-        metrics.evaluate_predictions(tmp_path / "none.json", DUMMY, predicted_only=True)
+        metrics.evaluate_predictions(tmp_path / "none.json", DUMMY, predicted_only=True, workers=1)
 
 
 def test_a_bad_image_is_named_and_the_rest_goes_on(tmp_path, capsys):
@@ -110,7 +113,7 @@ def test_a_bad_image_is_named_and_the_rest_goes_on(tmp_path, capsys):
     path.write_bytes(path.read_bytes().replace(b'"area"', b'"aera"', 1))
     (tmp_path / "none.json").write_text("[]")
     out = tmp_path / "metrics.json"
-    arguments = ["eval", "--predictions", str(tmp_path / "none.json"), "--data", str(tars)]
+    arguments = ["eval", "--predictions", str(tmp_path / "none.json"), "--data", str(tars), *ONE]
     assert cli.main([*arguments, "--out", str(out)]) == 1
     captured = capsys.readouterr()
     assert "of 3 images" in captured.out
@@ -130,7 +133,7 @@ def test_an_image_that_comes_twice_counts_once(tmp_path, capsys):
     tars = building.write_tars(tmp_path / "tars", tars=1)
     (tars / "sa_000001.tar").write_bytes((tars / "sa_000000.tar").read_bytes())
     (tmp_path / "none.json").write_text("[]")
-    arguments = ["eval", "--predictions", str(tmp_path / "none.json"), "--data", str(tars)]
+    arguments = ["eval", "--predictions", str(tmp_path / "none.json"), "--data", str(tars), *ONE]
     assert cli.main(arguments) == 1
     captured = capsys.readouterr()
     assert "of 4 images" in captured.out
@@ -183,15 +186,24 @@ def test_wrong_entries_are_named(entries, change, message, tmp_path, capsys):
     path = tmp_path / "predictions.json"
     first = next(e for e in entries if e["image_id"] == 101)
     path.write_text(json.dumps([first, {**GOOD, **change}]))
-    assert cli.main(["eval", "--predictions", str(path), "--data", str(DUMMY)]) == 1
+    assert cli.main(["eval", "--predictions", str(path), "--data", str(DUMMY), *ONE]) == 1
     error = capsys.readouterr().err
     with pytest.raises(ValueError, match=message):
         raise ValueError(error)
-    assert error.startswith(f"sa1b eval: {path}: entry 1")
+    assert error.startswith(f"sa1b eval: {path}")
+
+
+def test_a_wrong_entry_is_named_by_a_process(entries, tmp_path):
+    path = tmp_path / "predictions.json"
+    path.write_text(json.dumps([GOOD]))
+    with pytest.raises(ValueError, match=r"json, image 101: entry 0: segmentation: The RLE's size"):
+        metrics.evaluate_predictions(path, DUMMY, workers=2)
+    with pytest.raises(ValueError, match="workers=0: must be at least 1"):
+        metrics.evaluate_predictions(path, DUMMY, workers=0)
 
 
 def test_a_missing_file_is_an_error(tmp_path, capsys):
-    arguments = ["eval", "--predictions", str(tmp_path / "no.json"), "--data", str(DUMMY)]
+    arguments = ["eval", "--predictions", str(tmp_path / "no.json"), "--data", str(DUMMY), *ONE]
     assert cli.main(arguments) == 1
     assert "no.json" in capsys.readouterr().err
 
