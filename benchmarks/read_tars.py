@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from build import _of_tar, _synthetic, _write_tars
+from build import _of_tar, _write_tars, synthetic
 
 import sa1b_tfds
 
@@ -39,17 +39,18 @@ def main() -> None:
 
 
 def _compare(folder: pathlib.Path, options: argparse.Namespace) -> None:
-    templates = _of_tar(options.like) if options.like else [_synthetic(i) for i in (1, 2)]
+    templates = _of_tar(options.like) if options.like else [synthetic(i) for i in (1, 2)]
     tars = _write_tars(folder / "tars", templates, options.tars, options.images)
     decoders = {"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=options.masks)}
     builder = tfds.builder("segment_anything", data_dir=folder / "data")
     config = tfds.download.DownloadConfig(manual_dir=tars)
     builder.download_and_prepare(download_config=config)
 
+    # Else TFDS keeps what it decoded of data as small as this in memory.
+    no_cache = tfds.ReadConfig(try_autocache=False)
     contestants = {
-        "prepared TFRecords": lambda: builder.as_dataset(split="train", decoders=decoders),
-        "prepared, shuffled": lambda: builder.as_dataset(
-            split="train", decoders=decoders, shuffle_files=True
+        "prepared TFRecords": lambda: builder.as_dataset(
+            split="train", decoders=decoders, read_config=no_cache
         ),
         "raw tars": lambda: sa1b_tfds.read_tars(
             tars, decoders=decoders, num_workers=options.num_workers
