@@ -2,8 +2,8 @@
 
 python benchmarks/read_tars.py [--images 64] [--like sa_000000.tar] [--num-workers 1] [--masks 32]
 
-Both decode the images in full and the masks to 256 x 256, on all cores. Each pass begins anew, with
-what it starts. The page cache is warm for both: it measures the processor's work, not the disk's.
+Both decode the images in full and the masks to 256 x 256, on all cores. A pass is timed from its
+first image on. The page cache is warm: it measures the processor's work, not the disk's.
 """
 
 from __future__ import annotations
