@@ -391,7 +391,7 @@ def _undo_differences(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     even = np.append(values, np.zeros(len(values) % 2, values.dtype))
     summed = [np.ascontiguousarray(even[parity::2]) for parity in (0, 1)]
     for part in summed:
-        np.cumsum(part, out=part)
+        np.cumsum(part, dtype=part.dtype, out=part)
 
     def at(place: np.ndarray) -> np.ndarray:
         return np.choose(place % 2, [part.take(place // 2, mode="clip") for part in summed])
