@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return options.run(options)
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         from sa1b_tfds.links import redact
 
         print(f"sa1b {options.command}: {redact(str(error))}", file=sys.stderr)

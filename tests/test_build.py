@@ -369,28 +369,6 @@ def test_killed_between_the_last_steps(tars, tmp_path):
     assert building.leftovers(tmp_path) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a file system of the asked for bytes; skips where that is not permitted."""
-    mounted = []
-
-    def mount(size: int) -> pathlib.Path:
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    if shutil.which("mount") is None:
-        pytest.skip("there is no mount command")
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
 def test_a_disk_that_becomes_full(slow_tars, small_disk, tmp_path, file_format, monkeypatch):
     tar = os.path.getsize(slow_tars / "sa_000000.tar")

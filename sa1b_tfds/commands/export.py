@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         "--images",
         choices=("copy", "link", "none"),
         default="copy",
-        help="link makes symbolic links, to extracted files only (%(default)s)",
+        help="link gives extracted files a second name (%(default)s)",
     )
     add_selection(command)
 

@@ -35,7 +35,7 @@ _HEAD = {
 }
 _SEPARATOR = b",\n"
 _ROW = 2 * 8  # bytes of a pair of ids
-_JSON_SHARE = 0.2  # of a tar's bytes; its own JSON is 0.14
+_JSON_SHARE = 0.2  # of a tar's bytes; 0.14 of those of two tars with 32 photographs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,12 +156,14 @@ class _Ids:
 def _refuse_repeated(paths: Sequence[Path]) -> None:
     """Raises a ValueError if an annotation id comes twice, whatever number of them there is."""
     runs = [
-        _read_run(path, start, min(start + _Ids.RUN, rows))
+        (path, start, min(start + _Ids.RUN, rows))
         for path in paths
         for rows in (path.stat().st_size // _ROW,)
         for start in range(0, rows, _Ids.RUN)
     ]
-    for (before, first), (after, second) in itertools.pairwise(heapq.merge(*runs)):
+    step = max(1, _Ids.RUN // max(1, len(runs)))  # in all, no more than one run is in memory
+    pairs = heapq.merge(*(_read_run(*run, step) for run in runs))
+    for (before, first), (after, second) in itertools.pairwise(pairs):
         if before == after:
             raise ValueError(
                 f"Annotation id {after} is in image {first} and in image {second}. COCO's ids have"
@@ -169,8 +171,7 @@ def _refuse_repeated(paths: Sequence[Path]) -> None:
             )
 
 
-def _read_run(path: Path, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    step = 1024
+def _read_run(path: Path, start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
     for row in range(start, stop, step):
         count = 2 * min(step, stop - row)
         flat = np.fromfile(path, np.int64, count, offset=row * _ROW).tolist()

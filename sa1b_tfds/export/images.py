@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from etils import epath
+
+from sa1b_tfds import files
 from sa1b_tfds.archive import FolderArchive
 from sa1b_tfds.examples import ArchivePart, Part
 from sa1b_tfds.export.format import Format, Item
@@ -18,7 +20,11 @@ Images = Literal["copy", "link", "none"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageFiles(Format):
-    """images: 'copy' (JPEG bytes), 'link' (symbolic links to extracted files) or 'none'."""
+    """images: 'copy' (JPEG bytes), 'link' or 'none'.
+
+    Links are second names of extracted files (hard links), as supervision refuses symbolic ones;
+    on another file system they become copies.
+    """
 
     images: Images = "copy"
 
@@ -42,7 +48,7 @@ class ImageFiles(Format):
         if self.images == "copy":
             path.write_bytes(item.example["image"])
         elif self.images == "link" and item.pair is not None:
-            path.symlink_to(os.path.abspath(item.pair.jpeg_name))
+            files.link_or_copy(epath.Path(item.pair.jpeg_name), epath.Path(path))
         return name
 
 

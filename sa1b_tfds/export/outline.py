@@ -7,6 +7,7 @@ the nearest corners; drawn, that bridge is one pixel wide.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,7 +29,8 @@ def polygons_of(masks: rle.Checked) -> Iterator[np.ndarray | None]:
     """
     height = masks.size[0]
     runs = rle.run_lengths(*masks)
-    for lengths in np.split(runs.lengths, runs.splits[1:-1]):
+    for start, stop in itertools.pairwise(runs.splits):
+        lengths = runs.lengths[start:stop]
         area = lengths[1::2].sum()
         if not area:
             yield None

@@ -79,15 +79,15 @@ class Piece:
         return {**self.job(), "excluded": excluded}
 
     def finished(self) -> Finished | None:
-        """What was written earlier, if it is what this would write."""
+        """What was written earlier, if it is what this would write, whatever was excluded."""
         try:
             content = orjson.loads((self._done / _PIECE).read_bytes())
             problems = [BadInput(**problem) for problem in content.pop("problems")]
             finished = Finished(label=self.label, problems=problems, **content)
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        fits = finished.fingerprint == self.fingerprint()
-        return finished if fits and (self.on_error == "skip" or not problems) else None
+        is_same = {**finished.fingerprint, "excluded": None} == {**self.job(), "excluded": None}
+        return finished if is_same and (self.on_error == "skip" or not problems) else None
 
     def run(self, on_progress: Progress) -> None:
         """Writes the piece.

@@ -128,18 +128,19 @@ def export(config: ExportConfig) -> Exported:
 def convert(pieces: Sequence[Piece], engine: Engine) -> list[Finished]:
     """Has all pieces written that are not finished yet, and again those with repeated images."""
     while True:
-        finished = {piece.label: piece.finished() for piece in pieces}
-        missing = [piece for piece in pieces if finished[piece.label] is None]
-        if missing:
-            if failures := engine(missing):
-                raise first_failure(failures, missing)
-            continue
-        done = [f for f in finished.values() if f is not None]
-        again = repeated({f.label: np.array(f.image_ids, np.int64) for f in done})
-        before = pieces
+        there = {piece.label: piece.finished() for piece in pieces}
+        done = {label: finished for label, finished in there.items() if finished is not None}
+        again = repeated({label: np.array(f.image_ids, np.int64) for label, f in done.items()})
         pieces = [dataclasses.replace(p, excluded=again.get(p.label, ())) for p in pieces]
-        if list(pieces) == list(before):
-            return done
+        missing = [
+            piece
+            for piece in pieces
+            if piece.label not in done or done[piece.label].fingerprint != piece.fingerprint()
+        ]
+        if not missing:
+            return list(done.values())
+        if failures := engine(missing):
+            raise first_failure(failures, missing)
 
 
 def _plan(config: ExportConfig, root: Path) -> list[Piece]:
@@ -153,11 +154,12 @@ def _plan(config: ExportConfig, root: Path) -> list[Piece]:
     pieces: list[Piece] = []
     remaining = config.max_images
     for part, label in zip(parts, labels, strict=True):
-        limit = None if remaining is None else min(remaining, part.count())
-        if limit is not None and remaining is not None:
+        limit = None
+        if remaining is not None:
+            if remaining == 0:
+                break
+            limit = min(remaining, part.count())
             remaining -= limit
-        if limit == 0:
-            continue
         spans = config.format.cut(part, limit, Problems(config.on_error))
         pieces += [
             Piece(
@@ -170,8 +172,6 @@ def _plan(config: ExportConfig, root: Path) -> list[Piece]:
             )
             for number, span in enumerate(spans)
         ]
-    if not pieces:
-        raise FileNotFoundError(f"{config.source} holds no images.")
     return pieces
 
 
@@ -183,12 +183,13 @@ def _number(part: Part) -> int | None:
 
 def _labels(parts: Sequence[Part]) -> list[str]:
     """A name for each part: its file's, if no other has it; never a path, and never hidden."""
-    bases = [part.name.rpartition("/")[2].removesuffix(".tar").strip(".") for part in parts]
-    often = Counter(bases)
-    return [
-        quote(base if often[base] == 1 else part.name, safe="") or "files"
-        for base, part in zip(bases, parts, strict=True)
-    ]
+    names = [part.name.removesuffix(".tar").strip(".") for part in parts]
+    often = Counter(name.rpartition("/")[2] for name in names)
+    labels = []
+    for name in names:
+        base = name.rpartition("/")[2]
+        labels.append(quote(base if often[base] == 1 else name, safe="") or "files")
+    return labels
 
 
 def _job_in(path: Path) -> Any:

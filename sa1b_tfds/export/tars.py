@@ -76,7 +76,7 @@ class WebDataset(_Tars):
                 spans.append(Span(start, i, size))
                 start, size = i, 0
             size += entry.size
-        return [*spans, Span(start, len(entries), size)] if entries else spans
+        return [*spans, Span(start, len(entries), size)]
 
     def join(self, root: Path, pieces: Sequence[Finished]) -> None:
         full = [piece for piece in pieces if piece.counts["images"]]
