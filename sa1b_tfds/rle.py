@@ -231,7 +231,9 @@ def decode_rles(
         np.add(above, below, out=below)
     packed = np.ascontiguousarray(bits[:-1].transpose(1, 0, 2))
     masks = np.unpackbits(packed, axis=2, count=len(grid))
-    return masks if len(grid) == out_width else masks[:, :, np.searchsorted(grid, columns)]
+    if len(grid) == out_width:
+        return masks
+    return np.take(masks, np.searchsorted(grid, columns), axis=2)
 
 
 def sampled(length: int, n: int) -> np.ndarray:
