@@ -1,6 +1,6 @@
 """Reads the same images from raw tars and from prepared TFRecords, in turns, and compares.
 
-python benchmarks/read_tars.py [--images 192] [--like sa_000000.tar] [--num-workers 1] [--masks 32]
+python benchmarks/read_tars.py [--images 64] [--like sa_000000.tar] [--num-workers 1] [--masks 32]
 
 Both decode the images in full and the masks to 256 x 256, on all cores. Each pass begins anew, with
 what it starts. The page cache is warm for both: it measures the processor's work, not the disk's.
@@ -20,14 +20,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from build import _of_tar, _synthetic, _write_tars
 
 import sa1b_tfds
+from build import _of_tar, _write_tars, synthetic
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=192, help="a tar (%(default)s)")
+    parser.add_argument("--images", type=int, default=64, help="a tar (%(default)s)")
     parser.add_argument("--tars", type=int, default=4)
     parser.add_argument("--masks", type=int, default=32, help="that are decoded (%(default)s)")
     parser.add_argument("--num-workers", type=int, default=None)
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _compare(folder: pathlib.Path, options: argparse.Namespace) -> None:
-    templates = _of_tar(options.like) if options.like else [_synthetic(i) for i in (1, 2)]
+    templates = _of_tar(options.like) if options.like else [synthetic(i) for i in (1, 2)]
     tars = _write_tars(folder / "tars", templates, options.tars, options.images)
     decoders = {"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=options.masks)}
     builder = tfds.builder("segment_anything", data_dir=folder / "data")

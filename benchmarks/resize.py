@@ -3,12 +3,12 @@
 python benchmarks/resize.py [TARS] [--images 16]
 
 Every candidate decodes a JPEG, resizes it to a long side of 1024 and encodes it at the quality in
-use, on one core, in turns. Its error is that of the resized pixels against what SAM's preprocessing
-does with all pixels (full decode, bilinear with antialiasing), as PSNR. With DCT scaling a decoder
-gives half the size and never sees all pixels. OpenCV, simplejpeg and TensorFlow take part where
-they are installed; TensorFlow's price in a worker, beside the speed, is 500 MB. Without TARS it
-takes synthetic images, which are harder than photographs. The ratio is what is in use to Pillow
-with a full decode.
+use, in turns; what counts are the seconds of one core. Its error is that of the resized pixels
+against what SAM's preprocessing does with all pixels (full decode, bilinear with antialiasing), as
+PSNR. With DCT scaling a decoder gives half the size and never sees all pixels. OpenCV, simplejpeg
+and TensorFlow take part where they are installed; TensorFlow's price in a worker, beside the speed,
+is 500 MB. Without TARS it takes synthetic images. The ratio is what is in use to Pillow with a full
+decode.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def main() -> None:
     seconds = dict.fromkeys(candidates, float("inf"))
     for _ in range(options.rounds):
         for name, (shrink, encode) in candidates.items():
-            began = time.perf_counter()
+            began = time.process_time()
             for data in images:
                 encode(shrink(data))
-            seconds[name] = min(seconds[name], time.perf_counter() - began)
+            seconds[name] = min(seconds[name], time.process_time() - began)
     print(f"{'':34} {'images/s':>8} {'PSNR dB':>8} {'worst':>6} {'kB':>5}")
     for name, (shrink, encode) in candidates.items():
         small = [shrink(data) for data in images]

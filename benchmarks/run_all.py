@@ -35,8 +35,6 @@ OPTIONS = {
     "build.py": ["--images", "160", "--rounds", "2"],
     "crash.py": ["--kills", "8"],
     "download.py": ["--gigabytes", "2"],
-    "resize.py": [TARS],
-    "resize_quality.py": [TARS],
     "shard_size.py": [TARS],
 }
 _PACKAGES = (
@@ -168,7 +166,9 @@ def as_markdown(results: dict[str, Any]) -> str:
 
 
 def _where(result: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in sorted(result["versions"].items())
+    )
     return f"{result['machine']}, with {versions}"
 
 
@@ -178,7 +178,7 @@ def _options(name: str, tars: pathlib.Path) -> list[str]:
         sys.path.insert(0, str(FOLDER))
         import build
 
-        build._write_tars(tars, [build._synthetic(seed) for seed in range(4)], tars=2, images=32)
+        build._write_tars(tars, [build.synthetic(seed) for seed in range(4)], tars=2, images=32)
     return [str(tars) if option == TARS else option for option in options]
 
 

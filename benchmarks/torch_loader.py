@@ -85,7 +85,7 @@ def seconds(dataset: Dataset, images: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=48, help="of ours a round (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--like", type=pathlib.Path, help="take the images of this tar, repeated")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -18,6 +18,8 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
     from sa1b_tfds.rasterize import pack_runs, rasterize_runs
+    from sa1b_tfds.relevance import relevance_map
+    from sa1b_tfds.relevance_ops import decode_relevance
     from sa1b_tfds.rle import decode_rle, encode_mask
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
     from sa1b_tfds.tar_dataset import read_tars
@@ -37,11 +39,15 @@ __all__ = [
     "TrainingConfig",
     "decode_masks",
     "decode_masks_to",
+    "decode_relevance",
     "decode_rle",
     "encode_mask",
+    "metrics",
     "pack_runs",
     "rasterize_runs",
     "read_tars",
+    "relevance_map",
+    "show",
     "training_dataset",
     "write_tars",
 ]

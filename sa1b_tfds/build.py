@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from absl import logging
 
 from sa1b_tfds import files
 from sa1b_tfds.archive import Archive, number_of
@@ -164,6 +165,20 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
         links = {n: link for n, link in listed.items() if wanted is None or tar_number(n) in wanted}
     sources = find_sources(config.tars, links, config.delete_tars)
     chosen = [a for a in sources.archives if wanted is None or number_of(a) in wanted]
+    folder = Folder(builder.data_path)
+    if not (chosen or folder.path.exists() or folder.staging.archives()):
+        raise FileNotFoundError(
+            f"{config.tars} holds no tar of {config.config!r} (sa_000000.tar and so on), nor"
+            " extracted files. Put some there, or name a links file with --links-file."
+        )
+    if lacking := set(wanted or ()) - {number_of(archive) for archive in chosen}:
+        logging.warning(
+            "%d of the %d tars of %r are neither in %s nor to be downloaded, and left out.",
+            len(lacking),
+            len(wanted or ()),
+            config.config,
+            config.tars,
+        )
     return dataclasses.replace(sources, archives=chosen)
 
 

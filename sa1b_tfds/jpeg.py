@@ -17,8 +17,9 @@ from PIL import Image, ImageFile
 # 90 takes a third less for 2 dB less, 98 half as much again for 2 dB more.
 QUALITY = 95
 
-# Decoding at half the size takes a third off the time. benchmarks/resize.py on photographs: it is at
-# least 45 dB from decoding in full, less than what QUALITY loses; without this margin 38 dB.
+# Decoding at half the size takes a third off the time. On photographs it is at least 42 dB from
+# decoding in full (38 dB without this margin), and costs 0.4 dB of the 41.7 that QUALITY leaves:
+# benchmarks/resize.py and resize_quality.py.
 DCT_MARGIN = 1.05
 
 _START_OF_FRAME = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive Huffman: what TF decodes

@@ -64,6 +64,20 @@ def test_plan_says_what_would_be_done_and_does_nothing(tars, tmp_path, capsys):
     assert not data.exists()
 
 
+@pytest.mark.parametrize("flags", [[], ["--plan"]])
+def test_a_folder_without_tars_is_said(tmp_path, capsys, flags):
+    assert _sa1b(tmp_path / "none", "--data-dir", tmp_path / "data", *flags) == 1
+    assert "none holds no tar of 'original' (sa_000000.tar and so on)" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_tars_that_a_config_lacks_are_said(tars, tmp_path, caplog):
+    arguments = (tars, "--data-dir", tmp_path / "data", "--config", "original_1pct", "--plan")
+    with caplog.at_level("WARNING", "absl"):
+        assert _sa1b(*arguments) == 0
+    assert "7 of the 10 tars of 'original_1pct' are neither in" in caplog.text
+
+
 def test_build_then_add(tars, tmp_path, capsys):
     data = tmp_path / "data"
     held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")

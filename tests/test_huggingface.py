@@ -1,5 +1,6 @@
 """The stream for `datasets`, and batches for `transformers.SamModel`."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -217,3 +218,17 @@ def test_sam_model_takes_a_batch(tars, model, points, boxes):
     assert outputs.iou_scores.shape == (2, 5, 3)
     assert masks.shape == (2, 5, 32, 32)
     assert valid.shape == (2, 5)
+
+
+def test_fine_tuning_lowers_the_loss(tars, monkeypatch):
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[1] / "examples"))
+    import finetune_hf_sam
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        losses = finetune_hf_sam.main(["--steps", "40"])
+    finally:
+        torch.set_num_threads(threads)
+    assert len(losses) == 40
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])

@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sa1b_tfds import metrics, rle
+from sa1b_tfds import jpeg, metrics, rle
 from sa1b_tfds.examples import read_examples
 from tests.strategies import masks as drawn_masks
 from tests.test_stats import DUMMY
@@ -349,6 +349,9 @@ def test_single_point_protocol():
     assert result["mean_iou"] == pytest.approx(np.mean(moved))
     low, high = result["mean_iou_interval"]
     assert low < result["mean_iou"] < high
+    small = {**examples[0], "image": jpeg.shrink(examples[0]["image"], 100)}
+    with pytest.raises(ValueError, match=r"image of .* is not as large as its masks of"):
+        metrics.evaluate_single_point(predict, [small])
     with pytest.raises(ValueError, match="no mask to evaluate on"):
         metrics.evaluate_single_point(predict, [])
     with pytest.raises(ValueError, match="1 masks need outputs and scores for as many points"):

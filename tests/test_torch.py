@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 import sa1b_tfds
 from dummy_data import make
-from sa1b_tfds import rle
+from sa1b_tfds import array_records, rle
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.problems import BadInput
 from tests import strategies
@@ -22,7 +22,7 @@ from tests.building import write_tars
 
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
 
-from sa1b_tfds.torch import SA1BDataset, TransformersCollate, array_records, collate  # noqa: E402
+from sa1b_tfds.torch import SA1BDataset, TransformersCollate, collate  # noqa: E402
 
 SHAPES = {"height": 60, "width": 90, "shapes": 9}
 
@@ -387,8 +387,9 @@ def test_data_source_in_a_data_loader(places):
 def test_a_reader_that_is_gone_is_an_error(places):
     dataset = SA1BDataset(**places["array_record"])
     image_id = dataset[0][2]["image_id"]
-    array_records._child(os.getpid())._process.kill()
-    with pytest.raises(BadInput, match=r"array_record-0.*: record 0: .*has ended"):
+    [process] = array_records._reading_process(os.getpid())._running
+    process.kill()
+    with pytest.raises(BadInput, match=r"array_record-0.*: record 0: .* was ended by SIGKILL"):
         dataset[0]
     assert dataset[0][2]["image_id"] == image_id  # another one was started
 

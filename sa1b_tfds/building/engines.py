@@ -15,8 +15,8 @@ from etils import epath
 
 from sa1b_tfds import files
 from sa1b_tfds.building import workers
-from sa1b_tfds.building.size import gigabytes
 from sa1b_tfds.building.workers import Ended, Event, Running, Task
+from sa1b_tfds.telling import gigabytes
 
 
 class NotEnoughSpace(OSError):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from sa1b_tfds.building.engines import Reporter
 from sa1b_tfds.building.size import TAR_BYTES
 from sa1b_tfds.building.workers import Ended, Event, Running, Task
+from sa1b_tfds.telling import Every
 
 _LINE_EVERY_S = 30.0
 
@@ -29,7 +30,7 @@ class Lines:
 
     def _begin(self, tasks: Sequence[Task]) -> None:
         self._began = time.monotonic()
-        self._next_line = self._began + _LINE_EVERY_S
+        self._line = Every(_LINE_EVERY_S, first=_LINE_EVERY_S)
         self._sizes = {t.name: t.source_bytes() or TAR_BYTES for t in tasks}
         self._bytes: dict[str, int] = {}
         self._images: dict[str, int] = {}
@@ -43,8 +44,7 @@ class Lines:
             self._ended += 1
             self._bytes[name] = self._sizes[name]
             self._write(f"{name}: {event.error or 'done'}")
-        if time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_EVERY_S
+        if self._line.is_due():
             self._write(f"{self._ended} of {len(self._sizes)} {self._unit}, {self.speed()}")
 
     def close(self) -> None:

@@ -14,13 +14,13 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from etils import epath
 
 from sa1b_tfds.processes import how_it_ended, open_answers, portable, send, start
+from sa1b_tfds.telling import Every
 
 _PROGRESS_EVERY_S = 0.25
 
@@ -204,10 +204,8 @@ def _do(task: Task, on_progress: Progress) -> Exception | None:
 class _Throttled:
     def __init__(self, pipe: Any):
         self._pipe = pipe
-        self._next = 0.0
+        self._line = Every(_PROGRESS_EVERY_S)
 
     def __call__(self, images: int, size: int) -> None:
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + _PROGRESS_EVERY_S
+        if self._line.is_due():
             send((images, size), self._pipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from sa1b_tfds.commands.command import Commands, add_command
@@ -69,7 +70,12 @@ def _build(options: argparse.Namespace) -> int:
     )
     if options.plan:
         return 0 if _print_build_plan(plan(config)) else 1
-    print_summary(build(config))
+    try:
+        report = build(config)
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on with the tars that are left.", file=sys.stderr)
+        raise
+    print_summary(report)
     return 0
 
 
@@ -77,7 +83,7 @@ def _print_build_plan(plan: BuildPlan) -> bool:
     """Prints a plan; returns whether it fits on the disk."""
     from tqdm import tqdm
 
-    from sa1b_tfds.building.size import gigabytes
+    from sa1b_tfds.telling import gigabytes
 
     for tar in plan.tars:
         print(f"{tar.name}: {tar.state}, {gigabytes(tar.bytes)}")

@@ -130,7 +130,7 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> int:
-    from sa1b_tfds.transfer.plan import gigabytes
+    from sa1b_tfds.telling import gigabytes
     from sa1b_tfds.transfer.progress import JsonLines, plan_as_json
 
     possible = plan.needed <= plan.free and not any(

@@ -35,6 +35,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="leave out images without predictions; else their masks count as missed",
     )
+    add("--workers", type=int, metavar="N", help="processes (one a core)")
     add("--out", metavar="FILE", help="write all figures as JSON")
 
 
@@ -53,6 +54,7 @@ def _eval(options: argparse.Namespace) -> int:
             options.data,
             options.config,
             predicted_only=options.predicted_only,
+            workers=options.workers,
             problems=problems,
             on_image=bar.update,
         )

@@ -18,8 +18,10 @@ from pycocotools.cocoeval import COCOeval
 from sa1b_tfds.metrics.iou import as_rles, iou_matrix
 
 MAX_DETS = (1, 10, 100, 1000)
-_CATEGORY = 1
+_IMAGE = _CATEGORY = 1  # COCOeval sees one image at a time, and all masks as one category
 _AREAS = ("all", "small", "medium", "large")
+
+Image = list[dict[str, Any] | None]  # by area
 
 
 class CocoEvaluation:
@@ -34,10 +36,10 @@ class CocoEvaluation:
         self._eval.params.maxDets = sorted(max_dets)
         if not max_dets or min(max_dets) < 1:
             raise ValueError(f"max_dets must be positive integers, got {max_dets!r}.")
-        self._images: list[list[dict[str, Any] | None]] = []
+        self._images: list[Image] = []
 
     def add(self, predictions: Any, scores: Any, masks: Any, iou: np.ndarray | None = None) -> None:
-        """Adds an image.
+        """Adds an image: what `evaluate_image` gives for it.
 
         Args:
           predictions: N masks, as `iou_matrix` takes them.
@@ -45,14 +47,23 @@ class CocoEvaluation:
           masks: M masks of the ground truth; its areas are counted.
           iou: what `iou_matrix(predictions, masks)` gives, if it is there already.
         """
+        self.append(self.evaluate_image(predictions, scores, masks, iou))
+
+    def append(self, image: Image) -> None:
+        """Adds an image that was evaluated elsewhere, with the same max_dets."""
+        self._images.append(image)
+
+    def evaluate_image(
+        self, predictions: Any, scores: Any, masks: Any, iou: np.ndarray | None = None
+    ) -> Image:
+        """What accumulate() needs of an image; takes what `add` takes, and adds nothing."""
         predictions, masks = as_rles(predictions), as_rles(masks)
         scores = np.asarray(scores, np.float64)
         if scores.shape != (len(predictions),):
             raise ValueError(f"{len(predictions)} predictions need as many scores, got {scores}.")
         if iou is None:
             iou = iou_matrix(predictions, masks)
-        image, params = len(self._images) + 1, self._eval.params
-        key = (image, _CATEGORY)
+        params, key = self._eval.params, (_IMAGE, _CATEGORY)
         # As COCOeval has it: the best first, and no more than it looks at.
         best = np.argsort(-scores, kind="mergesort")[: params.maxDets[-1]]
         dets = [_annotation(n, predictions[i], score=scores[i]) for n, i in enumerate(best)]
@@ -61,14 +72,10 @@ class CocoEvaluation:
             _annotation(n, mask, ignore=0, iscrowd=0) for n, mask in enumerate(masks)
         ]
         self._eval.ious[key] = iou[best]
-        self._images.append(
-            [
-                _compact(self._eval.evaluateImg(image, _CATEGORY, area, params.maxDets[-1]))
-                for area in params.areaRng
-            ]
-        )
-        for kept in (self._eval._dts, self._eval._gts, self._eval.ious):
-            kept.pop(key)
+        return [
+            _compact(self._eval.evaluateImg(*key, area, params.maxDets[-1]))
+            for area in params.areaRng
+        ]
 
     def figures(self) -> dict[str, float | None]:
         """AP (mean over IoU 0.5 to 0.95), AP50, AP75, AP_small and so on, AR@k, AR@k_small, ...

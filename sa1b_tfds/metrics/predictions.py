@@ -71,7 +71,7 @@ def _prediction(number: int, entry: Any) -> tuple[int, Prediction]:
     segmentation = entry["segmentation"]
     if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), str):
         # As bytes it takes half the memory or less.
-        segmentation = {**segmentation, "counts": segmentation["counts"].encode()}
+        segmentation = {**segmentation, "counts": segmentation["counts"].encode("utf-8", "replace")}
     return image_id, Prediction(number, float(score), segmentation)
 
 

@@ -93,6 +93,13 @@ def evaluate_single_point(
             continue
         with Image.open(io.BytesIO(example["image"])) as image:
             pixels = np.asarray(image.convert("RGB"))
+        if pixels.shape[:2] != example["masks"].size:
+            raise ValueError(
+                "The image of {}x{} is not as large as its masks of {}x{}: evaluate on tars, or"
+                " on a config with images as they are.".format(
+                    *pixels.shape[:2], *example["masks"].size
+                )
+            )
         points = np.array([center_point(mask) for mask in masks], np.float32)
         ious = single_point_iou(*predict(pixels, points), masks)
         chosen.append(ious[0])

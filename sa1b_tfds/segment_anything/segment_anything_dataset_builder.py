@@ -32,7 +32,7 @@ HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
 _BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
 _HOW_TO_SKIP = (
     "To leave out what cannot be read, counted and listed, pass builder_kwargs={'on_error': 'skip'}"
-    " or build 'segment_anything/<config>/on_error=skip'"
+    " or build 'segment_anything/<config>/on_error=skip', or `sa1b build --on-error skip`"
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from etils import epath
 from torch.utils.data import DataLoader
 
 from sa1b_tfds import extras
+from sa1b_tfds.processes import available_cores
 from sa1b_tfds.torch.batches import collate
 from sa1b_tfds.torch.dataset import SA1BDataset
 
@@ -63,7 +63,7 @@ class SA1BDataModule(lightning.LightningDataModule):
         self._root_dir = root_dir
         self._val_fraction = val_fraction
         self._dataset_options = dataset_options
-        workers = min(8, _cpus()) if num_workers is None else num_workers
+        workers = min(8, available_cores()) if num_workers is None else num_workers
         self._loader_options = {
             "batch_size": batch_size,
             "num_workers": workers,
@@ -115,7 +115,3 @@ def split(names: Sequence[str], val_fraction: float) -> tuple[list[str], list[st
     n = min(len(names) - 1, max(1, round(val_fraction * len(names))))
     val = set(sorted(names, key=lambda name: (zlib.crc32(name.encode()), name))[:n])
     return [name for name in names if name not in val], [name for name in names if name in val]
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,12 +15,11 @@ from typing import Protocol
 import numpy as np
 from etils import epath
 
-from sa1b_tfds import records
+from sa1b_tfds import array_records, records
 from sa1b_tfds.annotations import Example, to_example
 from sa1b_tfds.examples import ArchivePart, ShardPart, find_parts
 from sa1b_tfds.problems import BadInput, Problems
 from sa1b_tfds.tar_index import IndexedArchive, index_archive
-from sa1b_tfds.torch import array_records
 
 
 class Source(Protocol):

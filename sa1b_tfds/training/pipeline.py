@@ -10,6 +10,7 @@ from sa1b_tfds import masks, rasterize
 from sa1b_tfds.training import images, prompts, selection, views
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.layouts import to_layout
+from sa1b_tfds.training.relevance import relevance
 from sa1b_tfds.training.sources import Record, find_source
 
 Example = dict[str, tf.Tensor]
@@ -50,6 +51,8 @@ def training_dataset(
         image_id: int64 [B].
         original_size, resized_size: int32 [B, 2], (height, width) of the photograph, and of what
           of the model image is no padding.
+        relevance: float32 [B, M, M], if the config has relevance=True: for each pixel the sum of
+          the predicted IoUs of the masks that cover it.
     """
     config = config or TrainingConfig()
     shard, batch_size = (0, 1), config.batch_size
@@ -107,6 +110,7 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Ex
         "image_id": record.image_id,
         "original_size": record.size,
         "resized_size": view.resized,
+        **({"relevance": relevance(record, view, config)} if config.relevance else {}),
     }
 
 
