@@ -70,24 +70,41 @@ def training_dataset(
     )
     dataset = dataset.filter(lambda example: tf.reduce_any(example["mask_valid"]))
     dataset = dataset.batch(batch_size, drop_remainder=config.drop_remainder)
-    dataset = dataset.map(lambda batch: to_layout(batch, config.layout))
+    dataset = dataset.map(lambda batch: finish(batch, config))
     dataset = dataset.prefetch(tf.data.AUTOTUNE if config.prefetch is None else config.prefetch)
     options = tf.data.Options()
     options.deterministic = config.deterministic
     return dataset.with_options(options)
 
 
+def finish(batch: Example, config: TrainingConfig) -> Example:
+    """A batch of examples -> what the config's layout has."""
+    image = images.normalise(batch["image"], batch["resized_size"], config)
+    return to_layout({**batch, "image": image}, config.layout)
+
+
 def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Example:
-    """One image of the epoch, as a raw batch holds it; all masks invalid if none is left."""
+    """One image of the epoch, as a raw batch holds it, but its image uint8 and not normalised.
+
+    If no mask is left, all are invalid.
+    """
     seed = tf.stack([epoch, record.image_id])
-    view_seed, mask_seed, point_seed, box_seed = tf.unstack(tf.random.split(seed, 4))
+    view_seed, mask_seed, point_seed, box_seed, colour_seed = tf.unstack(tf.random.split(seed, 5))
     number = config.masks_per_image
 
     view = views.random(record.size, config, view_seed)
-    candidates = selection.eligible(record, config) & selection.may_be_seen(record, view)
+    candidates = selection.eligible(record, config)
+    if config.scale_range is not None:
+        candidates &= selection.may_be_seen(record, view)
     chosen = selection.choose(record, candidates, config, mask_seed)
     ends = masks.run_ends(tf.gather(record.counts, chosen), record.size)
-    runs = prompts.shown(ends, record.size, view.window, number)
+    if config.scale_range is None:
+        runs = prompts.shown(ends, ends.position, record.size[0], number)
+        box = selection.boxes(record, chosen, number)
+    else:
+        rank = prompts.window_rank(ends, record.size, view.window)
+        runs = prompts.shown(ends, rank, view.window[2], number)
+        box = prompts.boxes(runs)
     valid = runs.pixels > 0
 
     side = config.mask_size
@@ -99,12 +116,11 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Ex
         views.mask_window(view, config.image_size),
         view.flip,
     )
-    pixels = images.decode(record.image, record.size, view, config)
     points = views.to_model(prompts.uniform_points(runs, config.points_per_mask, point_seed), view)
-    box = prompts.to_model_boxes(prompts.boxes(runs), view)
+    box = prompts.to_model_boxes(box, view)
     box = prompts.noisy(box, view, config, box_seed)
     return {
-        "image": images.finish(pixels, config),
+        "image": images.decode(record.image, record.size, view, config, colour_seed),
         "masks": tf.ensure_shape(drawn, [number, side, side]),
         "mask_valid": valid,
         "boxes": tf.where(valid[:, None], box, 0.0),

@@ -45,3 +45,12 @@ def choose(
     rank = tf.where(candidates, rank, float("-inf"))
     number = tf.reduce_sum(tf.cast(candidates, tf.int32))
     return tf.math.top_k(rank, tf.minimum(number, config.masks_per_image)).indices
+
+
+def boxes(record: Record, chosen: tf.Tensor, number: int) -> tf.Tensor:
+    """float32 [number, 4]: the dataset's own boxes, (x0, y0, x1, y1) in pixels; 0 for none."""
+    size = tf.cast(tf.tile(record.size, [2]), tf.float32)
+    box = tf.gather(record.bbox * size, chosen)
+    box = tf.gather(box, [1, 0, 3, 2], axis=1)
+    box = tf.pad(box, [[0, number - tf.size(chosen)], [0, 0]])
+    return tf.ensure_shape(box, [number, 4])
