@@ -10,6 +10,7 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
+    from sa1b_tfds.rasterize import pack_runs, rasterize_runs
     from sa1b_tfds.rle import decode_rle, encode_mask
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
     from sa1b_tfds.training.config import TrainingConfig
@@ -29,5 +30,7 @@ __all__ = [
     "decode_masks_to",
     "decode_rle",
     "encode_mask",
+    "pack_runs",
+    "rasterize_runs",
     "training_dataset",
 ]

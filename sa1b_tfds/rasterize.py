@@ -1,10 +1,13 @@
 """Masks as toggles, drawn where the model runs: the host sends a few numbers a mask, not pixels.
 
-A mask [h, w] is a set of *toggles*: positions in the column-major order of the output grid at which
-it switches between 0 and 1. A pixel is on if an odd number of toggles lie at or before it, so that
-their order does not matter and two at one place cancel. `pack_runs` makes them on the host from RLE
-strings, with crop, resize and flip already applied; `rasterize_runs` draws them with two ops that
-XLA compiles, whatever the device. The RLE itself is read in `sa1b_tfds.masks`.
+The masks of an image, [N, h, w], are laid out one after the other, each in column-major order, and
+stored as the *toggles* at which they switch between 0 and 1. A pixel is on if an odd number of its
+mask's toggles lie at or before it; so their order does not matter, and two at one place cancel.
+`pack_runs` makes them on the host from RLE strings, with crop, resize and flip already applied;
+`rasterize_runs` draws them in ops that XLA compiles. The RLE itself is read in `sa1b_tfds.masks`.
+
+All masks of an image share one room for toggles: half of SA-1B's masks need 34 of them at 256x256,
+one in a hundred needs 900. A room for each would be empty or too small.
 """
 
 from __future__ import annotations
@@ -19,15 +22,14 @@ from sa1b_tfds import rle
 
 
 class PackedRuns(NamedTuple):
-    """N masks [h, w] as toggles.
+    """The masks of one image as toggles.
 
-    toggles: int32 [N, R], column-major positions x * h + y in no order, filled up with h * w.
-    needed: int32 [N], how many each mask has. One that has more than R does not fit: its row is
-      empty, and `needed <= R` says which masks are whole.
+    toggles: int32 [R], positions (mask * w + x) * h + y in no order, filled up with N * h * w.
+    whole: bool [N], False for a mask that did not fit any more, and is empty.
     """
 
     toggles: tf.Tensor
-    needed: tf.Tensor
+    whole: tf.Tensor
 
 
 def pack_runs(
@@ -40,21 +42,25 @@ def pack_runs(
 ) -> PackedRuns:
     """Moves the runs of one image's masks to an output grid, in TensorFlow ops.
 
-    `rasterize_runs(toggles, output_size)` then equals `decode_masks` with the same arguments.
+    Where `whole`, `rasterize_runs(toggles, N, output_size)` equals `decode_masks` with the same
+    arguments. Masks find room in their order.
 
     Args:
       counts, size, window, flip: as `decode_masks` takes them.
       output_size: (h, w) of the masks, known when the graph is built.
-      max_runs: R, the most toggles of a mask. A shape has two per column that it crosses, one
-        with holes or frayed edges more.
+      max_runs: R. A mask needs two toggles a column that it crosses, with holes and frayed edges
+        more.
 
     Raises:
       ValueError: if output_size or max_runs is not positive.
       tf.errors.InvalidArgumentError: what `decode_masks` raises.
     """
+    output_size = rle.check_size(output_size, "output_size")
+    if max_runs < 1:
+        raise ValueError(f"max_runs must be positive, got {max_runs}.")
     counts, size, _, window = masks_lib.check_arguments(counts, size, output_size, window)
-    flip = tf.convert_to_tensor(flip, tf.bool)
     ends = masks_lib.run_ends(counts, size)
+    flip = tf.convert_to_tensor(flip, tf.bool)
     return pack(ends, tf.size(counts), size, output_size, window, flip, max_runs)
 
 
@@ -67,10 +73,8 @@ def pack(
     flip: tf.Tensor,
     max_runs: int,
 ) -> PackedRuns:
-    """`pack_runs` from run ends that are there already, as `masks.draw` is for `decode_masks`."""
-    height, width = rle.check_size(output_size, "output_size")
-    if max_runs < 1:
-        raise ValueError(f"max_runs must be positive, got {max_runs}.")
+    """`pack_runs` for run ends that are there already, as `masks.draw` is to `decode_masks`."""
+    height, width = output_size
     grid = masks_lib.on_grid(ends, n, size, tf.constant([height, width]), window)
     grid_width = tf.size(grid.columns)
 
@@ -78,12 +82,11 @@ def pack(
     first_row = masks_lib.lower_bound(grid.rows, tf.constant([0]))[0]
     end_row = masks_lib.lower_bound(grid.rows, size[:1])[0]
     inside = tf.where(grid.row < end_row)[:, 0]
-    mask, column, row, sign = (
-        tf.gather(x, inside) for x in (grid.mask, grid.column, grid.row, grid.sign)
-    )
+    mask, column, row = (tf.gather(x, inside) for x in (grid.mask, grid.column, grid.row))
+    sign = tf.cast(tf.gather(grid.sign, inside), tf.int32)
     top = tf.where(first_row < end_row, grid.top, 0)
-    change = tf.cast(sign, tf.int32), mask * grid_width + column, n * grid_width
-    bottom = top + tf.reshape(tf.math.unsorted_segment_sum(*change), [n, grid_width])
+    change = tf.math.unsorted_segment_sum(sign, mask * grid_width + column, n * grid_width)
+    bottom = top + tf.reshape(change, [n, grid_width])
 
     # The grid column that each output column shows, and the output columns that show a grid column.
     shown = masks_lib.sampled(window[1], window[3], tf.constant(width))
@@ -93,75 +96,64 @@ def pack(
     times = last - first
     first, shown = tf.where(flip, width - last, first), tf.where(flip, shown[::-1], shown)
 
-    # Toggles inside of columns, in each column that shows theirs.
+    # Toggles inside of columns, in each output column that shows theirs.
     times = tf.gather(times, column)
     which = tf.repeat(tf.range(tf.size(times)), times)
-    place = tf.range(tf.size(which)) - tf.gather(tf.cumsum(times, exclusive=True), which)
-    x = tf.gather(tf.gather(first, column), which) + place
-    inner = _Toggles(tf.gather(mask, which), x * height + tf.gather(row, which))
+    x = tf.range(tf.size(which)) - tf.gather(tf.cumsum(times, exclusive=True), which)
+    x += tf.gather(tf.gather(first, column), which)
+    inner_mask = tf.gather(mask, which)
+    inner = (inner_mask * width + x) * height + tf.gather(row, which)
 
-    # Toggles at the top and bottom of columns, less those that meet the next column's.
+    # Toggles at the top and bottom of columns, less those that meet: bottom, next column's top.
     top, bottom = tf.gather(top, shown, axis=1), tf.gather(bottom, shown, axis=1)
     meet = top[:, 1:] * bottom[:, :-1] * tf.cast((first_row == 0) & (end_row == height), tf.int32)
-    top -= tf.pad(meet, [[0, 0], [1, 0]])
-    bottom -= tf.pad(meet, [[0, 0], [0, 1]])
-    outer = tf.cast(tf.where(tf.concat([top, bottom], axis=1) > 0), tf.int32)
-    x, row = outer[:, 1] % width, tf.where(outer[:, 1] < width, first_row, end_row)
-    outer = _Toggles(outer[:, 0], x * height + row)
-    return _pack(inner, outer, n, max_runs, height * width)
+    edges = tf.concat(
+        [top - tf.pad(meet, [[0, 0], [1, 0]]), bottom - tf.pad(meet, [[0, 0], [0, 1]])], axis=1
+    )
+    x = tf.range(width)
+    place = tf.concat([x * height + first_row, x * height + end_row], axis=0)
+    outer = tf.cast(tf.where((edges > 0) & (place < width * height)), tf.int32)
+    outer_mask = outer[:, 0]
+    outer = outer_mask * width * height + tf.gather(place, outer[:, 1])
+
+    mask = tf.concat([inner_mask, outer_mask], axis=0)
+    needed = tf.math.unsorted_segment_sum(tf.ones_like(mask), mask, n)
+    whole = tf.cumsum(needed) <= max_runs
+    toggles = tf.boolean_mask(tf.concat([inner, outer], axis=0), tf.gather(whole, mask))
+    room = max_runs - tf.size(toggles)
+    toggles = tf.pad(toggles, [[0, room]], constant_values=n * width * height)
+    return PackedRuns(tf.ensure_shape(toggles, [max_runs]), whole)
 
 
-def rasterize_runs(toggles: Any, size: Sequence[int], dtype: Any = tf.uint8) -> tf.Tensor:
-    """Draws masks from toggles; made for `jit_compile=True`: static shapes, no host op.
+def rasterize_runs(
+    toggles: Any, num_masks: int, size: Sequence[int], dtype: Any = tf.uint8
+) -> tf.Tensor:
+    """Draws masks from toggles; made for `jit_compile=True`: static shapes, no op of the host.
 
     Args:
-      toggles: int32 [..., R], as `pack_runs` makes them; every static shape is kept.
+      toggles: int32 [..., R], as `pack_runs` makes them.
+      num_masks: N, the masks of each image.
       size: (h, w), the output_size that they were made for.
       dtype: of the result.
 
     Returns:
-      dtype [..., h, w] of 0 and 1.
+      dtype [..., N, h, w] of 0 and 1.
 
     Raises:
-      ValueError: if size is not two positive integers.
+      ValueError: if num_masks or size is not positive, or N * h * w does not fit an int32.
     """
     height, width = rle.check_size(size)
+    bins = num_masks * height * width + 1  # the last one takes what `pack_runs` filled up with
+    if not 1 < bins < 2**31:
+        raise ValueError(f"num_masks must be from 1 to {2**31 // (height * width)}: {num_masks}.")
     toggles = tf.convert_to_tensor(toggles, tf.int32)
-    batch, runs = tf.shape(toggles)[:-1], tf.shape(toggles)[-1]
-    n = tf.reduce_prod(batch)
-    # One bin more than pixels: what `pack_runs` filled up with falls into it.
-    bins = height * width + 1
-    position = toggles + tf.reshape(tf.range(n) * bins, tf.concat([batch, [1]], axis=0))
-    count = tf.math.unsorted_segment_sum(
-        tf.ones([n * runs], tf.int32), tf.reshape(position, [-1]), n * bins
-    )
-    count = tf.cumsum(tf.reshape(count, [n, bins])[:, :-1], axis=1)
-    masks = tf.transpose(tf.reshape(count % 2, [n, width, height]), [0, 2, 1])
-    masks = tf.reshape(tf.cast(masks, dtype), tf.concat([batch, [height, width]], axis=0))
-    masks.set_shape([*toggles.shape[:-1], height, width])
-    return masks
-
-
-class _Toggles(NamedTuple):
-    """int32 [E] each, ordered by mask."""
-
-    mask: tf.Tensor
-    position: tf.Tensor
-
-
-def _pack(inner: _Toggles, outer: _Toggles, n: tf.Tensor, max_runs: int, fill: int) -> PackedRuns:
-    """Puts the toggles of each mask into its row."""
-    own, more = (
-        tf.math.unsorted_segment_sum(tf.ones_like(t.mask), t.mask, n) for t in (inner, outer)
-    )
-    needed = own + more
-    slots = [
-        tf.range(tf.size(t.mask)) - tf.gather(tf.cumsum(counts, exclusive=True) - before, t.mask)
-        for t, counts, before in ((inner, own, 0), (outer, more, own))
-    ]
-    mask = tf.concat([inner.mask, outer.mask], axis=0)
-    fits = tf.where(tf.gather(needed, mask) <= max_runs)[:, 0]
-    places = tf.stack([tf.gather(mask, fits), tf.gather(tf.concat(slots, axis=0), fits)], axis=1)
-    positions = tf.gather(tf.concat([inner.position, outer.position], axis=0), fits)
-    toggles = tf.tensor_scatter_nd_update(tf.fill([n, max_runs], fill), places, positions)
-    return PackedRuns(toggles, needed)
+    batch = tf.shape(toggles)[:-1]
+    toggles = tf.reshape(toggles, [-1, toggles.shape[-1]])
+    images = tf.shape(toggles)[0]
+    position = tf.reshape(toggles + tf.range(images)[:, None] * bins, [-1])
+    count = tf.math.unsorted_segment_sum(tf.ones_like(position), position, images * bins)
+    count = tf.reshape(count, [images, bins])[:, :-1]
+    parity = tf.cumsum(tf.reshape(count, [-1, width * height]), axis=1) % 2
+    masks = tf.transpose(tf.reshape(parity, [-1, width, height]), [0, 2, 1])
+    shape = tf.concat([batch, [num_masks, height, width]], axis=0)
+    return tf.reshape(tf.cast(masks, dtype), shape)

@@ -13,7 +13,10 @@ ImageDtype = Literal["float32", "bfloat16", "uint8"]
 MaskChoice = Literal["random", "largest", "score"]
 Prompts = Literal["points", "boxes", "both"]
 PointSource = Literal["mask", "dataset"]
+MasksAs = Literal["pixels", "runs"]
 Layout = Literal["raw", "keras_hub", "transformers", "sam2"]
+# (one example, a seed) -> the example
+Augment = Callable[[dict[str, Any], Any], dict[str, Any]]
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "resize": get_args(Resize),
@@ -22,6 +25,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "mask_choice": get_args(MaskChoice),
     "prompts": get_args(Prompts),
     "point_source": get_args(PointSource),
+    "masks_as": get_args(MasksAs),
     "layout": get_args(Layout),
 }
 # field -> (type, smallest, largest)
@@ -34,6 +38,7 @@ _RANGES: dict[str, tuple[type, float, float]] = {
     "min_stability_score": (float, 0, 1),
     "min_area": (int, 0, math.inf),
     "max_area_fraction": (float, 0, 1),
+    "runs_per_mask": (int, 1, 2**16),
     "points_per_mask": (int, 1, 4096),
     "box_noise": (float, 0, 0.5),  # more could turn a box inside out
     "max_box_noise": (float, 0, math.inf),
@@ -73,6 +78,11 @@ class TrainingConfig:
       max_area_fraction: of the image. 0.9: SAM's recipe drops larger ones.
       mask_choice: of those that remain, K are taken: at 'random', the 'largest', or those of the
         best predicted IoU ('score').
+      masks_as: 'pixels' gives masks; 'runs', a hundredth of the bytes, what
+        `sa1b_tfds.rasterize_runs` draws them from on the device. Layouts 'raw' and 'keras_hub'.
+      runs_per_mask: the room for 'runs' on average; an image's masks share K times that, and one
+        that finds none left is not valid. 256: of SA-1B at 256 x 256 half of the masks need 34,
+        and one in a hundred 900.
 
     Prompts:
       prompts: 'points', 'boxes' or 'both' of them for each mask.
@@ -89,8 +99,8 @@ class TrainingConfig:
       colour_jitter: brightness, contrast and saturation change by up to this fraction.
       augment: a function of yours, `augment(example, seed) -> example`, TensorFlow ops only. It
         gets one image and all that belongs to it as 'raw' batches hold it, without the batch
-        dimension and with the image as float32 of 0 to 255 before normalisation, and a seed,
-        int32 [2], for tf.random.stateless_*. Shapes and dtypes must stay.
+        dimension and with the image as uint8 before normalisation, and a seed, int64 [2], for
+        tf.random.stateless_*. Keys, shapes and dtypes must stay.
 
     Stream:
       split: as in TFDS: 'train[:99%]' leaves a hold-out.
@@ -104,7 +114,9 @@ class TrainingConfig:
       drop_remainder: full batches only, so that shapes are static.
       prefetch: batches made in advance; None leaves that to tf.data.
       parallelism: images prepared at the same time; None leaves that to tf.data.
-      layout: 'raw', or what a model takes: 'keras_hub', 'transformers' or 'sam2'.
+      layout: 'raw', or what a model takes: 'keras_hub', 'transformers' or 'sam2'; see
+        `sa1b_tfds.training.layouts`. Those need normalise='imagenet', 'sam2' also masks of the
+        image's size.
 
     Raises:
       ValueError, TypeError: naming the field that cannot be so.
@@ -124,6 +136,8 @@ class TrainingConfig:
     min_area: int = 0
     max_area_fraction: float = 0.9
     mask_choice: MaskChoice = "random"
+    masks_as: MasksAs = "pixels"
+    runs_per_mask: int = 256
 
     prompts: Prompts = "both"
     points_per_mask: int = 1
@@ -134,7 +148,7 @@ class TrainingConfig:
     flip: float = 0.0
     scale_range: tuple[float, float] | None = None
     colour_jitter: float = 0.0
-    augment: Callable[[dict[str, Any], Any], dict[str, Any]] | None = None
+    augment: Augment | None = None
 
     split: str = "train"
     shuffle: int = 256
@@ -170,6 +184,25 @@ class TrainingConfig:
                 "points_per_mask must be 1 with point_source='dataset': SA-1B has one a mask, got"
                 f" {self.points_per_mask}."
             )
+
+        self._check_layout()
+
+    def _check_layout(self) -> None:
+        if self.layout != "raw" and self.normalise != "imagenet":
+            raise ValueError(f"normalise must be 'imagenet' with layout={self.layout!r}.")
+        if self.layout == "sam2" and self.mask_size != self.image_size:
+            raise ValueError(
+                "mask_size must be image_size with layout='sam2': SAM 2 is supervised at"
+                f" {self.image_size}, got {self.mask_size}."
+            )
+        if self.masks_as == "runs":
+            if self.layout not in ("raw", "keras_hub"):
+                raise ValueError(f"masks_as must be 'pixels' with layout={self.layout!r}.")
+            if self.masks_per_image * self.mask_size**2 >= 2**31:
+                raise ValueError(
+                    "masks_as must be 'pixels' where masks_per_image * mask_size ** 2 is 2 ** 31"
+                    " or more."
+                )
 
     def _check_scale_range(self) -> None:
         if self.scale_range is None:

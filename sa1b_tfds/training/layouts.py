@@ -1,14 +1,135 @@
-"""Raw batches -> what a model takes."""
+"""Raw batches -> exactly what a model takes: its keys, shapes, dtypes, ranges and padding labels.
+
+B images of S x S, K masks of M x M each, P points a mask. Only the prompts that the config has are
+given. Masks that are not valid carry prompts that a model ignores, and are marked in the targets.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
-from sa1b_tfds.training.config import Layout
+from sa1b_tfds.training.config import TrainingConfig
+from sa1b_tfds.training.images import MEAN, STD
+
+Batch = dict[str, tf.Tensor]
+
+_IGNORED_BY_TRANSFORMERS = -10  # the label of points that its processor pads with
 
 
-def to_layout(batch: dict[str, tf.Tensor], layout: Layout) -> dict[str, tf.Tensor]:
-    """Turns a 'raw' batch into another layout, in TensorFlow ops."""
-    if layout != "raw":
-        raise NotImplementedError(f"layout={layout!r} is not there yet.")
-    return batch
+def to_layout(batch: Batch, config: TrainingConfig) -> Any:
+    """Turns a 'raw' batch into `config.layout`, in TensorFlow ops; see the functions below."""
+    return {
+        "raw": lambda batch, config: batch,
+        "keras_hub": to_keras_hub,
+        "transformers": to_transformers,
+        "sam2": to_sam2,
+    }[config.layout](batch, config)
+
+
+def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
+    """(inputs, targets) for keras-hub's SAM, and for `model.fit`.
+
+    With masks_per_image=1 the inputs are those of `keras_hub.models.SAMImageSegmenter`, which
+    takes one prompt an image. With more, the prompts have the axis K after B, and
+    `sa1b_tfds.keras.SAMTrainer` runs the image encoder once and the mask decoder for each of them.
+
+    Returns:
+      inputs:
+        images: [B, S, S, 3], 0 to 1, because that backbone normalises by itself; padding has
+          ImageNet's mean, so that it is 0 after that, as SAM has it.
+        points: float32 [B, (K,) P, 2], and where there is no box one point (0, 0) more.
+        labels: float32 [B, (K,) P], 1 for a point in the mask, -1 for none.
+        boxes: float32 [B, (K,) 1, 2, 2], the corners (x0, y0), (x1, y1); or [B, (K,) 0, 2, 2].
+        masks: float32 [B, (K,) 0, S/4, S/4, 1], no mask as a prompt.
+      targets:
+        masks: uint8 [B, K, M, M], or runs: int32 [B, R] if the config has masks_as='runs'.
+        mask_valid: bool [B, K]; a valid mask may be smaller than a pixel of M x M, and empty.
+    """
+    valid = batch["mask_valid"]
+    size, number = tf.shape(valid)[0], config.masks_per_image
+    points, labels = batch["points"], tf.cast(batch["labels"], tf.float32)
+    boxes = tf.reshape(batch["boxes"], [size, number, 1, 2, 2])
+    if config.prompts == "points":
+        points = tf.pad(points, [[0, 0], [0, 0], [0, 1], [0, 0]])
+        labels = tf.pad(labels, [[0, 0], [0, 0], [0, 1]], constant_values=-1)
+        boxes = boxes[:, :, :0]
+    elif config.prompts == "boxes":
+        points, labels = points[:, :, :0], labels[:, :, :0]
+    side = config.image_size // 4
+    prompts = {
+        "points": points,
+        "labels": labels,
+        "boxes": boxes,
+        "masks": tf.zeros([size, number, 0, side, side, 1]),
+    }
+    if number == 1:
+        prompts = {name: prompt[:, 0] for name, prompt in prompts.items()}
+    image = batch["image"]
+    scale, mean = (tf.constant(x, image.dtype) / 255 for x in (STD, MEAN))
+    targets = {name: batch[name] for name in ("masks", "runs", "mask_valid") if name in batch}
+    return {"images": image * scale + mean, **prompts}, targets
+
+
+def to_transformers(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
+    """(inputs, targets) for `transformers.SamModel`, whose processor gives the same inputs.
+
+    Returns:
+      inputs:
+        pixel_values: [B, 3, S, S], normalised.
+        input_points: float32 [B, K, P, 2], (x, y).
+        input_labels: int64 [B, K, P], 1 for a point in the mask, -10 for none.
+        input_boxes: float32 [B, K, 4], (x0, y0, x1, y1).
+        original_sizes, reshaped_input_sizes: int64 [B, 2], (height, width).
+      targets:
+        masks: uint8 [B, K, M, M].
+        mask_valid: bool [B, K], False also for a mask of which M x M shows no pixel.
+    """
+    labels = tf.cast(batch["labels"], tf.int64)
+    points = {
+        "input_points": batch["points"],
+        "input_labels": tf.where(labels < 0, tf.cast(_IGNORED_BY_TRANSFORMERS, tf.int64), labels),
+    }
+    inputs = {
+        "pixel_values": tf.transpose(batch["image"], [0, 3, 1, 2]),
+        **(points if config.prompts != "boxes" else {}),
+        **({"input_boxes": batch["boxes"]} if config.prompts != "points" else {}),
+        "original_sizes": tf.cast(batch["original_size"], tf.int64),
+        "reshaped_input_sizes": tf.cast(batch["resized_size"], tf.int64),
+    }
+    return inputs, {"masks": batch["masks"], "mask_valid": _shown(batch)}
+
+
+def to_sam2(batch: Batch, config: TrainingConfig) -> dict[str, Any]:
+    """The fields of `BatchedVideoDatapoint` of SAM 2's trainer: videos of one frame (T = 1).
+
+    That trainer draws its prompts from the masks. It has no notion of a mask that is none, so that
+    only the O masks of the batch that show a pixel are given: the one layout with a shape that
+    varies.
+
+    Returns:
+      img_batch: [1, B, 3, S, S], normalised.
+      obj_to_frame_idx: int32 [1, O, 2], (frame 0, image in the batch) of each mask.
+      masks: bool [1, O, S, S].
+      metadata:
+        unique_objects_identifier: int64 [1, O, 3], (image_id, mask in the image, frame 0).
+        frame_orig_size: int64 [1, O, 2], (height, width) of the photograph.
+    """
+    del config
+    places = tf.where(_shown(batch))  # int64 [O, 2], (image in the batch, mask in the image)
+    image, mask = places[:, 0], places[:, 1]
+    frame = tf.zeros_like(image)
+    ids = tf.stack([tf.gather(batch["image_id"], image), mask, frame], axis=1)
+    sizes = tf.cast(tf.gather(batch["original_size"], image), tf.int64)
+    return {
+        "img_batch": tf.transpose(batch["image"], [0, 3, 1, 2])[None],
+        "obj_to_frame_idx": tf.cast(tf.stack([frame, image], axis=1), tf.int32)[None],
+        "masks": tf.cast(tf.gather_nd(batch["masks"], places), tf.bool)[None],
+        "metadata": {"unique_objects_identifier": ids[None], "frame_orig_size": sizes[None]},
+    }
+
+
+def _shown(batch: Batch) -> tf.Tensor:
+    """bool [B, K]: the valid masks with at least one pixel."""
+    return batch["mask_valid"] & (tf.reduce_max(batch["masks"], axis=[2, 3]) > 0)

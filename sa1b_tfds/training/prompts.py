@@ -38,10 +38,50 @@ class Shown(NamedTuple):
     height: tf.Tensor
 
 
+def make(
+    runs: Shown,
+    box: tf.Tensor,
+    stored: tf.Tensor,
+    view: View,
+    config: TrainingConfig,
+    seed: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The prompts that a config asks for.
+
+    Args:
+      runs: of K masks.
+      box: [K, 4], (x0, y0, x1, y1) in pixels of the window.
+      stored: float32 [K, 2], the dataset's points, (x, y) in pixels of the original.
+      view: the window, and where it comes to lie.
+      config: its fields about prompts apply.
+      seed: int64 [2].
+
+    Returns:
+      points float32 [K, P, 2] and labels int32 [K, P], 0 and -1 if only boxes are asked for, and
+      boxes float32 [K, 4], without noise if only points are, in pixels of the model image.
+    """
+    point_seed, box_seed = tf.unstack(tf.random.split(seed, 2))
+    number = config.points_per_mask
+    labels = tf.ones([config.masks_per_image, number], tf.int32)
+    box = to_model_boxes(box, view)
+    if config.prompts != "points":
+        box = noisy(box, view, config, box_seed)
+    if config.prompts == "boxes":
+        return tf.zeros([*labels.shape, 2]), -labels, box
+    points = tf.cast(uniform_points(runs, number, point_seed), tf.float32)
+    if config.point_source == "dataset":
+        window = tf.cast(tf.gather(view.window, [[1, 0], [3, 2]]), tf.float32)
+        inside = stored - window[0]
+        seen = tf.reduce_all((inside >= 0) & (inside < window[1]), axis=1)
+        points = tf.where(seen[:, None, None], inside[:, None], points)
+    return to_model(points, view), labels, box
+
+
 def shown(ends: RunEnds, rank: tf.Tensor, height: tf.Tensor, number: int) -> Shown:
     """Run ends of at most `number` masks -> what a window of that height shows of them.
 
-    rank: int32 [B, 32], of every run end, from `window_rank`; if all of the image is seen, the run ends themselves.
+    rank: int32 [B, 32], of every run end, from `window_rank`; where all of the image is seen, the
+      run ends themselves.
     """
     # One more run, which shows nothing, so that there always is one.
     rank = tf.pad(rank, [[0, 1], [0, 0]])
