@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from build import _of_tar, _synthetic, _write_tars
+from build import _of_tar, _write_tars, synthetic
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset
@@ -90,7 +90,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="sa1b_torch") as folder:
-        templates = _of_tar(options.like) if options.like else [_synthetic(i) for i in range(4)]
+        templates = _of_tar(options.like) if options.like else [synthetic(i) for i in range(4)]
         tars = _write_tars(pathlib.Path(folder) / "tars", templates, 1, len(templates))
         compare(tars / "sa_000000.tar", options.images, options.rounds)
 

@@ -7,6 +7,7 @@ no size is believed before it was compared with a limit and with the file.
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -87,14 +88,14 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
     """
     root = epath.Path(root)
     tars: list[Archive] = []
-    folders: dict[str, list[epath.Path]] = {}
+    folders: dict[str, list[str]] = {}
     for path in _files(root, _MAX_DEPTH):
         relative = path.relative_to(root)
         if _TAR.match(path.name):
             tars.append(TarArchive(path, str(relative)))
         elif path.suffix in MAX_BYTES:
             parts = [part for part in relative.parent.parts if part not in _LAYOUT_FOLDERS]
-            folders.setdefault("/".join(parts) or ".", []).append(path)
+            folders.setdefault("/".join(parts) or ".", []).append(os.fspath(path))
     if tars and folders:
         logging.warning("Reading the tars in %s; the loose files there are left out.", root)
     found = tars or [FolderArchive(name, files) for name, files in folders.items()]
@@ -150,22 +151,24 @@ class TarArchive:
 class FolderArchive:
     """Extracted files: all in one folder, or apart in images/ and annotations/."""
 
-    def __init__(self, name: str, files: Iterable[epath.Path]):
+    def __init__(self, name: str, files: Iterable[epath.PathLike]):
         self.name = name
-        self._files = sorted(files)
+        # Strings take a third of the memory of path objects, and there may be millions.
+        self._files = sorted(map(os.fspath, files))
 
     def identity(self) -> dict[str, int] | None:
-        if not all(path.exists() for path in self._files):
-            return None
-        stats = [path.stat() for path in self._files]
-        return {
-            "files": len(stats),
-            "bytes": sum(stat.length for stat in stats),
-            "modified": max(stat.mtime for stat in stats),
-        }
+        size = modified = 0
+        for path in self._files:
+            try:
+                stat = epath.Path(path).stat()
+            except FileNotFoundError:
+                return None
+            size += stat.length
+            modified = max(modified, stat.mtime)
+        return {"files": len(self._files), "bytes": size, "modified": modified}
 
     def index(self, problems: Problems) -> list[Entry]:
-        members = (Member(str(path), path.stat().length) for path in self._files)
+        members = (Member(path, epath.Path(path).stat().length) for path in self._files)
         return _pair_up(self.name, self._of_bounded_size(members, problems), problems)
 
     def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:

@@ -104,7 +104,7 @@ def _end_of_scan(data: bytes, start: int) -> int:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Decodes an image with Pillow: 26 ms for 2250 x 1500, where OpenCV and simplejpeg take 21.
+    """Decodes an image with Pillow; OpenCV and simplejpeg take a fifth less, and more to install.
 
     Returns:
       uint8 [H, W, 3], RGB.

@@ -231,7 +231,9 @@ def decode_rles(
         np.add(above, below, out=below)
     packed = np.ascontiguousarray(bits[:-1].transpose(1, 0, 2))
     masks = np.unpackbits(packed, axis=2, count=len(grid))
-    return masks if len(grid) == out_width else masks[:, :, np.searchsorted(grid, columns)]
+    if len(grid) == out_width:
+        return masks
+    return np.take(masks, np.searchsorted(grid, columns), axis=2)
 
 
 def sampled(length: int, n: int) -> np.ndarray:
@@ -391,7 +393,7 @@ def _undo_differences(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     even = np.append(values, np.zeros(len(values) % 2, values.dtype))
     summed = [np.ascontiguousarray(even[parity::2]) for parity in (0, 1)]
     for part in summed:
-        np.cumsum(part, out=part)
+        np.cumsum(part, dtype=part.dtype, out=part)
 
     def at(place: np.ndarray) -> np.ndarray:
         return np.choose(place % 2, [part.take(place // 2, mode="clip") for part in summed])

@@ -109,7 +109,7 @@ class Task:
         """What the shards depend on, besides the tar; in a sidecar, to know them again."""
         how = {"layout": _LAYOUT, **dataclasses.asdict(self.settings)}
         if self.settings.long_side is not None:
-            how |= {"quality": jpeg.QUALITY, "dct_margin": jpeg.DCT_MARGIN}
+            how |= {"quality": jpeg.QUALITY, "scaling_margin": jpeg.DCT_MARGIN}
             how |= {"pillow": PIL.__version__}
         excluded = hashlib.md5(repr(self.excluded).encode()).hexdigest() if self.excluded else None
         return {**how, "num_shards": self.num_shards, "limit": self.limit, "excluded": excluded}

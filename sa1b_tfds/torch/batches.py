@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sa1b_tfds import jpeg, rle
-from sa1b_tfds.torch.dataset import Item
+from sa1b_tfds.torch.dataset import Item, fit
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _PADDING = -10  # the label of a point that SamModel leaves out
@@ -43,7 +43,7 @@ class TransformersCollate:
       image_size: S, the model's `vision_config.image_size`.
       mask_size: M, the side of the model's masks, S / 4.
 
-    The batch, a dict of tensors; the first five are SamModel's arguments:
+    The batch, a dict of tensors, of which SamModel takes all but the last two:
       pixel_values: float32 [B, 3, S, S], normalised, padded with zeros at bottom and right.
       input_points: float32 [B, N, P, 2], (x, y) in pixels of pixel_values.
       input_labels: int64 [B, N, P], 1 for a point, -10 for padding.
@@ -79,8 +79,8 @@ class TransformersCollate:
                 f"An image must be uint8 [3, H, W], got {image.dtype} {list(image.shape)}: leave"
                 " normalisation to TransformersCollate."
             )
-        original = tuple(image.shape[1:])
-        resized = _fit(original, self.image_size)
+        original = (image.shape[1], image.shape[2])
+        resized = fit(original, (self.image_size, self.image_size))
         n = min(len(masks), self.masks_per_image)
         row = {
             "pixel_values": self._pixels(image, resized),
@@ -111,8 +111,8 @@ class TransformersCollate:
         result[:, : size[0], : size[1]] = (resized.permute(2, 0, 1) / 255 - mean) / std
         return result
 
-    def _masks(self, masks: torch.Tensor, original: tuple[int, ...]) -> torch.Tensor:
-        height, width = _fit(original, self.mask_size)
+    def _masks(self, masks: torch.Tensor, original: tuple[int, int]) -> torch.Tensor:
+        height, width = fit(original, (self.mask_size, self.mask_size))
         rows, columns = (
             torch.from_numpy(rle.sampled(have, want))
             for have, want in zip(masks.shape[1:], (height, width), strict=True)
@@ -122,7 +122,7 @@ class TransformersCollate:
         return result
 
     def _points(
-        self, mask: torch.Tensor, given: torch.Tensor, original: tuple[int, ...]
+        self, mask: torch.Tensor, given: torch.Tensor, original: tuple[int, int]
     ) -> torch.Tensor:
         """float32 [P, 2], (x, y) in pixels of the image, whose centres are whole numbers."""
         inside = mask.nonzero()
@@ -132,13 +132,6 @@ class TransformersCollate:
         height, width = mask.shape
         x, y = (x + 0.5) * (original[1] / width) - 0.5, (y + 0.5) * (original[0] / height) - 0.5
         return torch.stack([x, y], dim=1)
-
-
-def _fit(size: tuple[int, ...], side: int) -> tuple[int, int]:
-    """SAM's rule: the longer side becomes `side`, the other is rounded half up."""
-    scale = side / max(size)
-    height, width = (max(1, int(length * scale + 0.5)) for length in size)
-    return height, width
 
 
 def _padded(rows: torch.Tensor, n: int, width: int) -> torch.Tensor:
