@@ -161,7 +161,11 @@ class SAMTrainer(keras.Model):
         masks = self._masks(y, logits.shape)
         valid = y["mask_valid"] & (tf.reduce_max(masks, axis=[2, 3]) > 0)
         masks = masks[:, :, None]
-        focal, dice, overlap = focal_loss(masks, logits), dice_loss(masks, logits), iou(masks, logits)
+        focal, dice, overlap = (
+            focal_loss(masks, logits),
+            dice_loss(masks, logits),
+            iou(masks, logits),
+        )
         iou_error = (tf.cast(y_pred["iou_pred"], tf.float32) - tf.stop_gradient(overlap)) ** 2
 
         best = tf.argmin(FOCAL_WEIGHT * focal + dice, axis=-1)[..., None]
@@ -170,7 +174,10 @@ class SAMTrainer(keras.Model):
         means = {
             name: tf.reduce_sum(valid * tf.gather(value, best, batch_dims=2)[..., 0]) / number
             for name, value in (
-                ("focal", focal), ("dice", dice), ("iou_error", iou_error), ("iou", overlap)
+                ("focal", focal),
+                ("dice", dice),
+                ("iou_error", iou_error),
+                ("iou", overlap),
             )
         }
         for name, value in means.items():

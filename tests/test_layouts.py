@@ -125,7 +125,10 @@ def test_transformers(raw, prompts):
 
         images = np.moveaxis(batch["image"].numpy(), 3, 1)
         np.testing.assert_array_equal(inputs["pixel_values"], images)
-        for name, of in (("original_sizes", "original_size"), ("reshaped_input_sizes", "resized_size")):
+        for name, of in (
+            ("original_sizes", "original_size"),
+            ("reshaped_input_sizes", "resized_size"),
+        ):
             assert inputs[name].dtype == tf.int64
             np.testing.assert_array_equal(inputs[name], batch[of])
         assert ("input_boxes" in inputs) == (prompts != "points")

@@ -17,9 +17,7 @@ offsets = st.integers(-80, 80)
 windows = st.none() | st.tuples(offsets, offsets, strategies.sides, strategies.sides)
 
 
-@given(
-    strategies.masks(), st.tuples(strategies.sides, strategies.sides), windows, st.booleans()
-)
+@given(strategies.masks(), st.tuples(strategies.sides, strategies.sides), windows, st.booleans())
 def test_equals_decode_masks(masks, output_size, window, flip):
     arguments = dict(size=masks.shape[1:], output_size=output_size, window=window, flip=flip)
     runs = rasterize.pack_runs(encode(masks), max_runs=5 * 70 * 70, **arguments)

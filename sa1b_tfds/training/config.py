@@ -15,6 +15,8 @@ Prompts = Literal["points", "boxes", "both"]
 PointSource = Literal["mask", "dataset"]
 MasksAs = Literal["pixels", "runs"]
 Layout = Literal["raw", "keras_hub", "transformers", "sam2"]
+# (one example, a seed) -> the example
+Augment = Callable[[dict[str, Any], Any], dict[str, Any]]
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "resize": get_args(Resize),
@@ -97,8 +99,8 @@ class TrainingConfig:
       colour_jitter: brightness, contrast and saturation change by up to this fraction.
       augment: a function of yours, `augment(example, seed) -> example`, TensorFlow ops only. It
         gets one image and all that belongs to it as 'raw' batches hold it, without the batch
-        dimension and with the image as float32 of 0 to 255 before normalisation, and a seed,
-        int32 [2], for tf.random.stateless_*. Shapes and dtypes must stay.
+        dimension and with the image as uint8 before normalisation, and a seed, int64 [2], for
+        tf.random.stateless_*. Keys, shapes and dtypes must stay.
 
     Stream:
       split: as in TFDS: 'train[:99%]' leaves a hold-out.
@@ -146,7 +148,7 @@ class TrainingConfig:
     flip: float = 0.0
     scale_range: tuple[float, float] | None = None
     colour_jitter: float = 0.0
-    augment: Callable[[dict[str, Any], Any], dict[str, Any]] | None = None
+    augment: Augment | None = None
 
     split: str = "train"
     shuffle: int = 256

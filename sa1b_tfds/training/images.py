@@ -1,38 +1,139 @@
-"""JPEG bytes -> the pixels of the model image, as a view shows them."""
+"""JPEG bytes -> the pixels of the model image, as a view shows them; and their normalisation.
+
+Images stay bytes until they are batched: rounding after the resize is what Pillow, and with it SAM
+and Hugging Face, do, too, and a byte costs a quarter of a float to move. One pass over the batch
+normalises.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.views import View
 
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
+# ImageNet's, of pixels from 0 to 255, as SAM and its descendants have them.
+MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+STD = np.array([58.395, 57.12, 57.375], np.float32)
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as in Pillow
+_RATIOS = (1, 2, 4, 8)  # that libjpeg scales by while it decodes
 
 
-def decode(jpeg: tf.Tensor, size: tf.Tensor, view: View, config: TrainingConfig) -> tf.Tensor:
-    """float32 [h, w, 3] of 0 to 255, with (h, w) = view.resized.
+def decode(
+    jpeg: tf.Tensor, size: tf.Tensor, view: View, config: TrainingConfig, seed: tf.Tensor
+) -> tf.Tensor:
+    """Decodes what a view shows of an image.
 
-    size: int32 [2], of the original, in whose pixels the view's window is.
+    Args:
+      jpeg: string [].
+      size: int32 [2], of the original, in whose pixels the view's window is.
+      view: what to show.
+      config: its image_size, exact, scale_range and colour_jitter apply.
+      seed: int64 [2], for the jitter.
+
+    Returns:
+      uint8 [S, S, 3], black where there is no image.
     """
-    del size
-    pixels = tf.io.decode_jpeg(jpeg, 3, dct_method="INTEGER_ACCURATE" if config.exact else "")
-    y, x, height, width = tf.unstack(view.window)
-    pixels = pixels[y : y + height, x : x + width]
-    pixels = tf.image.resize(pixels, view.resized, antialias=config.exact)
-    return tf.cond(view.flip, lambda: pixels[:, ::-1], lambda: pixels)
-
-
-def finish(pixels: tf.Tensor, config: TrainingConfig) -> tf.Tensor:
-    """Normalises and pads to [S, S, 3]."""
-    if config.normalise == "imagenet":
-        pixels = (pixels - tf.constant(MEAN)) / tf.constant(STD)
-    if config.image_dtype == "uint8":
-        pixels = tf.saturate_cast(tf.round(pixels), tf.uint8)
-    else:
-        pixels = tf.cast(pixels, config.image_dtype)
-    height, width = tf.unstack(tf.shape(pixels)[:2])
+    pixels = _resized(_window(jpeg, size, view, config), view.resized, config)
+    if config.colour_jitter:
+        pixels = _jittered(pixels, config.colour_jitter, seed)
+    pixels = _rounded(pixels)
+    if config.flip:
+        pixels = tf.cond(view.flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
     side = config.image_size
-    pixels = tf.pad(pixels, [[0, side - height], [0, side - width], [0, 0]])
+    room = side - view.resized
+    pixels = tf.pad(pixels, [[0, room[0]], [0, room[1]], [0, 0]])
     return tf.ensure_shape(pixels, [side, side, 3])
+
+
+def normalise(pixels: tf.Tensor, resized: tf.Tensor, config: TrainingConfig) -> tf.Tensor:
+    """uint8 [B, S, S, 3] -> image_dtype [B, S, S, 3], normalised and 0 where there is no image.
+
+    resized: int32 [B, 2], (height, width) of the image in the square.
+    """
+    if config.image_dtype == "uint8":
+        return pixels
+    if config.normalise is None:
+        return tf.cast(pixels, config.image_dtype)
+    return _normalised(pixels, resized, tf.as_dtype(config.image_dtype))
+
+
+@tf.function(jit_compile=True)
+def _normalised(pixels: tf.Tensor, resized: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Compiled, it is one loop that reads each byte and writes each float once."""
+    side = pixels.shape[1]
+    flat = tf.cast(tf.reshape(pixels, [-1, side, side * 3]), tf.float32)
+    flat = flat * np.tile(1 / STD, side) + np.tile(-MEAN / STD, side)
+    rows = tf.range(side) < resized[:, :1]
+    columns = tf.range(side * 3) < resized[:, 1:] * 3
+    flat = tf.where(rows[:, :, None] & columns[:, None, :], flat, 0.0)
+    return tf.reshape(tf.cast(flat, dtype), [-1, side, side, 3])
+
+
+def _window(jpeg: tf.Tensor, size: tf.Tensor, view: View, config: TrainingConfig) -> tf.Tensor:
+    """uint8 [h, w, 3]: the view's window, already scaled down as far as libjpeg does that."""
+    window = view.window
+    if config.exact:
+        pixels = tf.io.decode_jpeg(jpeg, 3, dct_method="INTEGER_ACCURATE")
+        window = _in_pixels_of(tf.shape(pixels)[:2], size, window)
+        y, x, height, width = tf.unstack(window)
+        return pixels[y : y + height, x : x + width]
+
+    shape = tf.io.extract_jpeg_shape(jpeg)[:2]
+    window = _in_pixels_of(shape, size, window)
+    at_least = tf.reduce_min(window[2:] // view.resized)
+    cropped = config.scale_range is not None
+
+    def scaled(ratio: int) -> tf.Tensor:
+        if not cropped:
+            return tf.io.decode_jpeg(jpeg, 3, ratio)
+        # libjpeg's scaled image has this many pixels, rounded up; a window starts at multiples
+        # of 8 (see `views`).
+        stop = -(-(window[:2] + window[2:]) // ratio)
+        start = window[:2] // ratio
+        return tf.image.decode_and_crop_jpeg(jpeg, tf.concat([start, stop - start], 0), 3, ratio)
+
+    which = sum(tf.cast(at_least >= ratio, tf.int32) for ratio in _RATIOS[1:])
+    return tf.switch_case(which, [lambda r=r: scaled(r) for r in _RATIOS])
+
+
+def _in_pixels_of(shape: tf.Tensor, size: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """The window in pixels of the stored image, which may be smaller than the original."""
+
+    def moved() -> tf.Tensor:
+        scale = tf.tile(tf.cast(shape, tf.float64) / tf.cast(size, tf.float64), [2])
+        corners = tf.concat([window[:2], window[:2] + window[2:]], 0)
+        corners = tf.cast(tf.round(tf.cast(corners, tf.float64) * scale), tf.int32)
+        start = tf.minimum(corners[:2], shape - 1)
+        return tf.concat([start, tf.maximum(corners[2:] - start, 1)], 0)
+
+    return tf.cond(tf.reduce_all(shape == size), lambda: window, moved)
+
+
+def _resized(pixels: tf.Tensor, size: tf.Tensor, config: TrainingConfig) -> tf.Tensor:
+    """uint8 [h, w, 3] -> float32 of 0 to 255."""
+    if config.exact:
+        return tf.image.resize(pixels, size, antialias=True)
+    # TensorFlow's kernel reads floats faster than bytes, by more than what it costs to make them.
+    pixels = tf.cast(pixels, tf.float32)[None]
+    return tf.raw_ops.ResizeBilinear(images=pixels, size=size, half_pixel_centers=True)[0]
+
+
+def _rounded(pixels: tf.Tensor) -> tf.Tensor:
+    """float32 -> uint8 by one op: the nearest of 0 to 255."""
+    quantized = tf.raw_ops.QuantizeV2(
+        input=pixels, min_range=0.0, max_range=255.0, T=tf.quint8, mode="SCALED"
+    )
+    return tf.bitcast(quantized.output, tf.uint8)
+
+
+def _jittered(pixels: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
+    """Changes brightness, contrast and saturation, in this order, each by a factor around 1."""
+    low, high = 1 - strength, 1 + strength
+    brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform([3], seed, low, high))
+    grey = tf.reduce_sum(pixels * _GREY, axis=-1, keepdims=True)
+    # All three are linear, so that they are one change.
+    gain = brightness * contrast
+    offset = brightness * (1 - contrast) * tf.reduce_mean(grey)
+    return pixels * (gain * saturation) + (grey * (gain * (1 - saturation)) + offset)

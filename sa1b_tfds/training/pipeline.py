@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import tensorflow as tf
 
-from sa1b_tfds import masks, rasterize
-from sa1b_tfds.training import images, prompts, selection, views
+from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.layouts import to_layout
-from sa1b_tfds.training.sources import Record, find_source
+from sa1b_tfds.training.making import Example, make_example
+from sa1b_tfds.training.sources import Source, find_source
 
-Example = dict[str, tf.Tensor]
+_NO_MASK = "has a mask that passes the filters of TrainingConfig"
+_TOLD = [10**power for power in range(12)]
 
 
 def training_dataset(
@@ -26,6 +28,12 @@ def training_dataset(
 ) -> tf.data.Dataset:
     """Batches of images, prompts and masks with static shapes, for `model.fit`.
 
+    An iteration is an epoch, unless the config has repeat=True. With drop_remainder=True it has
+    images // batch_size steps, which Keras shows; images without a mask that passes the filters are
+    left out, and images of the next epoch take the places that would then be missing at its end.
+    With drop_remainder=False each image that has masks comes exactly once, and the number of steps
+    is known only at the end. How many are left out is told on stderr, at 1, 10, 100, ... of them.
+
     Args:
       source: a dataset's name ('segment_anything/original'), a TFDS builder, or the folder of a
         prepared version; also data that the official builder prepared ('segment_anything:1.0.0');
@@ -35,14 +43,14 @@ def training_dataset(
       input_context: from `tf.distribute.Strategy.distribute_datasets_from_function`: this pipeline
         reads its shard only, and makes batches for one replica.
       service: 'grpc://HOST:PORT' of a tf.data service's dispatcher, whose workers then prepare the
-        images; they must reach the files.
+        images; they must reach the files. Every image comes once an epoch, in no fixed order: seed
+        and deterministic have no effect.
       to_device: prefetch into the memory of the first GPU; without one it changes nothing.
 
     Returns:
       A dataset of dicts; in 'raw' layout, for B images of S x S, K masks of M x M, P points:
         image: float32, bfloat16 or uint8 [B, S, S, 3].
-        masks: uint8 [B, K, M, M] of 0 and 1; or, with masks_as='runs', runs: int32
-          [B, K * runs_per_mask], for `rasterize_runs`.
+        masks: uint8 [B, K, M, M] of 0 and 1.
         mask_valid: bool [B, K]; False where an image has no more masks: then all else of it is 0.
         boxes: float32 [B, K, 4], (x0, y0, x1, y1) in pixels of the model image.
         points: float32 [B, K, P, 2], (x, y) in pixels of the model image.
@@ -50,6 +58,9 @@ def training_dataset(
         image_id: int64 [B].
         original_size, resized_size: int32 [B, 2], (height, width) of the photograph, and of what
           of the model image is no padding.
+
+    Raises:
+      FileNotFoundError, TypeError, ValueError: if the source is nothing to train on.
     """
     config = config or TrainingConfig()
     shard, batch_size = (0, 1), config.batch_size
@@ -57,70 +68,104 @@ def training_dataset(
         shard = (input_context.input_pipeline_id, input_context.num_input_pipelines)
         batch_size = input_context.get_per_replica_batch_size(config.batch_size)
     found = find_source(source, config, data_dir, shard)
+    steps = None
+    if found.num_images is not None and config.drop_remainder and not service:
+        steps = found.num_images // batch_size
+        if not steps:
+            raise ValueError(
+                f"batch_size={batch_size} is more than the {found.num_images} images of the source:"
+                " with drop_remainder=True there is no batch."
+            )
 
-    seeds = tf.data.Dataset.random(seed=config.seed, rerandomize_each_iteration=True)
-    if not config.repeat:
-        seeds = seeds.take(1)
-    stream = seeds.flat_map(
-        lambda seed: found.epoch(seed).map(lambda element: (element, seed), name="with_seed")
-    )
+    if service:
+        stream = _for_service(found, config)
+    else:
+        stream = _epochs(found, config, endless=config.repeat or steps is not None)
     dataset = stream.map(
-        lambda element, seed: make_example(found.parse(element), config, seed),
+        lambda element, epoch: make_example(found.parse(element), config, epoch),
         num_parallel_calls=config.parallelism or tf.data.AUTOTUNE,
         deterministic=config.deterministic,
     )
-    dataset = dataset.filter(lambda example: tf.reduce_any(example["mask_valid"]))
+    dataset = _without_empty(dataset, found.num_images)
+    if service:
+        # Single images travel, so that no worker has a remainder of its own.
+        dataset = dataset.apply(
+            tf.data.experimental.service.distribute(
+                tf.data.experimental.service.ShardingPolicy.DYNAMIC,
+                service,
+                job_name=f"sa1b_tfds of {shard[1]} pipelines" if shard[1] > 1 else None,
+            )
+        )
     dataset = dataset.batch(batch_size, drop_remainder=config.drop_remainder)
-    dataset = dataset.map(lambda batch: to_layout(batch, config))
+    dataset = dataset.map(
+        lambda batch: _finish(batch, config),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=config.deterministic,
+    )
+    if steps is not None and not config.repeat:
+        dataset = dataset.take(steps).apply(tf.data.experimental.assert_cardinality(steps))
     dataset = dataset.prefetch(tf.data.AUTOTUNE if config.prefetch is None else config.prefetch)
     options = tf.data.Options()
-    options.deterministic = config.deterministic
-    return dataset.with_options(options)
+    options.deterministic = config.deterministic and not service
+    dataset = dataset.with_options(options)
+    if to_device and (devices := tf.config.list_logical_devices("GPU")):
+        dataset = dataset.apply(tf.data.experimental.prefetch_to_device(devices[0].name))
+    return dataset
 
 
-def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Example:
-    """One image of the epoch, as a raw batch holds it; all masks invalid if none is left."""
-    seed = tf.stack([epoch, record.image_id])
-    view_seed, mask_seed, point_seed, box_seed = tf.unstack(tf.random.split(seed, 4))
-    number = config.masks_per_image
+def _epochs(found: Source, config: TrainingConfig, endless: bool) -> tf.data.Dataset:
+    """(element, int64 [] seed of its epoch) of one epoch, or of one after the other.
 
-    view = views.random(record.size, config, view_seed)
-    candidates = selection.eligible(record, config) & selection.may_be_seen(record, view)
-    chosen = selection.choose(record, candidates, config, mask_seed)
-    ends = masks.run_ends(tf.gather(record.counts, chosen), record.size)
-    runs = prompts.shown(ends, record.size, view.window, number)
-    valid = runs.pixels > 0
-
-    drawn, whole = _masks(ends, record, view, config)
-    valid &= whole
-    pixels = images.decode(record.image, record.size, view, config)
-    points = views.to_model(prompts.uniform_points(runs, config.points_per_mask, point_seed), view)
-    box = prompts.to_model_boxes(prompts.boxes(runs), view)
-    box = prompts.noisy(box, view, config, box_seed)
-    return {
-        "image": images.finish(pixels, config),
-        **drawn,
-        "mask_valid": valid,
-        "boxes": tf.where(valid[:, None], box, 0.0),
-        "points": tf.where(valid[:, None, None], points, 0.0),
-        "labels": tf.tile(tf.where(valid, 1, -1)[:, None], [1, config.points_per_mask]),
-        "image_id": record.image_id,
-        "original_size": record.size,
-        "resized_size": view.resized,
-    }
+    The seeds are a function of the config's; an iterator begins where the one before it began,
+    and one further.
+    """
+    seeds = tf.data.Dataset.random(seed=config.seed, rerandomize_each_iteration=True)
+    if not endless:
+        seeds = seeds.take(1)
+    return seeds.flat_map(lambda seed: found.epoch(seed).map(lambda element: (element, seed)))
 
 
-def _masks(
-    ends: masks.RunEnds, record: Record, view: views.View, config: TrainingConfig
-) -> tuple[Example, tf.Tensor]:
-    """({'masks'} or {'runs'}, bool [K]: those that are complete)."""
-    number, side = config.masks_per_image, config.mask_size
-    window = views.mask_window(view, config.image_size)
-    if config.masks_as == "runs":
-        room = number * config.runs_per_mask
-        packed = rasterize.pack(
-            ends, number, record.size, (side, side), window, view.flip, room
+def _for_service(found: Source, config: TrainingConfig) -> tf.data.Dataset:
+    """The same with the files in front, which the service hands out to its workers."""
+    stream = found.epoch(None)
+    if config.repeat:
+        stream = stream.repeat()
+    # Every worker begins anew each epoch, so that a seed of its own would give the same again.
+    return stream.map(
+        lambda element: (element, tf.random.uniform([], maxval=tf.int64.max, dtype=tf.int64))
+    )
+
+
+def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.Dataset:
+    """Leaves out images without a valid mask, tells how many, and fails if there are only such."""
+
+    def count(state: tf.Tensor, example: Example) -> tuple[tf.Tensor, Example]:
+        seen, dropped = tf.unstack(state)
+        kept = tf.reduce_any(example["mask_valid"])
+        seen += 1
+        dropped += tf.cast(~kept, tf.int64)
+        told = tf.cond(
+            ~kept & tf.reduce_any(dropped == _TOLD),
+            lambda: _tell(seen, dropped, example["image_id"]),
+            lambda: tf.constant(True),
         )
-        return {"runs": packed.toggles}, packed.whole
-    drawn = masks.draw(ends, number, record.size, tf.constant([side, side]), window, view.flip)
-    return {"masks": tf.ensure_shape(drawn, [number, side, side])}, tf.ones([number], tf.bool)
+        nothing = (dropped == seen) & (seen == (num_images or -1))
+        some = tf.debugging.Assert(~nothing, [f"None of the {num_images} images {_NO_MASK}."])
+        with tf.control_dependencies([told, *([] if some is None else [some])]):
+            return tf.stack([seen, dropped]), example
+
+    dataset = dataset.scan(tf.zeros([2], tf.int64), count)
+    return dataset.filter(lambda example: tf.reduce_any(example["mask_valid"]))
+
+
+def _tell(seen: tf.Tensor, dropped: tf.Tensor, image_id: tf.Tensor) -> tf.Tensor:
+    template = f"sa1b_tfds: {{}} of {{}} images so far left out, the last is {{}}: none {_NO_MASK}."
+    text = tf.strings.format(template, (dropped, seen, image_id))
+    with tf.control_dependencies([tf.print(text, output_stream=sys.stderr)]):
+        return tf.constant(True)
+
+
+def _finish(batch: Example, config: TrainingConfig) -> Any:
+    """A batch of examples -> what the config's layout has."""
+    image = images.normalise(batch["image"], batch["resized_size"], config)
+    return to_layout({**batch, "image": image}, config)

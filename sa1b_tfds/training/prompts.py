@@ -8,7 +8,7 @@ at (q // height, q % height).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -23,7 +23,7 @@ class Shown(NamedTuple):
     first: int32 [R], the window's pixel (column by column) at which a run begins.
     stop: int32 [R], and where it ends.
     end: int64 [R], the pixels shown by all runs up to and with this one.
-    mask: int32 [R], its mask.
+    mask: int32 [R / 16], the mask of every 16 runs; -1 for none.
     before: int64 [K], the pixels shown by all masks before.
     pixels: int64 [K], those shown by each.
     height: int32 [], of the window.
@@ -38,30 +38,77 @@ class Shown(NamedTuple):
     height: tf.Tensor
 
 
-def shown(ends: RunEnds, size: tf.Tensor, window: tf.Tensor, number: int) -> Shown:
-    """Run ends of at most `number` masks -> what a window (inside of the image) shows of them."""
-    image_height = size[0]
-    y, x, height, width = tf.unstack(window)
-    column = ends.position // image_height
-    row = ends.position - column * image_height
-    rank = tf.clip_by_value(row - y, 0, height)
-    rank = tf.where((column >= x) & (column < x + width), rank, 0)
-    rank += tf.clip_by_value(column - x, 0, width) * height
+def make(
+    runs: Shown,
+    box: tf.Tensor,
+    stored: tf.Tensor,
+    view: View,
+    config: TrainingConfig,
+    seed: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The prompts that a config asks for.
+
+    Args:
+      runs: of K masks.
+      box: [K, 4], (x0, y0, x1, y1) in pixels of the window.
+      stored: float32 [K, 2], the dataset's points, (x, y) in pixels of the original.
+      view: the window, and where it comes to lie.
+      config: its fields about prompts apply.
+      seed: int64 [2].
+
+    Returns:
+      points float32 [K, P, 2] and labels int32 [K, P], 0 and -1 if only boxes are asked for, and
+      boxes float32 [K, 4], without noise if only points are, in pixels of the model image.
+    """
+    point_seed, box_seed = tf.unstack(tf.random.split(seed, 2))
+    number = config.points_per_mask
+    labels = tf.ones([config.masks_per_image, number], tf.int32)
+    box = to_model_boxes(box, view)
+    if config.prompts != "points":
+        box = noisy(box, view, config, box_seed)
+    if config.prompts == "boxes":
+        return tf.zeros([*labels.shape, 2]), -labels, box
+    points = tf.cast(uniform_points(runs, number, point_seed), tf.float32)
+    if config.point_source == "dataset":
+        window = tf.cast(tf.gather(view.window, [[1, 0], [3, 2]]), tf.float32)
+        inside = stored - window[0]
+        seen = tf.reduce_all((inside >= 0) & (inside < window[1]), axis=1)
+        points = tf.where(seen[:, None, None], inside[:, None], points)
+    return to_model(points, view), labels, box
+
+
+def shown(ends: RunEnds, rank: tf.Tensor, height: tf.Tensor, number: int) -> Shown:
+    """Run ends of at most `number` masks -> what a window of that height shows of them.
+
+    rank: int32 [B, 32], of every run end, from `window_rank`; where all of the image is seen, the
+      run ends themselves.
+    """
     # One more run, which shows nothing, so that there always is one.
     rank = tf.pad(rank, [[0, 1], [0, 0]])
     mask = tf.pad(ends.mask, [[0, 1]], constant_values=-1)
     first, stop = rank[:, 0::2], rank[:, 1::2]
-    length = tf.cast(stop - first, tf.int64)
+    length = stop - first
     pixels = tf.math.unsorted_segment_sum(tf.reduce_sum(length, axis=1), mask, number)
+    pixels = tf.cast(pixels, tf.int64)
     return Shown(
         first=tf.reshape(first, [-1]),
         stop=tf.reshape(stop, [-1]),
-        end=tf.cumsum(tf.reshape(length, [-1])),
-        mask=tf.repeat(mask, first.shape[1]),
+        end=tf.cumsum(tf.cast(tf.reshape(length, [-1]), tf.int64)),
+        mask=mask,
         before=tf.cumsum(pixels, exclusive=True),
         pixels=pixels,
         height=height,
     )
+
+
+def window_rank(ends: RunEnds, size: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """int32 [B, 32]: the pixels of a window inside of the image that lie before each run end."""
+    y, x, height, width = tf.unstack(window)
+    column = ends.position // size[0]
+    row = ends.position - column * size[0]
+    rank = tf.clip_by_value(row - y, 0, height)
+    rank = tf.where((column >= x) & (column < x + width), rank, 0)
+    return rank + tf.clip_by_value(column - x, 0, width) * height
 
 
 def uniform_points(runs: Shown, number: int, seed: tf.Tensor) -> tf.Tensor:
@@ -90,12 +137,18 @@ def boxes(runs: Shown) -> tf.Tensor:
     last = runs.stop - 1
     x0, x1 = runs.first // runs.height, last // runs.height
     whole_column = x0 < x1
-    y0 = tf.where(whole_column, 0, runs.first % runs.height)
-    y1 = tf.where(whole_column, runs.height - 1, last % runs.height)
-    mask = tf.where(some, runs.mask, -1)
-    least = tf.math.unsorted_segment_min(tf.stack([x0, y0], axis=1), mask, number)
-    most = tf.math.unsorted_segment_max(tf.stack([x1, y1], axis=1), mask, number)
-    return tf.where(runs.pixels[:, None] > 0, tf.concat([least, most], axis=1), 0)
+    y0 = tf.where(whole_column, 0, runs.first - x0 * runs.height)
+    y1 = tf.where(whole_column, runs.height - 1, last - x1 * runs.height)
+
+    def by_mask(x: tf.Tensor, absent: int, reduce: Any, segment: Any) -> tf.Tensor:
+        x = tf.reshape(tf.where(some, x, absent), [tf.size(runs.mask), -1])
+        return segment(reduce(x, axis=1), runs.mask, number)
+
+    least = [
+        by_mask(x, tf.int32.max, tf.reduce_min, tf.math.unsorted_segment_min) for x in (x0, y0)
+    ]
+    most = [by_mask(x, tf.int32.min, tf.reduce_max, tf.math.unsorted_segment_max) for x in (x1, y1)]
+    return tf.where(runs.pixels[:, None] > 0, tf.stack([*least, *most], axis=1), 0)
 
 
 def to_model_boxes(box: tf.Tensor, view: View) -> tf.Tensor:

@@ -45,3 +45,15 @@ def choose(
     rank = tf.where(candidates, rank, float("-inf"))
     number = tf.reduce_sum(tf.cast(candidates, tf.int32))
     return tf.math.top_k(rank, tf.minimum(number, config.masks_per_image)).indices
+
+
+def boxes(record: Record) -> tf.Tensor:
+    """float32 [N, 4]: the dataset's own boxes, (x0, y0, x1, y1) in pixels of the original."""
+    box = record.bbox * tf.cast(tf.tile(record.size, [2]), tf.float32)
+    return tf.gather(box, [1, 0, 3, 2], axis=1)
+
+
+def padded(column: tf.Tensor, chosen: tf.Tensor, number: int) -> tf.Tensor:
+    """The chosen rows of a column [N, C], with zeros up to `number` rows."""
+    rows = tf.pad(tf.gather(column, chosen), [[0, number - tf.size(chosen)], [0, 0]])
+    return tf.ensure_shape(rows, [number, column.shape[1]])

@@ -12,6 +12,9 @@ import tensorflow as tf
 
 from sa1b_tfds.training.config import TrainingConfig
 
+# Crops begin and end at multiples of this, where libjpeg's scaled images have whole pixels, too.
+_STEP = 8
+
 
 class View(NamedTuple):
     """A window of the original, resized to the top left of the square model image.
@@ -44,8 +47,10 @@ def whole(size: tf.Tensor, config: TrainingConfig) -> View:
 
 def random(size: tf.Tensor, config: TrainingConfig, seed: tf.Tensor) -> View:
     """A view as the config's flip and scale_range have it, from a seed int64 [2]."""
-    uniform = tf.unstack(tf.random.stateless_uniform([4], seed, dtype=tf.float64))
     view = whole(size, config)
+    if config.scale_range is None and not config.flip:
+        return view
+    uniform = tf.unstack(tf.random.stateless_uniform([4], seed, dtype=tf.float64))
     if config.scale_range is not None:
         view = _jittered(size, config, uniform[:3])
     if config.flip:
@@ -56,17 +61,16 @@ def random(size: tf.Tensor, config: TrainingConfig, seed: tf.Tensor) -> View:
 def _jittered(size: tf.Tensor, config: TrainingConfig, uniform: list[tf.Tensor]) -> View:
     side, (low, high) = config.image_size, config.scale_range or (1.0, 1.0)
     factor = low + uniform[0] * (high - low)
-    if config.resize == "square":
-        scale = factor * side / tf.cast(size, tf.float64)
-    else:
-        scale = factor * side / tf.cast(tf.reduce_max(size), tf.float64) * tf.ones(2, tf.float64)
-    # How much of the original the square can hold.
-    held = tf.cast(side / scale + 0.5, tf.int32)
+    fitting = size if config.resize == "square" else tf.reduce_max(size) * tf.ones_like(size)
+    # How much of the original the square holds.
+    held = tf.cast(tf.cast(fitting, tf.float64) / factor / _STEP + 0.5, tf.int32) * _STEP
+    held = tf.maximum(held, _STEP)
     cropped = held < size
-    shape = tf.where(cropped, tf.maximum(held, 1), size)
-    resized = tf.where(cropped, side, tf.clip_by_value(_scaled(size, scale), 1, side))
-    room = tf.cast(size - shape + 1, tf.float64)
-    corner = tf.cast(tf.stack(uniform[1:]) * room, tf.int32)
+    shape = tf.where(cropped, held, size)
+    scale = side / tf.cast(held, tf.float64)
+    resized = tf.where(cropped, side, tf.minimum(_scaled(size, scale), side))
+    room = tf.cast((size - shape) // _STEP + 1, tf.float64)
+    corner = tf.cast(tf.stack(uniform[1:]) * room, tf.int32) * _STEP
     return View(tf.concat([corner, shape], axis=0), resized, tf.constant(False))
 
 
@@ -80,12 +84,10 @@ def mask_window(view: View, side: int) -> tf.Tensor:
 
     Rounded to whole pixels of the original, of which a model pixel has one or more.
     """
-    height, width = tf.unstack(view.window[2:])
     shown = side * tf.cast(view.window[2:], tf.float64) / tf.cast(view.resized, tf.float64)
     shown_height, shown_width = tf.unstack(tf.cast(shown + 0.5, tf.int32))
-    y, x = tf.unstack(view.window[:2])
+    y, x, _, width = tf.unstack(view.window)
     x = tf.where(view.flip, x + width - shown_width, x)
-    del height
     return tf.stack([y, x, shown_height, shown_width])
 
 
