@@ -7,7 +7,6 @@ python examples/finetune_keras_sam.py --preset sam_base_sa1b --data-dir DATA --s
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import pathlib
 import tempfile
@@ -63,11 +62,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", help="of keras-hub, such as sam_base_sa1b, or a folder of one")
     parser.add_argument("--source", default="segment_anything/original", help="what to train on")
     parser.add_argument("--data-dir", help="of TFDS; default: the dummy data is prepared")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--steps-per-execution", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--masks-per-image", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, help="default: 1e-5, without preset 3e-3")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--masks-per-image", type=int, default=4)
+    parser.add_argument("--learning-rate", type=float, help="default: 1e-5, without preset 5e-3")
     return parser.parse_args(argv)
 
 
@@ -85,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> keras.callbacks.History:
         mask_size=side // 4,
         batch_size=args.batch_size,
         masks_per_image=args.masks_per_image,
+        repeat=True,
         mask_choice="random" if args.data_dir else "largest",
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -96,13 +96,14 @@ def main(argv: Sequence[str] | None = None) -> keras.callbacks.History:
         dataset = sa1b_tfds.training_dataset(args.source, config, data_dir=data_dir)
 
         model = SAMTrainer(sam)
-        rate = args.learning_rate or (1e-5 if args.preset else 3e-3)
+        rate = args.learning_rate or (1e-5 if args.preset else 5e-3)
         model.compile(
             optimizer=keras.optimizers.AdamW(rate, weight_decay=0.1 * rate, clipnorm=1.0),
             steps_per_execution=args.steps_per_execution,
         )
-        epochs = math.ceil(args.steps / dataset.cardinality().numpy())
-        return model.fit(dataset, epochs=epochs)
+        # An epoch of SA-1B takes days: what is reported is every tenth of the steps.
+        steps = max(1, args.steps // 10)
+        return model.fit(dataset, epochs=args.steps // steps, steps_per_epoch=steps)
 
 
 if __name__ == "__main__":
