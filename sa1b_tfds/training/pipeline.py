@@ -107,7 +107,8 @@ def training_dataset(
     dataset = dataset.prefetch(tf.data.AUTOTUNE if config.prefetch is None else config.prefetch)
     options = tf.data.Options()
     options.deterministic = config.deterministic and not service
-    # `shuffle` in a function has a seed generator that counts as state, and never changes.
+    # So that iterators can be saved: what is held to be state outside of them is the line on
+    # stderr, and generators of seeds that nothing draws from, as each shuffle has its own.
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     dataset = dataset.with_options(options)
     if to_device and (devices := tf.config.list_logical_devices("GPU")):

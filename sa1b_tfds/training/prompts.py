@@ -114,18 +114,24 @@ def window_rank(ends: RunEnds, size: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 def uniform_points(runs: Shown, number: int, seed: tf.Tensor) -> tf.Tensor:
     """int32 [K, number, 2], (x, y) in the window: uniform over each mask's shown pixels.
 
-    A mask that shows none gets (0, 0). Drawn from 63 bits, so that no pixel is likelier than
-    another by more than pixels / 2**63.
+    Drawn from 63 bits, so that no pixel is likelier than another by more than pixels / 2**63.
     """
     shape = [runs.pixels.shape[0], number]
     bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.int64)
     bits = tf.bitwise.bitwise_and(bits, 2**63 - 1)
-    pixel = bits % tf.maximum(runs.pixels, 1)[:, None]
+    return locate(runs, bits % tf.maximum(runs.pixels, 1)[:, None])
+
+
+def locate(runs: Shown, pixel: tf.Tensor) -> tf.Tensor:
+    """int64 [K, P] -> int32 [K, P, 2], (x, y) in the window of each mask's shown pixel number ...
+
+    They are numbered column by column. A mask that shows none gives (0, 0).
+    """
     wanted = tf.reshape(pixel + runs.before[:, None], [1, -1])
     run = tf.raw_ops.UpperBound(sorted_inputs=runs.end[None], values=wanted)[0]
     run = tf.minimum(run, tf.size(runs.end) - 1)  # of masks that show nothing
     back = tf.cast(tf.gather(runs.end, run) - wanted[0], tf.int32)
-    place = tf.reshape(tf.gather(runs.stop, run) - back, shape)
+    place = tf.reshape(tf.gather(runs.stop, run) - back, tf.shape(pixel))
     place = tf.where(runs.pixels[:, None] > 0, place, 0)
     return tf.stack([place // runs.height, place % runs.height], axis=-1)
 
