@@ -58,7 +58,9 @@ def tiny_sam(side: int = 128) -> keras_hub.models.SAMImageSegmenter:
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--preset", help="of keras-hub, such as sam_base_sa1b, or a folder of one")
     parser.add_argument("--source", default="segment_anything/original", help="what to train on")
     parser.add_argument("--data-dir", help="of TFDS; default: the dummy data is prepared")

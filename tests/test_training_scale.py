@@ -1,11 +1,13 @@
-"""Training input over replicas, machines and restarts: tf.distribute, tf.data service, checkpoints."""
+"""Training input over replicas, machines and devices: tf.distribute, tf.data service, prefetch."""
 
 import json
 import os
 import pathlib
-import signal
+import re
+import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import tensorflow as tf
 import sa1b_tfds
 from sa1b_tfds.training import pipeline
 
+ROOT = pathlib.Path(__file__).parents[1]
 IMAGES = list(range(16))  # of the fixture `prepared`
 SMALL = dict(image_size=32, mask_size=8, masks_per_image=2, batch_size=4, shuffle=8)
 
@@ -60,7 +63,7 @@ def test_two_replicas_share_an_epoch(prepared):
         check=True,
         capture_output=True,
         text=True,
-        cwd=pathlib.Path(__file__).parents[1],
+        cwd=ROOT,
     )
     steps = json.loads(run.stdout.splitlines()[-1])
     assert [len(replicas) for replicas in steps] == [2] * len(steps)
@@ -86,38 +89,29 @@ def test_input_pipelines_are_disjoint_and_complete(prepared, pipelines):
     assert sorted(sum(shards, [])) == IMAGES
 
 
-WORKER = """
-import sys
-import tensorflow as tf
-server = tf.data.experimental.service.WorkerServer(
-    tf.data.experimental.service.WorkerConfig(dispatcher_address=sys.argv[1]))
-print("ready", flush=True)
-server.join()
-"""
-
-
 @pytest.fixture(scope="module")
 def service():
-    """The address of a dispatcher, with two workers that are processes of their own."""
+    """A dispatcher's address, with two workers, processes that docs/scale-out.md starts."""
     dispatcher = tf.data.experimental.service.DispatchServer()
-    address = dispatcher.target.partition("://")[2]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, address],
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    text = (ROOT / "docs" / "scale-out.md").read_text()
+    (code,) = re.findall(r'python -c "([^"]*WorkerServer.*)"', text)
+    code = code.replace("HOST:5050", dispatcher.target.partition("://")[2])
+    workers = []
     try:
-        for worker in workers:
-            assert worker.stdout.readline() == "ready\n"
+        for _ in range(2):
+            with socket.socket() as free:
+                free.bind(("localhost", 0))
+                port = str(free.getsockname()[1])
+            own = code.replace("THIS_HOST:5051", f"localhost:{port}").replace("5051", port)
+            environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+            workers.append(subprocess.Popen([sys.executable, "-c", own], env=environment))
+        while dispatcher._num_workers() < 2:
+            assert all(worker.poll() is None for worker in workers)
+            time.sleep(0.1)
         yield dispatcher.target
     finally:
         for worker in workers:
-            worker.send_signal(signal.SIGKILL)
+            worker.kill()
             worker.wait()
 
 
@@ -130,25 +124,6 @@ def test_service_gives_every_image_once_an_epoch(prepared, service, masks_as):
         assert [len(batch["image_id"]) for batch in batches] == [4] * 4
         assert all(batch["image"].shape == [4, 32, 32, 3] for batch in batches)
         assert all(np.isfinite(batch["image"]).all() for batch in batches)
-
-
-@pytest.mark.parametrize("shuffle", [0, 8])
-def test_a_restored_iterator_gives_the_very_next_batch(prepared, tmp_path, shuffle):
-    """In the middle of the second epoch, in an iterator that knows nothing of the first."""
-    options = {"shuffle": shuffle, "repeat": True, "flip": 0.5}
-    iterator = iter(make(prepared, **options))
-    for _ in range(6):
-        next(iterator)
-    path = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "mid-epoch"))
-    expected = [next(iterator) for _ in range(5)]
-
-    again = iter(make(prepared, **options))
-    tf.train.Checkpoint(iterator=again).restore(path).assert_consumed()
-    for batch in expected:
-        restored = next(again)
-        assert batch.keys() == restored.keys()
-        for name, value in batch.items():
-            np.testing.assert_array_equal(restored[name], value)
 
 
 def test_to_device_changes_nothing_without_one(prepared):
