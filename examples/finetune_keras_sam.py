@@ -59,7 +59,7 @@ def tiny_sam(side: int = 128) -> keras_hub.models.SAMImageSegmenter:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", help="of keras-hub, such as sam_base_sa1b, or a folder of one")
     parser.add_argument("--source", default="segment_anything/original", help="what to train on")
@@ -75,10 +75,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> keras.callbacks.History:
     args = arguments(argv)
     keras.utils.set_random_seed(0)
-    if args.preset:
-        sam = keras_hub.models.SAMImageSegmenter.from_preset(args.preset)
-    else:
-        sam = tiny_sam()
+    preset = args.preset
+    sam = keras_hub.models.SAMImageSegmenter.from_preset(preset) if preset else tiny_sam()
     side = sam.backbone.image_encoder.image_shape[0]
     config = sa1b_tfds.TrainingConfig(
         layout="keras_hub",
@@ -98,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> keras.callbacks.History:
         dataset = sa1b_tfds.training_dataset(args.source, config, data_dir=data_dir)
 
         model = SAMTrainer(sam)
-        rate = args.learning_rate or (1e-5 if args.preset else 5e-3)
+        rate = args.learning_rate or (1e-5 if preset else 5e-3)
         model.compile(
             optimizer=keras.optimizers.AdamW(rate, weight_decay=0.1 * rate, clipnorm=1.0),
             steps_per_execution=args.steps_per_execution,

@@ -1,5 +1,6 @@
 """Training input over replicas, machines and devices: tf.distribute, tf.data service, prefetch."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -18,7 +19,7 @@ from sa1b_tfds.training import pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
 IMAGES = list(range(16))  # of the fixture `prepared`
-SMALL = dict(image_size=32, mask_size=8, masks_per_image=2, batch_size=4, shuffle=8)
+SMALL = {"image_size": 32, "mask_size": 8, "masks_per_image": 2, "batch_size": 4, "shuffle": 8}
 
 
 def make(prepared, service=None, input_context=None, to_device=False, **config):
@@ -86,7 +87,7 @@ def test_input_pipelines_are_disjoint_and_complete(prepared, pipelines):
         for number in range(pipelines)
     ]
     assert all(abs(len(shard) - 16 / pipelines) < 1 for shard in shards)
-    assert sorted(sum(shards, [])) == IMAGES
+    assert sorted(itertools.chain(*shards)) == IMAGES
 
 
 @pytest.fixture(scope="module")

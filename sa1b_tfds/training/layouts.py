@@ -68,7 +68,7 @@ def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
         prompts = {name: prompt[:, 0] for name, prompt in prompts.items()}
     image = batch["image"]
     scale, mean = (tf.constant(x, image.dtype) / 255 for x in (STD, MEAN))
-    targets = {name: batch[name] for name in ("masks", "runs", "mask_valid") if name in batch}
+    targets = {k: x for k, x in batch.items() if k in ("masks", "runs", "mask_valid")}
     return {"images": image * scale + mean, **prompts}, targets
 
 
