@@ -72,8 +72,8 @@ class GridEnds(NamedTuple):
       or >= H. A row may be repeated.
     columns: int32 [g], the image's column of each grid column, in order, none repeated.
     top: int32 [N, g], 1 where a mask is on at the top of a grid column's first row of the image.
-    mask, column, row: int32 [E], the run ends that lie inside a grid column: of which mask, in which
-      grid column, and the first grid row at or below it; h if there is none.
+    mask, column, row: int32 [E], the run ends that lie inside a grid column: of which mask, in
+      which grid column, and the first grid row at or below it; h if there is none.
     sign: int64 [E], 1 where a run of zeros ends, -1 where a run of ones does.
     """
 

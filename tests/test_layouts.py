@@ -87,11 +87,12 @@ def test_keras_hub_normalises_by_itself(raw):
 
 def test_keras_hub_prompts(raw):
     """K prompts an image; without boxes a point (0, 0) that is none, as SAM was trained."""
-    before, both, _ = convert(raw, layout="keras_hub")
-    points, boxes = (
+    before, of_both, _ = convert(raw, layout="keras_hub")
+    of_points, of_boxes = (
         convert(raw, layout="keras_hub", prompts=prompts)[1] for prompts in ("points", "boxes")
     )
-    for batch, (both, _), (points, _), (boxes, _) in zip(before, both, points, boxes, strict=True):
+    batches = zip(before, of_both, of_points, of_boxes, strict=True)
+    for batch, (both, _), (points, _), (boxes, _) in batches:
         np.testing.assert_array_equal(both["points"], batch["points"])
         np.testing.assert_array_equal(both["labels"], batch["labels"])
         assert both["boxes"].shape == [BATCH, MASKS, 1, 2, 2]

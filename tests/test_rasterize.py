@@ -18,8 +18,14 @@ windows = st.none() | st.tuples(offsets, offsets, strategies.sides, strategies.s
 
 
 @given(strategies.masks(), st.tuples(strategies.sides, strategies.sides), windows, st.booleans())
+@settings(max_examples=40)
 def test_equals_decode_masks(masks, output_size, window, flip):
-    arguments = dict(size=masks.shape[1:], output_size=output_size, window=window, flip=flip)
+    arguments = {
+        "size": masks.shape[1:],
+        "output_size": output_size,
+        "window": window,
+        "flip": flip,
+    }
     runs = rasterize.pack_runs(encode(masks), max_runs=5 * 70 * 70, **arguments)
     assert runs.whole.numpy().all()
     if len(masks) == 0:
@@ -61,9 +67,9 @@ def pack(counts, size, window, flip):
         max_size=4,
     )
 )
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_compiled_by_xla_from_tf_data(images):
-    """Up to four masks an image; those that need more than the room are left out, and it is said."""
+    """Up to four masks an image; those that find no room are left out, and it is said."""
     toggles, expected = [], np.zeros((4, 4, *SIZE), np.float32)
     for number, (masks, window, flip) in enumerate(images):
         counts = (encode(masks) + encode(np.zeros_like(masks[:1])) * 4)[:4]

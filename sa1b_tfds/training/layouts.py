@@ -70,7 +70,7 @@ def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
     image = batch["image"]
     scale, mean = (tf.constant(x, image.dtype) / 255 for x in (STD, MEAN))
     names = ("masks", "runs", "mask_valid", "relevance")
-    targets = {name: batch[name] for name in names if name in batch}
+    targets: Batch = {name: x for name, x in batch.items() if name in names}
     return {"images": image * scale + mean, **prompts}, targets
 
 

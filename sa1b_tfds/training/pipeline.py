@@ -125,7 +125,14 @@ def _epochs(found: Source, config: TrainingConfig, endless: bool) -> tf.data.Dat
     seeds = tf.data.Dataset.random(seed=config.seed, rerandomize_each_iteration=True)
     if not endless:
         seeds = seeds.take(1)
-    return seeds.flat_map(lambda seed: found.epoch(seed).map(lambda element: (element, seed)))
+
+    def epoch(seed: tf.Tensor) -> tf.data.Dataset:
+        # A global seed of 0 (keras.utils.set_random_seed(0)) makes `shuffle` compare its own seed,
+        # a tensor, in Python. In a graph this sets the graph's only.
+        tf.compat.v1.set_random_seed(None)
+        return found.epoch(seed).map(lambda element: (element, seed))
+
+    return seeds.flat_map(epoch)
 
 
 def _for_service(found: Source, config: TrainingConfig) -> tf.data.Dataset:
