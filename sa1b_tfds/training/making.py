@@ -74,7 +74,7 @@ def _masks(
 
 def _checked(example: Example, augment: Augment, seed: tf.Tensor) -> Example:
     """Calls the user's function, and holds it to the shapes that batches need."""
-    result = augment(dict(example), seed)
+    result = tf.function(augment)(dict(example), seed)  # with AutoGraph, as map functions have
     if not isinstance(result, dict) or result.keys() != example.keys():
         raise ValueError(f"augment must return a dict with the keys {sorted(example)}.")
     for name, before in example.items():
