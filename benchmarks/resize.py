@@ -1,12 +1,14 @@
 """Which library makes the images of the `resized_1024` configs: speed and closeness, side by side.
 
-python benchmarks/resize.py TARS [--images 16]
+python benchmarks/resize.py [TARS] [--images 16]
 
 Every candidate decodes a JPEG, resizes it to a long side of 1024 and encodes it at the quality in
-use, on one core, in turns. Its error is that of the resized pixels against what SAM's preprocessing
-does with all pixels (full decode, bilinear with antialiasing), as PSNR. With DCT scaling a decoder
-gives half the size and never sees all pixels. OpenCV, simplejpeg and TensorFlow take part where
-they are installed; TensorFlow's price in a worker, beside the speed, is 500 MB.
+use, in turns; what counts are the seconds of one core. Its error is that of the resized pixels
+against what SAM's preprocessing does with all pixels (full decode, bilinear with antialiasing), as
+PSNR. With DCT scaling a decoder gives half the size and never sees all pixels. OpenCV, simplejpeg
+and TensorFlow take part where they are installed; TensorFlow's price in a worker, beside the speed,
+is 500 MB. Without TARS it takes synthetic images. The ratio is what is in use to Pillow with a full
+decode.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable
@@ -24,39 +27,35 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 import numpy as np
+from build import synthetic
 from PIL import Image
 
 from sa1b_tfds import archive, jpeg
 from sa1b_tfds.problems import Problems
 
 _LONG_SIDE = 1024
+_FULL, _IN_USE = "Pillow, full decode", "Pillow, DCT scaling with margin"
 Candidate = tuple[Callable[[bytes], Any], Callable[[Any], bytes]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("tars")
+    parser.add_argument("tars", nargs="?")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    pairs = itertools.chain.from_iterable(
-        tar.pairs(Problems()) for tar in archive.find_archives(options.tars)
-    )
-    images, source, masks = [], 0, 0
-    for pair in itertools.islice(pairs, options.images):
-        images.append(pair.jpeg)
-        source += len(pair.jpeg) + len(pair.json)
-        masks += len(pair.json)
-    exact = [np.asarray(_pillow(data), np.float64) for data in images]
+    images, masks = zip(*read_pairs(options.tars, options.images), strict=True)
+    jpegs, jsons = sum(map(len, images)), sum(map(len, masks))
+    exact = [np.asarray(full_decode(data), np.float64) for data in images]
 
     candidates = dict(_candidates())
     seconds = dict.fromkeys(candidates, float("inf"))
     for _ in range(options.rounds):
         for name, (shrink, encode) in candidates.items():
-            began = time.perf_counter()
+            began = time.process_time()
             for data in images:
                 encode(shrink(data))
-            seconds[name] = min(seconds[name], time.perf_counter() - began)
+            seconds[name] = min(seconds[name], time.process_time() - began)
     print(f"{'':34} {'images/s':>8} {'PSNR dB':>8} {'worst':>6} {'kB':>5}")
     for name, (shrink, encode) in candidates.items():
         small = [shrink(data) for data in images]
@@ -66,14 +65,28 @@ def main() -> None:
             f"{name:34} {len(images) / seconds[name]:8.1f} {_psnr(np.mean(errors)):8.1f}"
             f" {_psnr(max(errors)):6.1f} {size / len(images) / 1000:5.0f}"
         )
-    kept = sum(len(encode_pillow(_pillow(data))) for data in images)
-    print(f"Pillow's images are {kept / source:.2f} of the tars' bytes, JSON {masks / source:.2f}")
+    kept = sum(len(encode_pillow(in_use(data))) for data in images) / (jpegs + jsons)
+    print(f"In use: images are {kept:.2f} of the tars' bytes, JSON {jsons / (jpegs + jsons):.2f}")
+    print(f"ratio: {seconds[_FULL] / seconds[_IN_USE]:.2f}")
+
+
+def read_pairs(tars: str | None, images: int) -> list[tuple[bytes, bytes]]:
+    """(JPEG, JSON) of the first images of a folder of tars; without one, synthetic ones."""
+    if tars is None:
+        drawn = [synthetic(seed) for seed in range(4)]
+        pairs = [(jpeg, json.dumps(content).encode()) for jpeg, content in drawn]
+        return [pairs[i % len(pairs)] for i in range(images)]
+    found = itertools.chain.from_iterable(
+        tar.pairs(Problems()) for tar in archive.find_archives(tars)
+    )
+    return [(pair.jpeg, pair.json) for pair in itertools.islice(found, images)]
 
 
 def _candidates() -> list[tuple[str, Candidate]]:
     found: list[tuple[str, Candidate]] = [
-        ("Pillow", (_pillow, encode_pillow)),
-        ("Pillow, DCT scaling", (_pillow_scaled, encode_pillow)),
+        (_FULL, (full_decode, encode_pillow)),
+        (_IN_USE, (in_use, encode_pillow)),
+        ("Pillow, DCT scaling always", (_pillow_scaled, encode_pillow)),
     ]
     try:
         import cv2
@@ -102,7 +115,9 @@ def _candidates() -> list[tuple[str, Candidate]]:
         def scaled(data: bytes) -> np.ndarray:
             height, width = jpeg.image_size(data)
             size = _size(width, height)
-            half = simplejpeg.decode_jpeg(data, min_height=size[1], min_width=size[0])
+            half = simplejpeg.decode_jpeg(
+                data, min_height=size[1], min_width=size[0], fastdct=False, fastupsample=False
+            )
             return np.asarray(Image.fromarray(half).resize(size, Image.Resampling.BILINEAR))
 
         def encode_simple(image: np.ndarray) -> bytes:
@@ -131,8 +146,13 @@ def _candidates() -> list[tuple[str, Candidate]]:
     return found
 
 
-def _pillow(data: bytes) -> Image.Image:
+def in_use(data: bytes) -> Image.Image:
     return jpeg.resize(Image.open(io.BytesIO(data)), _LONG_SIDE)
+
+
+def full_decode(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    return image.resize(_size(*image.size), Image.Resampling.BILINEAR)
 
 
 def _pillow_scaled(data: bytes) -> Image.Image:

@@ -7,12 +7,23 @@ loads no TensorFlow; each public name is imported when it is first used.
 from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
+    # Side rooms; not in __all__, as some need an extra.
+    from sa1b_tfds import export as export
+    from sa1b_tfds import huggingface as huggingface
+    from sa1b_tfds import keras as keras
+    from sa1b_tfds import metrics as metrics
+    from sa1b_tfds import show as show
+    from sa1b_tfds import torch as torch
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
     from sa1b_tfds.rasterize import pack_runs, rasterize_runs
+    from sa1b_tfds.relevance import relevance_map
+    from sa1b_tfds.relevance_ops import decode_relevance
     from sa1b_tfds.rle import decode_rle, encode_mask
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
+    from sa1b_tfds.tar_dataset import read_tars
+    from sa1b_tfds.tar_writer import write_tars
     from sa1b_tfds.training.config import TrainingConfig
     from sa1b_tfds.training.pipeline import training_dataset
 
@@ -28,9 +39,15 @@ __all__ = [
     "TrainingConfig",
     "decode_masks",
     "decode_masks_to",
+    "decode_relevance",
     "decode_rle",
     "encode_mask",
+    "metrics",
     "pack_runs",
     "rasterize_runs",
+    "read_tars",
+    "relevance_map",
+    "show",
     "training_dataset",
+    "write_tars",
 ]

@@ -1,10 +1,12 @@
-"""Puts our builder in front of the official one of the same name.
+"""Puts our builder in front of the official one of the same name, and our drawing beside TFDS's.
 
 A registered subclass would raise "already registered", whichever of the two is imported first; a
 provider at the front of TFDS's list wins in both orders.
 """
 
 import tensorflow_datasets as tfds
+
+from sa1b_tfds.show import visualizer
 
 NAME = "segment_anything"
 
@@ -22,3 +24,4 @@ class _Provider:
 
 def register() -> None:
     tfds.core.add_dataset_builder_provider(_Provider(), index=0)
+    visualizer.register()

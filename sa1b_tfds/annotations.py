@@ -88,6 +88,20 @@ def to_example(image: bytes, annotations: bytes, long_side: int | None = None) -
     return {"image": image if long_side is None else jpeg.shrink(image, long_side), **example}
 
 
+def pixel_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The `bbox` or `crop_box` of an example as in SA-1B's JSON: float32 [N, 4], XYWH in pixels.
+
+    Args:
+      boxes: float32 [N, 4], as `parse` returns them.
+      size: (height, width) of the image.
+
+    They are rounded to 1/100 pixel, which takes away what float32 fractions had added.
+    """
+    height, width = size
+    y0, x0, y1, x1 = boxes.astype(np.float64).T * np.array([height, width, height, width])[:, None]
+    return np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).round(2).astype(np.float32)
+
+
 def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:
     counts = []
     for i, segmentation in enumerate(segmentations):

@@ -7,6 +7,7 @@ no size is believed before it was compared with a limit and with the file.
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ _MAX_DEPTH = 4  # of folders below the one that is searched
 _TAR = re.compile(r"sa_.*\.tar(\.gz)?$")
 _NUMBER = re.compile(r"sa_(\d+)(\.tar(\.gz)?)?$")
 _LAYOUT_FOLDERS = ("images", "annotations")
+SEEN_BEFORE = "a file of that name was there before"
 
 
 class Pair(NamedTuple):
@@ -86,14 +88,14 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
     """
     root = epath.Path(root)
     tars: list[Archive] = []
-    folders: dict[str, list[epath.Path]] = {}
+    folders: dict[str, list[str]] = {}
     for path in _files(root, _MAX_DEPTH):
         relative = path.relative_to(root)
         if _TAR.match(path.name):
             tars.append(TarArchive(path, str(relative)))
         elif path.suffix in MAX_BYTES:
             parts = [part for part in relative.parent.parts if part not in _LAYOUT_FOLDERS]
-            folders.setdefault("/".join(parts) or ".", []).append(path)
+            folders.setdefault("/".join(parts) or ".", []).append(os.fspath(path))
     if tars and folders:
         logging.warning("Reading the tars in %s; the loose files there are left out.", root)
     found = tars or [FolderArchive(name, files) for name, files in folders.items()]
@@ -104,6 +106,14 @@ def number_of(archive: Archive) -> int | None:
     """The number in a tar's name: 20 for sa_000020.tar, and for its extracted folder."""
     match = _NUMBER.match(archive.name.rpartition("/")[2])
     return int(match[1]) if match else None
+
+
+def identity_of(path: epath.Path) -> dict[str, int] | None:
+    """What changes when a file does, without reading it; None if it is not there."""
+    if not path.exists():
+        return None
+    stat = path.stat()
+    return {"bytes": stat.length, "modified": stat.mtime}
 
 
 class TarArchive:
@@ -118,14 +128,12 @@ class TarArchive:
         return self._path
 
     def identity(self) -> dict[str, int] | None:
-        if not self._path.exists():
-            return None
-        stat = self._path.stat()
-        return {"bytes": stat.length, "modified": stat.mtime}
+        return identity_of(self._path)
 
     def index(self, problems: Problems) -> list[Entry]:
         with self._path.open("rb") as file:
-            return _pair_up(self.name, self._members(file, problems), problems)
+            length = file.seek(0, 2)
+            return _pair_up(self.name, members(self.name, file, length, problems), problems)
 
     def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
         with self._path.open("rb") as file:
@@ -139,52 +147,28 @@ class TarArchive:
         """The number of pairs that the headers tell of; reports as `pairs` does, reads no pair."""
         return len(self.index(problems))
 
-    def _members(self, file: BinaryIO, problems: Problems) -> Iterator[Member]:
-        """Yields the files that may be read; reports the others, and a tar that is not whole."""
-        length = file.seek(0, 2)
-        member = ""
-        try:
-            for info in _headers(file):
-                member = info.name
-                available = max(0, length - info.offset)
-                limit = MAX_BYTES.get(_suffix(info.name), available)
-                if info.name.startswith("/") or ".." in info.name.split("/"):
-                    problems.report(self.name, member, "its path leads out of the archive")
-                elif info.type == tarfile.DIRTYPE:
-                    continue
-                elif info.type not in tarfile.REGULAR_TYPES:
-                    kind = "a link" if info.type in _LINKS else "no regular file"
-                    problems.report(self.name, member, f"it is {kind}, which SA-1B does not hold")
-                elif info.size > available:
-                    raise tarfile.ReadError(f"it claims {info.size} bytes, {available} are there")
-                elif info.size > limit:
-                    problems.report(self.name, member, _too_large(info.size, limit))
-                else:
-                    yield Member(info.name, info.size, info.offset)
-        except tarfile.TarError as e:
-            reason = f"the tar is torn here ({e}): download it again"
-            problems.report(self.name, member, reason, TornArchive)
-
 
 class FolderArchive:
     """Extracted files: all in one folder, or apart in images/ and annotations/."""
 
-    def __init__(self, name: str, files: Iterable[epath.Path]):
+    def __init__(self, name: str, files: Iterable[epath.PathLike]):
         self.name = name
-        self._files = sorted(files)
+        # Strings take a third of the memory of path objects, and there may be millions.
+        self._files = sorted(map(os.fspath, files))
 
     def identity(self) -> dict[str, int] | None:
-        if not all(path.exists() for path in self._files):
-            return None
-        stats = [path.stat() for path in self._files]
-        return {
-            "files": len(stats),
-            "bytes": sum(stat.length for stat in stats),
-            "modified": max(stat.mtime for stat in stats),
-        }
+        size = modified = 0
+        for path in self._files:
+            try:
+                stat = epath.Path(path).stat()
+            except FileNotFoundError:
+                return None
+            size += stat.length
+            modified = max(modified, stat.mtime)
+        return {"files": len(self._files), "bytes": size, "modified": modified}
 
     def index(self, problems: Problems) -> list[Entry]:
-        members = (Member(str(path), path.stat().length) for path in self._files)
+        members = (Member(path, epath.Path(path).stat().length) for path in self._files)
         return _pair_up(self.name, self._of_bounded_size(members, problems), problems)
 
     def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
@@ -203,6 +187,56 @@ class FolderArchive:
                 yield member
 
 
+class ForwardFile(Protocol):
+    """What `members` needs of a file: it never goes back."""
+
+    def read(self, count: int, /) -> bytes:
+        """`count` bytes, fewer only at the end of the file."""
+
+    def seek(self, position: int, /) -> int:
+        """Goes to a position that is not before the present one."""
+
+
+def members(
+    archive: str, file: ForwardFile, length: int | None, problems: Problems
+) -> Iterator[Member]:
+    """Yields a tar's files that may be read; reports the others, and a tar that is not whole.
+
+    Args:
+      archive: the tar's name, for what is reported.
+      file: the tar. Between two members it may be read, but not past the member.
+      length: of the tar in bytes, None if unknown.
+      problems: takes what is torn or unsafe.
+    """
+    member = ""
+    try:
+        for info in _headers(file):
+            member = info.name
+            available = info.size if length is None else max(0, length - info.offset)
+            limit = MAX_BYTES.get(_suffix(info.name), available)
+            if info.name.startswith("/") or ".." in info.name.split("/"):
+                problems.report(archive, member, "its path leads out of the archive")
+            elif info.type == tarfile.DIRTYPE:
+                continue
+            elif info.type not in tarfile.REGULAR_TYPES:
+                kind = "a link" if info.type in _LINKS else "no regular file"
+                problems.report(archive, member, f"it is {kind}, which SA-1B does not hold")
+            elif info.size > available:
+                raise tarfile.ReadError(f"it claims {info.size} bytes, {available} are there")
+            elif info.size > limit:
+                problems.report(archive, member, _too_large(info.size, limit))
+            else:
+                yield Member(info.name, info.size, info.offset)
+    except tarfile.TarError as e:
+        report_torn(archive, member, str(e), problems)
+
+
+def report_torn(archive: str, member: str, why: str, problems: Problems) -> None:
+    problems.report(
+        archive, member, f"the tar is torn here ({why}): download it again", TornArchive
+    )
+
+
 class _Header(NamedTuple):
     name: str
     size: int
@@ -210,7 +244,7 @@ class _Header(NamedTuple):
     type: bytes
 
 
-def _headers(file: BinaryIO) -> Iterator[_Header]:
+def _headers(file: ForwardFile) -> Iterator[_Header]:
     """Yields a tar's headers; raises a TarError where it is torn or no tar at all.
 
     tarfile parses each block of 512 bytes. It does not walk the tar: it takes a broken header and
@@ -283,26 +317,41 @@ def _pair_up(archive: str, members: Iterable[Member], problems: Problems) -> lis
     images: dict[str, dict[str, Member]] = {}
     others = []
     for member in members:
-        base = member.name.rpartition("/")[2]
-        suffix = _suffix(member.name)
-        if suffix not in MAX_BYTES or not base.startswith("sa_"):
+        stem, suffix = stem_and_suffix(member.name)
+        if not suffix:
             others.append(member.name)
             continue
-        files = images.setdefault(base.removesuffix(suffix), {})
+        files = images.setdefault(stem, {})
         if suffix in files:
-            problems.report(archive, member.name, "a file of that name was there before")
+            problems.report(archive, member.name, SEEN_BEFORE)
         else:
             files[suffix] = member
-    if others:
-        logging.warning("%s: %d files are not of SA-1B: %.200s", archive, len(others), others)
+    warn_of_others(archive, others)
     pairs = []
     for files in images.values():
         for suffix, other in ((".jpg", ".json"), (".json", ".jpg")):
             if other not in files:
-                problems.report(archive, files[suffix].name, f"its {other} is missing")
+                report_missing(archive, files[suffix].name, other, problems)
         if len(files) == 2:
             pairs.append(Entry(files[".jpg"], files[".json"]))
     return sorted(pairs, key=lambda pair: pair.jpeg.offset)
+
+
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """('sa_1', '.jpg') for './sa_1.jpg'; the suffix is empty if that is no file of SA-1B."""
+    base, suffix = name.rpartition("/")[2], _suffix(name)
+    if suffix not in MAX_BYTES or not base.startswith("sa_"):
+        return base, ""
+    return base.removesuffix(suffix), suffix
+
+
+def warn_of_others(archive: str, names: list[str]) -> None:
+    if names:
+        logging.warning("%s: %d files are not of SA-1B: %.200s", archive, len(names), names)
+
+
+def report_missing(archive: str, member: str, other: str, problems: Problems) -> None:
+    problems.report(archive, member, f"its {other} is missing")
 
 
 def _read(file: BinaryIO, member: Member) -> bytes:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from absl import logging
 
 from sa1b_tfds import files
 from sa1b_tfds.archive import Archive, number_of
-from sa1b_tfds.building import workers
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.report import REPORT
 from sa1b_tfds.building.size import TAR_BYTES, expected_bytes
@@ -21,6 +21,7 @@ from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sour
 from sa1b_tfds.ensure import ensure_tars
 from sa1b_tfds.links import Link, read_links, tar_number
 from sa1b_tfds.problems import OnError
+from sa1b_tfds.processes import available_cores
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 
 # Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine.
@@ -37,6 +38,7 @@ class BuildConfig:
     workers: tars at a time; None is one a core.
     delete_tars: 'downloaded' downloads and deletes tar by tar; 'all' also deletes the user's own,
       each once it is finished.
+    md5: take the MD5 of every tar that no download of ours has checked, and compare it.
     add: extend prepared data with the tars that are not in it yet.
     """
 
@@ -48,6 +50,7 @@ class BuildConfig:
     file_format: str = "tfrecord"
     on_error: OnError = "raise"
     delete_tars: DeleteTars = "never"
+    md5: bool = False
     add: bool = False
 
     def builder(self) -> Builder:
@@ -57,6 +60,7 @@ class BuildConfig:
             file_format=self.file_format,
             on_error=self.on_error,
             num_workers=self.workers,
+            md5=self.md5,
         )
 
 
@@ -103,7 +107,7 @@ def plan(config: BuildConfig) -> BuildPlan:
         )
     to_do = [tar for tar in tars if tar.state != "finished"]
     downloads = sum(tar.state == "to download" for tar in to_do)
-    num_workers = config.workers or workers.available_cores()
+    num_workers = config.workers or available_cores()
     at_once = downloads if config.delete_tars == "never" else min(downloads, num_workers)
     size = sum(tar.bytes for tar in to_do)
     return BuildPlan(
@@ -161,6 +165,20 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
         links = {n: link for n, link in listed.items() if wanted is None or tar_number(n) in wanted}
     sources = find_sources(config.tars, links, config.delete_tars)
     chosen = [a for a in sources.archives if wanted is None or number_of(a) in wanted]
+    folder = Folder(builder.data_path)
+    if not (chosen or folder.path.exists() or folder.staging.archives()):
+        raise FileNotFoundError(
+            f"{config.tars} holds no tar of {config.config!r} (sa_000000.tar and so on), nor"
+            " extracted files. Put some there, or name a links file with --links-file."
+        )
+    if lacking := set(wanted or ()) - {number_of(archive) for archive in chosen}:
+        logging.warning(
+            "%d of the %d tars of %r are neither in %s nor to be downloaded, and left out.",
+            len(lacking),
+            len(wanted or ()),
+            config.config,
+            config.tars,
+        )
     return dataclasses.replace(sources, archives=chosen)
 
 

@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 _LINE = re.compile(r"([0-9a-fA-F]{32}) [ *](\S+)")
 _BLOCK = 1 << 20
 
@@ -42,7 +44,7 @@ def new_md5() -> Any:
 
 
 def hash_file(
-    path: str | Path, *, limit: int | None = None, check: Callable[[int], None] | None = None
+    path: epath.PathLike, *, limit: int | None = None, check: Callable[[int], None] | None = None
 ) -> Any:
     """The running MD5 of a file's first `limit` bytes (all by default), ready to go on with.
 
@@ -50,7 +52,7 @@ def hash_file(
     """
     digest = new_md5()
     done = 0
-    with open(path, "rb", buffering=0) as file:
+    with epath.Path(path).open("rb") as file:
         while block := file.read(_BLOCK if limit is None else min(_BLOCK, limit - done)):
             digest.update(block)
             done += len(block)

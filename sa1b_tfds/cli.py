@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sa1b_tfds.commands import build, download, verify
+from sa1b_tfds.commands import build, download, eval, export, repack, show, stats, verify
 
-_COMMANDS = (download, verify, build)
+_COMMANDS = (download, verify, build, stats, show, export, repack, eval)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return options.run(options)
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         from sa1b_tfds.links import redact
 
         print(f"sa1b {options.command}: {redact(str(error))}", file=sys.stderr)

@@ -222,7 +222,8 @@ class _Run:
         if result.is_whole:
             remove_stray_sidecar(self._folder, result.name)
             if result.checked_by in ("md5", "size"):
-                self._checked.remember(result.name, result.checked_by)
+                md5 = self._md5[result.name] if result.checked_by == "md5" else None
+                self._checked.remember(result.name, result.checked_by, md5)
         self._results[result.name] = result
         self._reporter.finished(result)
 

@@ -14,7 +14,7 @@ from etils import epath
 
 from sa1b_tfds import records
 from sa1b_tfds.annotations import Example, to_example
-from sa1b_tfds.archive import Archive, Entry, TarArchive, find_archives
+from sa1b_tfds.archive import Archive, Entry, Pair, TarArchive, find_archives, identity_of
 from sa1b_tfds.problems import Problems
 
 _INFO = "dataset_info.json"
@@ -26,6 +26,9 @@ class Part(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    def identity(self) -> dict[str, int] | None:
+        """What changes when it does, its bytes among it; None if it is not there."""
 
     def count(self) -> int:
         """The number of its images, without reading them."""
@@ -43,6 +46,9 @@ class ArchivePart:
     @property
     def name(self) -> str:
         return self.archive.name
+
+    def identity(self) -> dict[str, int] | None:
+        return self.archive.identity()
 
     def count(self) -> int:
         return len(self.archive.index(Problems("skip")))
@@ -65,6 +71,9 @@ class ShardPart:
     def name(self) -> str:
         return self.path.name
 
+    def identity(self) -> dict[str, int] | None:
+        return identity_of(self.path)
+
     def count(self) -> int:
         return self.length
 
@@ -83,12 +92,20 @@ def examples_of(
 ) -> Iterator[tuple[str, Example]]:
     """Yields (name of its JSON, example) of each entry; reports those that are none."""
     for pair in archive.read(entries):
-        try:
-            example = to_example(pair.jpeg, pair.json, long_side)
-        except ValueError as e:
-            problems.report(archive.name, pair.json_name, str(e))
-            continue
-        yield pair.json_name, example
+        example = example_of(archive.name, pair, problems, long_side)
+        if example is not None:
+            yield pair.json_name, example
+
+
+def example_of(
+    archive: str, pair: Pair, problems: Problems, long_side: int | None = None
+) -> Example | None:
+    """The example of a pair from the archive of that name; None and reported if it is none."""
+    try:
+        return to_example(pair.jpeg, pair.json, long_side)
+    except ValueError as e:
+        problems.report(archive, pair.json_name, str(e))
+        return None
 
 
 def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:

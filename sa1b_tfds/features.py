@@ -22,17 +22,19 @@ class RleMasks(tfds.features.FeatureConnector):
     """The masks of one image: stored as COCO RLE, decoded when read.
 
     Input, one of (always checked, always stored as compressed RLE):
+
       * a list of COCO segmentations of one size, as `sa1b_tfds.rle.to_rle` takes them;
       * columns {'size': (H, W), 'counts': N compressed strings};
       * a dense array [N, H, W], bool or numbers, what is not zero is inside;
-      A list without a mask has no size: use one of the others.
 
-    Stored: {'size': int32 [2] (H, W), 'counts': bytes [N]}, which is what
-      `tfds.decode.SkipDecoding()` gives.
+    A list without a mask has no size: use one of the others.
 
-    Output: uint8 [N, H, W] of 0 and 1. `decode_masks_to(size=...)` decodes straight to a size.
+    Stored is {'size': int32 [2] (H, W), 'counts': bytes [N]}, which is what
+    `tfds.decode.SkipDecoding()` gives.
 
-    Example:
+    Output is uint8 [N, H, W] of 0 and 1. `decode_masks_to(size=...)` decodes straight to a size.
+
+    Examples:
       >>> features = tfds.features.FeaturesDict({'masks': RleMasks()})
       >>> encoded = features.encode_example({'masks': np.ones((2, 4, 6), bool)})
       >>> encoded['masks']['counts']
@@ -50,7 +52,7 @@ class RleMasks(tfds.features.FeatureConnector):
 
     def encode_example(self, masks: Any) -> dict[str, Any]:
         """See the class for what it takes; raises a ValueError if that is malformed."""
-        checked = _check(masks)
+        checked = rle.to_checked(masks)
         counts = [c.encode() if isinstance(c, str) else c for c in checked.counts]
         return {"size": np.array(checked.size, np.int32), "counts": counts}
 
@@ -124,25 +126,3 @@ def decode_masks_to(
     if max_masks is not None and max_masks < 1:
         raise ValueError(f"max_masks must be positive, got {max_masks}.")
     return _DecodeMasksTo(None if size is None else rle.check_size(size), max_masks)
-
-
-def _check(masks: Any) -> rle.Checked:
-    if isinstance(masks, np.ndarray):
-        if masks.ndim != 3:
-            raise ValueError(f"Dense masks must have the shape [N, H, W], got {masks.shape}.")
-        size = rle.check_size(masks.shape[1:], "The masks' shape")
-        return rle.Checked([rle.encode_mask(mask)["counts"] for mask in masks], size)
-    if isinstance(masks, rle.Checked):
-        return rle.check(*masks)
-    if isinstance(masks, Mapping):
-        if not {"size", "counts"} <= masks.keys():
-            raise ValueError(f"Columns of masks are 'size' and 'counts', got {list(masks)}.")
-        if isinstance(masks["counts"], str | bytes):
-            raise ValueError("Columns of masks need a list of counts; one RLE goes into a list.")
-        return rle.check(list(masks["counts"]), masks["size"])
-    segmentations = list(masks)
-    if not segmentations:
-        raise ValueError("An empty list of masks has no size: pass {'size': (H, W), 'counts': []}.")
-    first = rle.to_rle(segmentations[0])
-    counts = [rle.to_rle(s, first["size"])["counts"] for s in segmentations]
-    return rle.Checked(counts, rle.check_size(first["size"]))

@@ -13,7 +13,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import google_crc32c
 import numpy as np
@@ -22,7 +22,6 @@ from etils import epath
 from sa1b_tfds import rle
 from sa1b_tfds.annotations import Example
 
-_MAX_UINT64 = 2**64 - 1
 _FIELD_1 = b"\n"
 _LENGTH = struct.Struct("<Q")
 
@@ -108,14 +107,53 @@ def read(path: epath.Path, file_format: str) -> Iterator[bytes]:
         yield from _read_array_record(path)
         return
     with path.open("rb") as file:
-        while header := file.read(_LENGTH.size):
-            length = _LENGTH.unpack(header)[0] if len(header) == _LENGTH.size else 0
-            if file.read(4) != _masked_crc(header):
-                raise ValueError(f"{path}: the header before byte {file.tell()} is broken")
-            record = file.read(length)
-            if len(record) < length or file.read(4) != _masked_crc(record):
-                raise ValueError(f"{path}: the record before byte {file.tell()} is broken")
-            yield record
+        while (length := _tfrecord_length(file, path)) is not None:
+            yield _tfrecord_body(file, path, length)
+
+
+def tfrecord_offsets(path: epath.Path) -> np.ndarray:
+    """Where the records of a TFRecord file begin, by its headers alone: int64 [N].
+
+    Raises:
+      ValueError: if a header is broken or the last record is cut off.
+    """
+    offsets = []
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        position = file.seek(0)
+        while (length := _tfrecord_length(file, path)) is not None:
+            offsets.append(position)
+            position = file.seek(length + 4, os.SEEK_CUR)
+    if position != end:
+        raise ValueError(f"{path}: its last record is cut off")
+    return np.array(offsets, np.int64)
+
+
+def read_tfrecord(path: epath.Path, offset: int) -> bytes:
+    """The record that begins at one of `tfrecord_offsets`; raises what `read` raises."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        length = _tfrecord_length(file, path)
+        if length is None:
+            raise ValueError(f"{path}: it ends before byte {offset}")
+        return _tfrecord_body(file, path, length)
+
+
+def _tfrecord_length(file: BinaryIO, path: epath.Path) -> int | None:
+    """Reads a record's header; None at the end of the file."""
+    if not (header := file.read(_LENGTH.size)):
+        return None
+    length = _LENGTH.unpack(header)[0] if len(header) == _LENGTH.size else 0
+    if file.read(4) != _masked_crc(header):
+        raise ValueError(f"{path}: the header before byte {file.tell()} is broken")
+    return length
+
+
+def _tfrecord_body(file: BinaryIO, path: epath.Path, length: int) -> bytes:
+    record = file.read(length)
+    if len(record) < length or file.read(4) != _masked_crc(record):
+        raise ValueError(f"{path}: the record before byte {file.tell()} is broken")
+    return record
 
 
 def _read_array_record(path: epath.Path) -> Iterator[bytes]:
@@ -206,8 +244,17 @@ def _float_list(values: np.ndarray) -> list[bytes]:
 
 
 def _int64_list(values: Iterable[int]) -> list[bytes]:
-    packed = b"".join([_varint(int(value) & _MAX_UINT64) for value in values])
+    packed = _varints(np.asarray(values, np.int64))
     return _field(3, _field(1, [packed]) if packed else [])
+
+
+def _varints(values: np.ndarray) -> bytes:
+    rest = values.astype(np.uint64)[:, None] >> _SHIFTS
+    written = rest > 0
+    written[:, 0] = True
+    groups = (rest & np.uint64(0x7F)).astype(np.uint8)
+    groups[:, :-1] |= written[:, 1:].astype(np.uint8) << 7
+    return groups[written].tobytes()
 
 
 def _varint(value: int) -> bytes:
@@ -216,5 +263,6 @@ def _varint(value: int) -> bytes:
     return bytes([value & 0x7F | 0x80]) + _varint(value >> 7)
 
 
+_SHIFTS = np.arange(0, 64, 7, dtype=np.uint64)
 _SMALL = [bytes([value]) for value in range(0x80)]
 _SMALL += [bytes([low | 0x80, high]) for high in range(1, 0x80) for low in range(0x80)]

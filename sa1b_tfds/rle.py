@@ -16,6 +16,8 @@ Everything here is checked first, and only then handed on.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -55,6 +57,14 @@ class Runs(NamedTuple):
     lengths: np.ndarray
     splits: np.ndarray
 
+    def mask(self) -> np.ndarray:
+        """The mask that each run belongs to, int64 [V]."""
+        return np.repeat(np.arange(len(self.splits) - 1), np.diff(self.splits))
+
+    def is_one(self) -> np.ndarray:
+        """Whether each run is one of ones, bool [V]: the runs of a mask start with zeros."""
+        return (np.arange(len(self.lengths)) - self.splits[self.mask()]) % 2 == 1
+
 
 class Checked(NamedTuple):
     """N compressed RLEs of one image that `check` found well-formed.
@@ -71,6 +81,46 @@ def check(counts: Sequence[bytes | str], size: Sequence[int]) -> Checked:
     """Checks N compressed RLEs of one image; raises what `run_lengths` raises."""
     run_lengths(counts, size)
     return Checked(list(counts), check_size(size))
+
+
+def to_checked(masks: Any, size: Sequence[int] | None = None) -> Checked:
+    """Brings the masks of one image, in any form, into compressed RLE, checked.
+
+    Args:
+      masks: a dense array [N, H, W] of NumPy, TensorFlow or PyTorch, what is not zero is inside;
+        columns {'size': (H, W), 'counts': N compressed strings}; a list of COCO segmentations of
+        one size, as `to_rle` takes them; or `Checked`.
+      size: (height, width) that they must have; an empty list, and polygons, need it.
+
+    Raises:
+      ValueError: if they are malformed, or of another size; the message says which.
+    """
+    if hasattr(masks, "__array__"):
+        masks = np.asarray(masks)
+    if not isinstance(masks, np.ndarray | Checked | Mapping):
+        segmentations = list(masks)
+        if not segmentations and size is None:
+            raise ValueError(
+                "An empty list of masks has no size: pass {'size': (H, W), 'counts': []}."
+            )
+        own = check_size(to_rle(segmentations[0])["size"] if size is None else size)
+        return Checked([to_rle(s, own)["counts"] for s in segmentations], own)
+    if isinstance(masks, np.ndarray):
+        if masks.ndim != 3:
+            raise ValueError(f"Dense masks must have the shape [N, H, W], got {masks.shape}.")
+        own = check_size(masks.shape[1:], "The masks' shape")
+        checked = Checked([encode_mask(mask)["counts"] for mask in masks], own)
+    elif isinstance(masks, Checked):
+        checked = check(*masks)
+    else:
+        if not {"size", "counts"} <= masks.keys():
+            raise ValueError(f"Columns of masks are 'size' and 'counts', got {list(masks)}.")
+        if isinstance(masks["counts"], str | bytes):
+            raise ValueError("Columns of masks need a list of counts; one RLE goes into a list.")
+        checked = check(list(masks["counts"]), masks["size"])
+    if size is not None and checked.size != check_size(size):
+        raise ValueError(f"The masks' size {checked.size} disagrees with the image's {size}.")
+    return checked
 
 
 def check_size(size: Any, name: str = "size") -> tuple[int, int]:
@@ -116,24 +166,15 @@ def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
 
     last_char = np.flatnonzero(last)
     splits = np.append(0, np.searchsorted(last_char, ends))
-    lengths = ((group[last_char] ^ np.uint8(16)).astype(np.int64)) - 16
-    # Most values have one or two characters: go back from the last one while any value goes on.
-    chars = np.diff(last_char, prepend=-1)
-    if (longest := chars.max()) > _MAX_CHARS_PER_RUN:
-        too_long = np.flatnonzero(chars > _MAX_CHARS_PER_RUN)
-        _refuse(np.searchsorted(splits, too_long, "right") - 1, TOO_LONG)
-    for back in range(1, longest):
-        going_on = np.flatnonzero(chars > back)
-        lengths[going_on] = (lengths[going_on] << 5) + (group[last_char[going_on] - back] - 32)
-
-    lengths = _undo_differences(lengths, splits[:-1])
-    if lengths.min() < 0:
-        _refuse(np.searchsorted(splits, np.flatnonzero(lengths < 0), "right") - 1, NEGATIVE_RUN)
-    if lengths.max() > height * width:  # the sum of such ones could overflow
-        lengths = np.minimum(lengths, height * width + 1)
-    total = np.add.reduceat(lengths, splits[:-1])
+    lengths = _undo_differences(_values(group, last_char, splits), splits[:-1])
+    # int32 may overflow, but not before the first run that is outside of these bounds.
+    if lengths.min() < 0 or lengths.max() > height * width:
+        outside = np.flatnonzero((lengths < 0) | (lengths > height * width))
+        reason = NEGATIVE_RUN if lengths[outside[0]] < 0 else WRONG_SUM
+        _refuse(np.searchsorted(splits, outside, "right") - 1, reason)
+    total = np.add.reduceat(lengths, splits[:-1], dtype=np.int64)
     _refuse(np.flatnonzero(total != height * width), WRONG_SUM)
-    return Runs(lengths, splits)
+    return Runs(lengths.astype(np.int64), splits)
 
 
 def decode_rles(
@@ -159,27 +200,45 @@ def decode_rles(
     """
     height, width = check_size(size)
     out_height, out_width = check_size(size if output_size is None else output_size, "output_size")
-    runs = run_lengths(counts, size)
-    rows = (2 * np.arange(out_height) + 1) * height // (2 * out_height)
-    columns = (2 * np.arange(out_width) + 1) * width // (2 * out_width)
+    lengths, splits = run_lengths(counts, size)
+    n = len(counts)
+    rows, columns = sampled(height, out_height), sampled(width, out_width)
+    grid = columns if out_width <= width else np.unique(columns)  # a repeated one is drawn once
 
-    # A run's end moves to where it lies among the sampled pixels: the mask is never built in full.
-    total = np.cumsum(runs.lengths)
-    ends = total - np.repeat(np.arange(len(counts)) * height * width, np.diff(runs.splits))
-    x, y = np.divmod(ends, height)
-    grid = np.unique(columns)
-    before = np.searchsorted(grid, x)
-    on_sampled_column = np.append(grid, -1)[before] == x
-    ends = before * out_height + on_sampled_column * np.searchsorted(rows, y)
-    first = runs.splits[:-1]
-    lengths = np.diff(ends, prepend=0)
-    lengths[first] = ends[first]
-    odd = (np.arange(len(lengths)) - np.repeat(first, np.diff(runs.splits))) % 2
-    pixels = np.repeat(odd.astype(np.uint8), lengths)
-    masks = pixels.reshape(len(counts), len(grid), out_height).transpose(0, 2, 1)
-    if len(grid) != out_width:
-        masks = masks[:, :, np.searchsorted(grid, columns)]
-    return np.ascontiguousarray(masks)
+    # The full mask is never built: only the sampled columns exist, each a bit in rows of bytes.
+    mask = np.repeat(np.arange(n), np.diff(splits))
+    ends = np.cumsum(lengths) - mask * (height * width)
+    x = ends // height
+    right_of = np.searchsorted(grid, np.arange(width + 1), "right")  # grid columns up to x
+    is_sampled = np.diff(right_of, prepend=0) > 0
+    # At the top of a grid column stands the parity of the run ends to the left of it.
+    to_the_left = np.bincount(right_of[x] + mask * (len(grid) + 1), minlength=n * (len(grid) + 1))
+    top = np.cumsum(to_the_left.reshape(n, len(grid) + 1)[:, :-1], axis=1) & 1
+    bits = np.empty((out_height + 1, n, -(-len(grid) // 8)), np.uint8)
+    bits[0] = np.packbits(top.astype(np.uint8), axis=1)
+    bits[1:] = 0
+    # Below, each end of a run adds its column's bit or takes it away; nothing ever carries over.
+    inside = np.flatnonzero(is_sampled[x])
+    x, mask = x[inside], mask[inside]
+    column = right_of[x] - 1
+    y = ends[inside] - x * height
+    row = np.searchsorted(rows, np.arange(height))[y]
+    ends_ones = (inside - splits[mask]) % 2
+    bit = np.uint8(128) >> (column % 8).astype(np.uint8)
+    byte = (row * n + mask) * bits.shape[2] + column // 8
+    np.add.at(bits.reshape(-1), byte, np.where(ends_ones, 0 - bit, bit))
+    for above, below in itertools.pairwise(bits):  # 18 times as fast as np.add.accumulate
+        np.add(above, below, out=below)
+    packed = np.ascontiguousarray(bits[:-1].transpose(1, 0, 2))
+    masks = np.unpackbits(packed, axis=2, count=len(grid))
+    if len(grid) == out_width:
+        return masks
+    return np.take(masks, np.searchsorted(grid, columns), axis=2)
+
+
+def sampled(length: int, n: int) -> np.ndarray:
+    """The pixels at the centres of n equal parts of [0, length): int64 [n]."""
+    return (2 * np.arange(n) + 1) * length // (2 * n)
 
 
 def to_rle(segmentation: Any, size: Sequence[int] | None = None) -> dict[str, Any]:
@@ -240,7 +299,13 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 def area(segmentation: Any, size: Sequence[int] | None = None) -> int:
     """The number of pixels in the mask. Takes what `to_rle` takes and raises what it raises."""
     rle = to_rle(segmentation, size)
-    return int(run_lengths([rle["counts"]], rle["size"]).lengths[1::2].sum())
+    return int(areas(run_lengths([rle["counts"]], rle["size"]))[0])
+
+
+def areas(runs: Runs) -> np.ndarray:
+    """The pixels in each of N masks, int64 [N]."""
+    ones = np.append(0, np.cumsum(runs.lengths * runs.is_one()))
+    return ones[runs.splits[1:]] - ones[runs.splits[:-1]]
 
 
 def bbox(segmentation: Any, size: Sequence[int] | None = None) -> list[float]:
@@ -249,37 +314,100 @@ def bbox(segmentation: Any, size: Sequence[int] | None = None) -> list[float]:
     Takes what `to_rle` takes and raises what it raises.
     """
     rle = to_rle(segmentation, size)
-    height = rle["size"][0]
-    ends = np.cumsum(run_lengths([rle["counts"]], rle["size"]).lengths)
-    start, stop = ends[0:-1:2], ends[1::2]
-    start, stop = start[start < stop], stop[start < stop] - 1
-    if not len(start):
-        return [0.0, 0.0, 0.0, 0.0]
-    x_min, x_max = start[0] // height, stop[-1] // height
-    whole_column = np.any(start // height != stop // height)
-    y_min = 0 if whole_column else np.min(start % height)
-    y_max = height - 1 if whole_column else np.max(stop % height)
-    return [float(v) for v in (x_min, y_min, x_max - x_min, y_max - y_min)]
+    (box,) = bboxes(run_lengths([rle["counts"]], rle["size"]), rle["size"])
+    return [float(v) for v in box]
+
+
+def bboxes(runs: Runs, size: Sequence[int]) -> np.ndarray:
+    """The boxes of N masks of one size, int64 [N, 4], each as `bbox` has it."""
+    height, width = check_size(size)
+    boxes = np.zeros((len(runs.splits) - 1, 4), np.int64)
+    kept = np.flatnonzero(runs.is_one() & (runs.lengths > 0))
+    if not len(kept):
+        return boxes
+    mask = runs.mask()[kept]
+    stop = np.cumsum(runs.lengths)[kept] - mask * (height * width) - 1
+    x_start, y_start = np.divmod(stop + 1 - runs.lengths[kept], height)
+    x_stop, y_stop = np.divmod(stop, height)
+    whole_column = x_start != x_stop
+    first = np.flatnonzero(np.diff(mask, prepend=-1))
+    x_min, y_min = (
+        np.minimum.reduceat(v, first) for v in (x_start, np.where(whole_column, 0, y_start))
+    )
+    x_max, y_max = (
+        np.maximum.reduceat(v, first) for v in (x_stop, np.where(whole_column, height - 1, y_stop))
+    )
+    boxes[mask[first]] = np.stack([x_min, y_min, x_max - x_min, y_max - y_min], axis=1)
+    return boxes
+
+
+def _values(group: np.ndarray, last_char: np.ndarray, splits: np.ndarray) -> np.ndarray:
+    """-> int32 [V], what the groups of each value say; `last_char` [V] is where its last one is.
+
+    Nearly all have three groups at most: they are looked up by the last three, whatever these are.
+    """
+    key = np.zeros(len(group), np.int32)
+    key[2:] = group[:-2]
+    key <<= 6
+    key[1:] |= group[:-1]
+    key <<= 6
+    key |= group
+    values = _value_of_three_groups().take(key.take(last_char))
+    going_on = group >= 32
+    three_go_on = np.flatnonzero(going_on[:-2] & going_on[1:-1] & going_on[2:])
+    if not len(three_go_on):
+        return values
+    longer = np.unique(np.searchsorted(last_char, three_go_on))
+    end = last_char[longer]
+    chars = end - np.where(longer > 0, last_char[longer - 1], -1)
+    too_long = longer[chars > _MAX_CHARS_PER_RUN]
+    _refuse(np.searchsorted(splits, too_long, "right") - 1, TOO_LONG)
+    value = (group[end].astype(np.int32) ^ 16) - 16
+    for back in range(1, _MAX_CHARS_PER_RUN):
+        more = chars > back
+        value[more] = (value[more] << 5) + (group[end[more] - back] - 32)
+    values[longer] = value
+    return values
+
+
+@functools.cache
+def _value_of_three_groups() -> np.ndarray:
+    """int32 [2**18]: the value whose last three groups these are, if it has no more than those."""
+    key = np.arange(1 << 18, dtype=np.int32)
+    third, second, last = key >> 12, key >> 6 & 63, key & 63
+    value = (last ^ 16) - 16
+    two = second >= 32
+    value[two] = (value[two] << 5) + second[two] - 32
+    three = two & (third >= 32)
+    value[three] = (value[three] << 5) + third[three] - 32
+    return value
 
 
 def _undo_differences(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """-> lengths [V]; `first` [N] says where each mask begins.
+    """-> lengths [V], of the same dtype; `first` [N] says where each mask begins.
 
     In each mask run 0 stands alone, and 1, 3, 5, ... and 2, 4, 6, ... are two chains of
     differences. All chains are summed at once, by the parity of the place among all values, and
     what was summed before a chain began is taken off again.
     """
-    summed = np.empty_like(values)
-    for parity in (0, 1):
-        np.cumsum(values[parity::2], out=summed[parity::2])
-    before = np.where(first > 0, summed[first - 1], 0)  # the chain of run 1
-    alone = summed[first]  # the chain of run 2 begins after run 0
+    even = np.append(values, np.zeros(len(values) % 2, values.dtype))
+    summed = [np.ascontiguousarray(even[parity::2]) for parity in (0, 1)]
+    for part in summed:
+        np.cumsum(part, dtype=part.dtype, out=part)
+
+    def at(place: np.ndarray) -> np.ndarray:
+        return np.choose(place % 2, [part.take(place // 2, mode="clip") for part in summed])
+
+    before = np.where(first > 0, at(first - 1), values.dtype.type(0))  # the chain of run 1
+    alone = at(first)  # the chain of run 2 begins after run 0
     stop = np.append(first[1:], len(values))
-    for parity in (0, 1):
+    lengths = np.empty_like(values)
+    for parity, part in enumerate(summed):
         places = (stop + 1 - parity) // 2 - (first + 1 - parity) // 2
-        summed[parity::2] -= np.repeat(np.where(first % 2 == parity, alone, before), places)
-    summed[first] = values[first]
-    return summed
+        base = np.repeat(np.where(first % 2 == parity, alone, before), places)
+        np.subtract(part[: len(base)], base, out=lengths[parity::2])
+    lengths[first] = values[first]
+    return lengths
 
 
 def _refuse(masks: np.ndarray, reason: str) -> None:

@@ -38,6 +38,8 @@ def write_large_tars(folder: pathlib.Path, tars: int, images: int) -> pathlib.Pa
         for image_id in range(number * images, (number + 1) * images):
             name = f"sa_{image_id}.jpg"
             content["image"].update(image_id=image_id, file_name=name)
+            for i, annotation in enumerate(content["annotations"]):
+                annotation["id"] = 1000 * image_id + i
             files[f"./{name}"] = jpeg
             files[f"./sa_{image_id}.json"] = json.dumps(content).encode()
         make.write_tar(folder / f"sa_{number:06d}.tar", files, seed=number)

@@ -353,7 +353,7 @@ def test_an_interrupt_ends_the_workers_and_keeps_finished_tars(slow_tars, tmp_pa
 def test_one_build_at_a_time(slow_tars, tmp_path):
     build = building.start(slow_tars, tmp_path, num_workers=1)
     _workers_at_work(build, tmp_path)
-    with pytest.raises(RuntimeError, match=r"Another build works in .*original. Wait for it"):
+    with pytest.raises(RuntimeError, match=r"Another process works in .*original. Wait for it"):
         _build(slow_tars, tmp_path)
     log = build.communicate()[1]
     assert build.returncode == 0, log
@@ -367,28 +367,6 @@ def test_killed_between_the_last_steps(tars, tmp_path):
     assert building.leftovers(tmp_path) == ["staged.2.0.0"]
     _build(tars, tmp_path)
     assert building.leftovers(tmp_path) == []
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a file system of the asked for bytes; skips where that is not permitted."""
-    mounted = []
-
-    def mount(size: int) -> pathlib.Path:
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    if shutil.which("mount") is None:
-        pytest.skip("there is no mount command")
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
@@ -411,7 +389,7 @@ def test_a_disk_that_becomes_full(slow_tars, small_disk, tmp_path, file_format, 
 
 def test_a_disk_that_is_too_small_is_seen_before(slow_tars, small_disk):
     disk = small_disk(os.path.getsize(slow_tars / "sa_000000.tar"))
-    with pytest.raises(OSError, match=r"The shards of 4 tars need up to .* are free. Nothing was"):
+    with pytest.raises(OSError, match=r"What comes of 4 tars needs up to .* are free. Nothing was"):
         _build(slow_tars, disk)
 
 

@@ -1,6 +1,7 @@
 """`sa1b build`: plan, build, extend, and tars that are deleted once they are finished."""
 
 import functools
+import hashlib
 import http.server
 import pathlib
 import threading
@@ -63,6 +64,20 @@ def test_plan_says_what_would_be_done_and_does_nothing(tars, tmp_path, capsys):
     assert not data.exists()
 
 
+@pytest.mark.parametrize("flags", [[], ["--plan"]])
+def test_a_folder_without_tars_is_said(tmp_path, capsys, flags):
+    assert _sa1b(tmp_path / "none", "--data-dir", tmp_path / "data", *flags) == 1
+    assert "none holds no tar of 'original' (sa_000000.tar and so on)" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_tars_that_a_config_lacks_are_said(tars, tmp_path, caplog):
+    arguments = (tars, "--data-dir", tmp_path / "data", "--config", "original_1pct", "--plan")
+    with caplog.at_level("WARNING", "absl"):
+        assert _sa1b(*arguments) == 0
+    assert "7 of the 10 tars of 'original_1pct' are neither in" in caplog.text
+
+
 def test_build_then_add(tars, tmp_path, capsys):
     data = tmp_path / "data"
     held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
@@ -109,6 +124,34 @@ def test_download_convert_delete(tars, links, tmp_path):
     assert _ids(data) == list(range(12))
     assert list(disk.iterdir()) == [own]
     assert not any("sa_000001" in path for path in asked)
+
+
+@pytest.mark.parametrize("delete", [[], ["--delete-tars"]])
+def test_the_report_has_the_md5_that_the_download_checked(
+    tars, links, tmp_path, monkeypatch, delete
+):
+    md5 = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in tars.iterdir()}
+    monkeypatch.setattr("sa1b_tfds.download.read_md5_table", lambda: md5)
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    disk.mkdir()
+    (disk / "sa_000001.tar").write_bytes((tars / "sa_000001.tar").read_bytes())
+    assert _sa1b(disk, "--data-dir", data, "--links-file", links[0], *delete) == 0
+    found = {tar["name"]: tar["md5"] for tar in building.report_of(data)["tars"]}
+    assert found == {**md5, "sa_000001.tar": None}  # the user's own, not asked for
+
+
+def test_md5_of_own_tars(tars, tmp_path, monkeypatch, capsys):
+    known = {"sa_000001.tar": "0" * 32}
+    builder = "sa1b_tfds.segment_anything.segment_anything_dataset_builder"
+    monkeypatch.setattr(f"{builder}.read_md5_table", lambda: known)
+    data = tmp_path / "data"
+    assert _sa1b(tars, "--data-dir", data, "--md5") == 1
+    assert "sa_000001.tar: the MD5 is " in capsys.readouterr().err
+    known.clear()
+    assert _sa1b(tars, "--data-dir", data, "--md5") == 0
+    assert capsys.readouterr().err.count(": done") == 1  # the others kept theirs
+    found = {tar["name"]: tar["md5"] for tar in building.report_of(data)["tars"]}
+    assert found == {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in tars.iterdir()}
 
 
 def test_finished_tars_are_not_downloaded_again(tars, links, tmp_path, capsys):

@@ -738,7 +738,7 @@ def test_expired_links_the_command_to_go_on_and_the_exit_code(server, tmp_path):
     [
         (["--start", "3", "--end", "3"], 1, "The range start=3, end=3 holds no tar"),
         (["--workers", "0"], 1, "workers=0: must be between"),
-        (["--max-rate", "fast"], 2, "'fast' is not a rate such as 200M"),
+        (["--max-rate", "fast"], 2, "'fast' is no number of bytes such as 200M"),
         (["--header", "secret"], 2, "expected 'Name: value'"),
         (["--links-file", "none.txt"], 1, "No links file at none.txt. Request one at"),
         (["--dry-run", "--end", "2"], 1, ""),

@@ -1,3 +1,4 @@
+import inspect
 import json
 import subprocess
 import sys
@@ -29,4 +30,6 @@ def test_every_public_name_is_there():
     import sa1b_tfds
 
     for name in sa1b_tfds.__all__:
-        assert getattr(sa1b_tfds, name).__module__.startswith("sa1b_tfds.")
+        public = getattr(sa1b_tfds, name)
+        module = public.__name__ if inspect.ismodule(public) else public.__module__
+        assert module.startswith("sa1b_tfds.")

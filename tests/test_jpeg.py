@@ -80,7 +80,7 @@ def test_what_is_accepted_decodes():
     assert 100 < accepted < 290
 
 
-@pytest.mark.parametrize("long_side", [64, 45, 1])
+@pytest.mark.parametrize("long_side", [64, 45, 40, 10, 1])
 def test_shrink(long_side):
     small = Image.open(io.BytesIO(jpeg.shrink(DATA, long_side)))
     scale = long_side / 90

@@ -1,8 +1,9 @@
 import pickle
+import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
@@ -150,3 +151,42 @@ def test_refused(call, message):
 def test_encode_mask_takes_any_number(dtype):
     mask = MASK.astype(dtype) * dtype(255)
     assert rle.encode_mask(mask)["counts"] == COUNTS
+
+
+def _slow_run_lengths(text: str) -> list[int] | None:
+    """The format as pycocotools' C code reads it, in Python's integers; None if it is cut off."""
+    lengths: list[int] = []
+    value = shift = 0
+    for character in text:
+        group = ord(character) - 48
+        value |= (group & 31) << shift
+        shift += 5
+        if group < 32:
+            value -= (group & 16) << (shift - 4)
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value = shift = 0
+    return None if shift or not lengths else lengths
+
+
+@given(
+    st.lists(
+        st.text("".join(map(chr, range(48, 112))), min_size=1, max_size=14),
+        min_size=1,
+        max_size=3,
+    ),
+    st.sampled_from([(1, 1), (16384, 16384), (3, 5)]),
+)
+@example(["?", "05:"], (3, 5))
+@example(["PPPPP?" * 20 + "0"], (16384, 16384))  # sums beyond 32 bits
+@example(["0ooooo?" + "ooooo?" * 15], (16384, 16384))
+def test_any_text_is_read_as_pycocotools_would_or_refused(texts, size):
+    read = [_slow_run_lengths(text) for text in texts]
+    pixels = size[0] * size[1]
+    good = all(
+        lengths is not None and min(lengths) >= 0 and sum(lengths) == pixels for lengths in read
+    ) and not any(re.search("[P-o]{6}", text) for text in texts)
+    if good:
+        assert rle.run_lengths(texts, size).lengths.tolist() == [n for one in read for n in one]
+    else:
+        with pytest.raises(rle.MalformedRLE):
+            rle.run_lengths(texts, size)

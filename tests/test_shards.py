@@ -1,7 +1,9 @@
 """The task of a build: order, cuts, bytes, and what is kept of what fails."""
 
 import dataclasses
+import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ from sa1b_tfds.archive import Entry, Member, TarArchive
 from sa1b_tfds.building.shards import Settings, Task, convert, cut, shuffled
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.problems import BadInput, Problems
+from sa1b_tfds.transfer.folder import CheckedFiles
 
 from . import building
 
@@ -193,6 +196,34 @@ def test_what_no_longer_fits_is_told(tar, tmp_path, change, reason):
     task = _task(tar, tmp_path / "out")
     finished = convert(task)
     assert dataclasses.replace(task, **change).misfit(finished).startswith(reason)
+
+
+def test_the_md5_of_a_tar_is_taken_and_compared(tar, tmp_path):
+    plain = _task(tar, tmp_path / "out")
+    without = convert(plain)
+    assert without.md5 is None
+    task = dataclasses.replace(plain, md5=True)
+    assert task.misfit(without) == "its MD5 was not taken"
+    md5 = hashlib.md5(tar.read_bytes()).hexdigest()
+    for expected in (None, md5):
+        convert(dataclasses.replace(task, expected_md5=expected))
+        finished = task.staging.finished("sa_000000.tar")
+        assert finished.md5 == md5
+        assert task.misfit(finished) is None
+        assert plain.misfit(finished) is None
+    other = dataclasses.replace(task, expected_md5="0" * 32)
+    with pytest.raises(BadInput, match=f"sa_000000.tar: the MD5 is {md5}, the table says 0000"):
+        convert(other)
+    skipped = convert(dataclasses.replace(other, on_error="skip"))
+    assert [problem.reason[:10] for problem in skipped.problems] == ["the MD5 is"]
+    assert skipped.images == 12
+
+
+def test_the_md5_that_a_download_recorded_is_told_while_the_tar_is_the_same(tar, tmp_path):
+    CheckedFiles(tar.parent).remember(tar.name, "md5", "1" * 32)
+    assert convert(_task(tar, tmp_path / "out")).md5 == "1" * 32
+    os.utime(tar, (1, 1))
+    assert convert(_task(tar, tmp_path / "out")).md5 is None
 
 
 def test_another_tar_of_the_same_name_is_told(tar, tmp_path):

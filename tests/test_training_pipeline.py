@@ -299,6 +299,7 @@ def official_data(tars, tmp_path_factory):
     """What the official builder makes of the tars: its features and its parsing, without Beam."""
     folder = tmp_path_factory.mktemp("official")
     builder = official.Builder(data_dir=folder)
+    builder.data_path.mkdir(parents=True)
     examples = []
     for path in sorted(tars.glob("*.tar")):
         with tarfile.open(path) as tar:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from absl import logging
 
-from sa1b_tfds.archive import Archive
+from sa1b_tfds.archive import Archive, TarArchive
+from sa1b_tfds.building import workers
 from sa1b_tfds.building.shards import Settings, Task
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.image_ids import repeated
@@ -31,6 +32,7 @@ class Conversion:
     archives: in the order in which their shards are to be read.
     num_shards: in all; None cuts each tar by size.
     max_examples: take the first ones in that order; None takes all.
+    md5: take the MD5 of every tar, and compare it with `known_md5` by file name.
     """
 
     archives: Sequence[Archive]
@@ -39,6 +41,8 @@ class Conversion:
     on_error: OnError = "raise"
     num_shards: int | None = None
     max_examples: int | None = None
+    md5: bool = False
+    known_md5: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_shards is not None and self.num_shards < len(self.archives):
@@ -46,6 +50,9 @@ class Conversion:
                 f"num_shards={self.num_shards} cannot apply to {len(self.archives)} tars: each has"
                 " shards of its own. Ask for at least one a tar, or set max_shard_size instead."
             )
+        folders = [a.name for a in self.archives if not isinstance(a, TarArchive)]
+        if self.md5 and folders:
+            raise ValueError(f"md5 is of tars; {folders[0]!r} is a folder of extracted files.")
 
     def run(self, engine: Engine) -> list[FinishedTar]:
         """Has all tars converted that are not staged yet.
@@ -70,7 +77,7 @@ class Conversion:
                     logging.info("%s is converted again: %s", task.archive.name, _why(task))
             failures = engine(missing)
             if failures:
-                raise _first(failures, missing)
+                raise first_failure(failures, missing)
             staged.update(self._read(missing))
 
     def staged(self) -> dict[str, FinishedTar]:
@@ -118,6 +125,8 @@ class Conversion:
                     settings=self.settings,
                     on_error=self.on_error,
                     num_shards=num_shards,
+                    md5=self.md5,
+                    expected_md5=self.known_md5.get(archive.name.rpartition("/")[2]),
                 )
             )
         return tasks
@@ -137,12 +146,13 @@ def _why(task: Task) -> str:
     return "another number of its images is needed for the limit over all tars."
 
 
-def _first(failures: Mapping[str, Exception], tasks: Sequence[Task]) -> Exception:
-    names = [task.archive.name for task in tasks if task.archive.name in failures]
+def first_failure(failures: Mapping[str, Exception], tasks: Sequence[workers.Task]) -> Exception:
+    """The first in the order of the tasks; logs all of them."""
+    names = [task.name for task in tasks if task.name in failures]
     for name in names:
         logging.error("%s failed: %s", name, failures[name])
     if len(names) > 1:
-        logging.error("%d tars failed: %s", len(names), ", ".join(names))
+        logging.error("%d of them failed: %s", len(names), ", ".join(names))
     return failures[names[0]]
 
 

@@ -1,4 +1,4 @@
-"""Telling people how a build goes: bars on a terminal, plain lines elsewhere."""
+"""Telling people how a run goes: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,43 +10,42 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from sa1b_tfds.building.engines import Reporter
-from sa1b_tfds.building.shards import Task
 from sa1b_tfds.building.size import TAR_BYTES
-from sa1b_tfds.building.workers import Ended, Event, Running
+from sa1b_tfds.building.workers import Ended, Event, Running, Task
+from sa1b_tfds.telling import Every
 
 _LINE_EVERY_S = 30.0
 
 
 class Lines:
-    """Every tar that ends, and where all are every half minute."""
+    """Every task that ends, and where all are every half minute; `unit` names them."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: TextIO, unit: str):
         self._stream = stream
+        self._unit = unit
         self._begin([])
 
     def planned(self, tasks: Sequence[Task]) -> None:
         self._begin(tasks)  # a conversion may have several rounds
 
     def _begin(self, tasks: Sequence[Task]) -> None:
-        unknown = {"bytes": TAR_BYTES}
         self._began = time.monotonic()
-        self._next_line = self._began + _LINE_EVERY_S
-        self._sizes = {t.archive.name: (t.archive.identity() or unknown)["bytes"] for t in tasks}
+        self._line = Every(_LINE_EVERY_S, first=_LINE_EVERY_S)
+        self._sizes = {t.name: t.source_bytes() or TAR_BYTES for t in tasks}
         self._bytes: dict[str, int] = {}
         self._images: dict[str, int] = {}
         self._ended = 0
 
     def hear(self, event: Event) -> None:
-        name = event.task.archive.name
+        name = event.task.name
         if isinstance(event, Running):
             self._bytes[name], self._images[name] = event.bytes, event.images
         elif isinstance(event, Ended):
             self._ended += 1
             self._bytes[name] = self._sizes[name]
             self._write(f"{name}: {event.error or 'done'}")
-        if time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_EVERY_S
-            self._write(f"{self._ended} of {len(self._sizes)} tars, {self.speed()}")
+        if self._line.is_due():
+            self._write(f"{self._ended} of {len(self._sizes)} {self._unit}, {self.speed()}")
 
     def close(self) -> None:
         pass
@@ -64,20 +63,20 @@ class Lines:
 
 
 class Bars(Lines):
-    """One bar for all tars and one for each that is converted now."""
+    """One bar for all and one for each that is at work now."""
 
-    def __init__(self, stream: TextIO):
-        super().__init__(stream)
+    def __init__(self, stream: TextIO, unit: str):
+        super().__init__(stream, unit)
         self._all: tqdm[Any] | None = None
         self._bars: dict[str, tqdm[Any]] = {}
 
     def planned(self, tasks: Sequence[Task]) -> None:
         super().planned(tasks)
-        self._all = self._bar(f"{len(tasks)} tars", sum(self._sizes.values()), 0)
+        self._all = self._bar(f"{len(tasks)} {self._unit}", sum(self._sizes.values()), 0)
 
     def hear(self, event: Event) -> None:
         super().hear(event)
-        name = event.task.archive.name
+        name = event.task.name
         if isinstance(event, Running):
             if name not in self._bars:
                 taken = {-bar.pos for bar in self._bars.values()}
@@ -114,7 +113,7 @@ class Bars(Lines):
         tqdm.write(text, file=self._stream)
 
 
-def reporter_for_people(stream: TextIO | None = None) -> Reporter:
+def reporter_for_people(unit: str = "tars", stream: TextIO | None = None) -> Reporter:
     """Bars where `stream` (standard error by default) is a terminal, else plain lines."""
     stream = stream or sys.stderr
-    return Bars(stream) if stream.isatty() else Lines(stream)
+    return Bars(stream, unit) if stream.isatty() else Lines(stream, unit)

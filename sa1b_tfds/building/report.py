@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from sa1b_tfds.building.size import gigabytes
 from sa1b_tfds.building.staging import FinishedTar
+from sa1b_tfds.telling import gigabytes
 
 REPORT = "build_report.json"
 _PACKAGES = ("sa1b_tfds", "tensorflow-datasets", "numpy", "pycocotools", "protobuf", "pillow")
@@ -35,6 +35,7 @@ def report_of(tars: Sequence[FinishedTar], options: Mapping[str, Any]) -> bytes:
             {
                 "name": tar.archive,
                 "source": tar.source,
+                "md5": tar.md5,
                 "shards": len(tar.shards),
                 "bytes": tar.size,
                 "seconds": tar.seconds,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
@@ -28,8 +29,11 @@ from etils import epath
 
 from sa1b_tfds import files, jpeg, records
 from sa1b_tfds.annotations import Example
-from sa1b_tfds.archive import Archive, Entry
+from sa1b_tfds.archive import Archive, Entry, TarArchive
+from sa1b_tfds.building import source_md5
+from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.staging import FinishedTar, Shard, Staging
+from sa1b_tfds.building.workers import Progress
 from sa1b_tfds.examples import examples_of
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.problems import OnError, Problems
@@ -38,8 +42,6 @@ MAX_SHARD_SIZE = 2**30
 # Raised whenever the same settings would give other bytes: what an older version staged is redone.
 _LAYOUT = 1
 _ORDER_KEY = b"sa1b_tfds"
-
-Progress = Callable[[int, int], None]  # images and bytes of the tar that are done
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,8 @@ class Task:
     num_shards: exactly so many, whatever their size; None cuts by size.
     limit: take the first ones up to this number of examples; None takes all.
     excluded: (image id, tar) of images that an earlier tar has.
+    md5: take the tar's MD5; else it is told only where a download has recorded it.
+    expected_md5: what it has to be, if `md5`; None if that is not known.
     """
 
     archive: Archive
@@ -81,12 +85,32 @@ class Task:
     num_shards: int | None = None
     limit: int | None = None
     excluded: tuple[tuple[int, str], ...] = ()
+    md5: bool = False
+    expected_md5: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.archive.name
+
+    @property
+    def folder(self) -> epath.Path:
+        return self.staging.folder
+
+    def source_bytes(self) -> int:
+        return (self.archive.identity() or {"bytes": 0})["bytes"]
+
+    def written(self, read: int) -> int:
+        return expected_bytes(read, self.settings.long_side)
+
+    def run(self, on_progress: Progress) -> None:
+        convert(self, on_progress)
 
     def fingerprint(self) -> dict[str, Any]:
         """What the shards depend on, besides the tar; in a sidecar, to know them again."""
         how = {"layout": _LAYOUT, **dataclasses.asdict(self.settings)}
         if self.settings.long_side is not None:
-            how |= {"quality": jpeg.QUALITY, "pillow": PIL.__version__}
+            how |= {"quality": jpeg.QUALITY, "scaling_margin": jpeg.DCT_MARGIN}
+            how |= {"pillow": PIL.__version__}
         excluded = hashlib.md5(repr(self.excluded).encode()).hexdigest() if self.excluded else None
         return {**how, "num_shards": self.num_shards, "limit": self.limit, "excluded": excluded}
 
@@ -105,6 +129,8 @@ class Task:
         source = self.archive.identity()
         if source is not None and source != finished.source:
             return f"the tar was {finished.source}, now it is {source}"
+        if self.md5 and source is not None and finished.md5 is None:
+            return "its MD5 was not taken"
         if finished.problems and self.on_error == "raise":
             return f"it was built with on_error='skip': {finished.problems[0]}"
         return None
@@ -149,7 +175,7 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
     problems = Problems(task.on_error)
     entries = shuffled(task.archive.index(problems))
     images = _Images(task, problems, on_progress)
-    with _drafts(task) as drafts:
+    with _drafts(task) as drafts, _md5(task, problems) as md5:
         for part in cut(entries, task):
             examples = images.of(part)
             if (first := next(examples, None)) is not None:
@@ -157,6 +183,7 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
         if task.archive.identity() != source:
             raise OSError(f"{task.archive.name} changed while it was read: build again.")
         finished = FinishedTar(
+            md5=md5(),
             archive=task.archive.name,
             settings=task.fingerprint(),
             source=source,
@@ -168,6 +195,24 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
         )
         task.staging.finish(finished, drafts.paths)
     return finished
+
+
+@contextlib.contextmanager
+def _md5(task: Task, problems: Problems) -> Iterator[Callable[[], str | None]]:
+    """Gives the body what tells the tar's MD5, once it is wanted; it may have to wait for it."""
+    known = source_md5.recorded(task.archive)
+    if known or not (task.md5 and isinstance(task.archive, TarArchive)):
+        yield lambda: known
+        return
+    with source_md5.taken(task.archive) as taken:
+
+        def checked() -> str:
+            digest = taken()
+            if task.expected_md5:
+                source_md5.report_mismatch(task.archive, digest, task.expected_md5, problems)
+            return digest.hexdigest()
+
+        yield checked
 
 
 def cut(entries: Sequence[Entry], task: Task) -> list[Sequence[Entry]]:
@@ -235,13 +280,15 @@ class _Drafts:
         path = self._task.staging.draft(self._task.archive.name, len(self.paths))
         self.paths.append(path)
         writer = records.open_writer(path, self._task.settings.file_format)
+        sent = files.SentMeanwhile(path)
+        examples = 0
         with contextlib.closing(writer):
-            writer.write(records.serialise(first))
-            examples = 1
-            for example in others:
-                writer.write(records.serialise(example))
+            for example in itertools.chain([first], others):
+                record = records.serialise(example)
+                writer.write(record)
+                sent.written(len(record))
                 examples += 1
-        files.sync(path)
+        sent.finish()
         self.shards.append(Shard(examples=examples, bytes=path.stat().length))
 
     def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""How many bytes a tar becomes, before it was read; and how numbers of bytes are written."""
+"""How many bytes a tar becomes, before it was read."""
 
 from __future__ import annotations
 
@@ -13,8 +13,3 @@ def expected_bytes(source: int, long_side: int | None) -> int:
     if long_side is None:
         return source
     return int(source * min(1.0, _RESIZED_1024 * max(1.0, (long_side / 1024) ** 2)))
-
-
-def gigabytes(size: float) -> str:
-    """10.5 GB, 0.02 GB."""
-    return f"{size / 1e9:.{1 if size >= 1e9 else 2}f} GB"

@@ -42,6 +42,7 @@ class FinishedTar:
     image_ids: int64, of the images and of those left out because an earlier tar has them.
     shards: in their order.
     seconds: that it took.
+    md5: of the tar; None if nobody took it.
     """
 
     archive: str
@@ -52,6 +53,7 @@ class FinishedTar:
     problems: list[BadInput]
     shards: list[Shard]
     seconds: float
+    md5: str | None = None
 
     @property
     def images(self) -> int:

@@ -1,8 +1,7 @@
-"""Worker processes that convert tars, one tar each at a time.
+"""Worker processes: each takes one task at a time, such as a tar to convert.
 
-A worker is a fresh interpreter that imports this module and nothing of the caller's: it works from
-a script without `if __name__ == '__main__'`, from a notebook, and beside threads and TensorFlow in
-the parent. Tasks and answers are pickled over its pipes. It ends when its parent does.
+A worker is a fresh interpreter, see `processes.py`, that tells how far it is. It ends when its
+parent does.
 """
 
 from __future__ import annotations
@@ -12,40 +11,43 @@ import functools
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
-from sa1b_tfds.building.shards import Task, convert
+from etils import epath
+
+from sa1b_tfds.processes import how_it_ended, open_answers, portable, send, start
+from sa1b_tfds.telling import Every
 
 _PROGRESS_EVERY_S = 0.25
-# Else glibc gives the memory of each image back to the kernel and takes it anew for the next one,
-# which costs a tenth of the time of a tar.
-_KEEP_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-}
 
 
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))
-# The package without its __init__, which would load TFDS to register the builder: that is half the
-# time that a worker takes to start.
-_MAIN = """
-import sys, types
-package = types.ModuleType('sa1b_tfds')
-package.__path__ = [sys.argv[1]]
-sys.modules['sa1b_tfds'] = package
-from sa1b_tfds.building import workers
-workers.main()
-"""
+Progress = Callable[[int, int], None]  # images and bytes of the source that are done
+
+
+class Task(Protocol):
+    """What one process does by itself. It is pickled; what comes of it lies in `folder`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def folder(self) -> epath.Path: ...
+
+    def source_bytes(self) -> int:
+        """Bytes that it reads; 0 if they are not there yet."""
+
+    def written(self, read: int) -> int:
+        """About so many bytes are written, rather less, once so many are read."""
+
+    def run(self, on_progress: Progress) -> None: ...
 
 
 class WorkerDied(RuntimeError):
-    """The process that converted a tar ended without an answer."""
+    """The process that worked on a task ended without an answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +71,6 @@ class Ended:
 Event = Started | Running | Ended
 
 
-def available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def run(
     tasks: Iterable[Task],
     num_workers: int,
@@ -83,7 +79,7 @@ def run(
     before: Callable[[Task], None] = lambda task: None,
     after: Callable[[Task], None] = lambda task: None,
 ) -> None:
-    """Converts tars in `num_workers` processes. What fails does not stop the others.
+    """Runs tasks in `num_workers` processes. What fails does not stop the others.
 
     Args:
       tasks: in the order in which they are begun.
@@ -92,7 +88,7 @@ def run(
         this thread; what it raises ends the run.
       before: called before a task is given to a process, in that worker's thread; what it raises
         fails the task.
-      after: the same, once the tar is finished.
+      after: the same, once the task is finished.
     """
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     total = 0
@@ -131,7 +127,7 @@ def _work_off(
         error = None
         try:
             before(task)
-            worker.convert(task, functools.partial(_say_running, say, task))
+            worker.work(task, functools.partial(_say_running, say, task))
             after(task)
         except Exception as e:
             error = e
@@ -149,14 +145,14 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
-    def convert(self, task: Task, on_progress: Callable[[int, int], None]) -> None:
+    def work(self, task: Task, on_progress: Progress) -> None:
         if self._stopped:
-            raise WorkerDied(f"{task.archive.name} was not begun: the build was stopped.")
+            raise WorkerDied(f"{task.name} was not begun: the run was stopped.")
         if self._process is None:
-            self._process = _start()
+            self._process = start(__name__)
         process = self._process
         try:
-            _say(task, process.stdin)
+            send(task, process.stdin)
             while isinstance(answer := pickle.load(process.stdout), tuple):  # type: ignore[arg-type]
                 on_progress(*answer)
         except (EOFError, OSError, pickle.UnpicklingError) as e:
@@ -173,36 +169,20 @@ class _Worker:
             self._process.wait()
 
 
-def _start() -> subprocess.Popen[bytes]:
-    paths = [path or os.getcwd() for path in sys.path]
-    return subprocess.Popen(
-        [sys.executable, "-c", _MAIN, _PACKAGE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **_KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,  # Ctrl-C is the parent's to handle
-    )
-
-
 def _obituary(task: Task, code: int) -> str:
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    hint = ""
-    if code == -signal.SIGKILL:
-        hint = " That is what the kernel does when memory runs out: try fewer workers."
     return (
-        f"The worker process that converted {task.archive.name} {how}.{hint} The tars that were"
-        " finished are kept; build again to go on."
+        f"The worker process that had {task.name} {how_it_ended(code)} What was finished is kept;"
+        " run the same again to go on."
     )
 
 
 def main() -> None:
-    """The worker's side: converts the tasks that come in, until the parent closes the pipe."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not come between the answers
+    """The worker's side: does the tasks that come in, until the parent closes the pipe."""
+    answers = open_answers()
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(tasks,), daemon=True).start()
     while True:
-        _say(_convert(tasks.get(), _Throttled(answers)), answers)
+        send(_do(tasks.get(), _Throttled(answers)), answers)
 
 
 def _receive(tasks: queue.SimpleQueue[Task]) -> None:
@@ -210,33 +190,22 @@ def _receive(tasks: queue.SimpleQueue[Task]) -> None:
         while True:
             tasks.put(pickle.load(sys.stdin.buffer))
     except EOFError:
-        os._exit(0)  # also in the middle of a tar: nobody is left to take it
+        os._exit(0)  # also in the middle of a task: nobody is left to take it
 
 
-def _convert(task: Task, on_progress: Callable[[int, int], None]) -> Exception | None:
+def _do(task: Task, on_progress: Progress) -> Exception | None:
     try:
-        convert(task, on_progress)
+        task.run(on_progress)
     except Exception as e:
-        try:
-            pickle.loads(pickle.dumps(e))
-        except Exception:
-            return RuntimeError(f"{type(e).__name__} in {task.archive.name}: {e}")
-        return e
+        return portable(e, task.name)
     return None
-
-
-def _say(what: Any, pipe: Any) -> None:
-    pickle.dump(what, pipe)
-    pipe.flush()
 
 
 class _Throttled:
     def __init__(self, pipe: Any):
         self._pipe = pipe
-        self._next = 0.0
+        self._line = Every(_PROGRESS_EVERY_S)
 
     def __call__(self, images: int, size: int) -> None:
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + _PROGRESS_EVERY_S
-            _say((images, size), self._pipe)
+        if self._line.is_due():
+            send((images, size), self._pipe)

@@ -9,14 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sa1b_tfds.commands.command import Commands, add_command
+from sa1b_tfds.commands.command import Commands, add_command, number_of_bytes
 
 if TYPE_CHECKING:
     from sa1b_tfds.links import Selection
     from sa1b_tfds.transfer.plan import Plan
     from sa1b_tfds.transfer.progress import Tally
-
-_SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def add(commands: Commands) -> None:
@@ -34,7 +32,12 @@ def add(commands: Commands) -> None:
     add("--names", nargs="+", metavar="NAME", help="these files instead of a range")
     add("--with-ids", action="store_true", help="sa_images_ids.txt as well")
     add("--workers", type=int, default=4, metavar="N", help="files at a time (%(default)s)")
-    add("--max-rate", type=_rate, metavar="RATE", help="bytes a second in all, such as 200M")
+    add(
+        "--max-rate",
+        type=number_of_bytes,
+        metavar="RATE",
+        help="bytes a second in all, such as 200M",
+    )
     add(
         "--retries",
         type=int,
@@ -127,7 +130,7 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> int:
-    from sa1b_tfds.transfer.plan import gigabytes
+    from sa1b_tfds.telling import gigabytes
     from sa1b_tfds.transfer.progress import JsonLines, plan_as_json
 
     possible = plan.needed <= plan.free and not any(
@@ -191,13 +194,6 @@ def _again(argv: Sequence[str]) -> str:
         masked.append(word)
         before = word
     return shlex.join(["sa1b", *masked])
-
-
-def _rate(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.strip(), flags=re.I)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a rate such as 200M (bytes a second)")
-    return float(found[1]) * _SIZES[found[2].upper()]
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -50,7 +50,7 @@ _RANGES: dict[str, tuple[type, float, float]] = {
     "parallelism": (int, 1, math.inf),
 }
 _MAY_BE_NONE = ("prefetch", "parallelism")
-_FLAGS = ("exact", "deterministic", "repeat", "drop_remainder")
+_FLAGS = ("exact", "relevance", "deterministic", "repeat", "drop_remainder")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,8 @@ class TrainingConfig:
       runs_per_mask: the room for 'runs' on average; an image's masks share K times that, and one
         that finds none left is not valid. 256: of SA-1B at 256 x 256 half of the masks need 34,
         and one in a hundred 900.
+      relevance: adds the map of how many masks cover each pixel, and how good they are, of all
+        masks that pass the filters. Off: it parses the masks that were not chosen as well.
 
     Prompts:
       prompts: 'points', 'boxes' or 'both' of them for each mask.
@@ -136,6 +138,7 @@ class TrainingConfig:
     min_area: int = 0
     max_area_fraction: float = 0.9
     mask_choice: MaskChoice = "random"
+    relevance: bool = False
     masks_as: MasksAs = "pixels"
     runs_per_mask: int = 256
 
@@ -175,6 +178,8 @@ class TrainingConfig:
         if not isinstance(self.split, str) or not self.split:
             raise TypeError(f"split must be a split's name such as 'train', got {self.split!r}.")
         self._check_scale_range()
+        if self.relevance and self.layout == "sam2":
+            raise ValueError("relevance must be False with layout='sam2': it has no place for it.")
         if self.image_dtype == "uint8" and self.normalise is not None:
             raise ValueError(
                 "normalise must be None with image_dtype='uint8': normalised pixels are no bytes."

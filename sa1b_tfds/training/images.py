@@ -59,7 +59,7 @@ def normalise(pixels: tf.Tensor, resized: tf.Tensor, config: TrainingConfig) -> 
     return _normalised(pixels, resized, tf.as_dtype(config.image_dtype))
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _normalised(pixels: tf.Tensor, resized: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Compiled, it is one loop that reads each byte and writes each float once."""
     side = pixels.shape[1]

@@ -46,6 +46,7 @@ def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
       targets:
         masks: uint8 [B, K, M, M], or runs: int32 [B, R] if the config has masks_as='runs'.
         mask_valid: bool [B, K]; a valid mask may be smaller than a pixel of M x M, and empty.
+        relevance: float32 [B, M, M], if the config has it.
     """
     valid = batch["mask_valid"]
     size, number = tf.shape(valid)[0], config.masks_per_image
@@ -68,7 +69,8 @@ def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
         prompts = {name: prompt[:, 0] for name, prompt in prompts.items()}
     image = batch["image"]
     scale, mean = (tf.constant(x, image.dtype) / 255 for x in (STD, MEAN))
-    targets = {k: x for k, x in batch.items() if k in ("masks", "runs", "mask_valid")}
+    names = ("masks", "runs", "mask_valid", "relevance")
+    targets: Batch = {name: x for name, x in batch.items() if name in names}
     return {"images": image * scale + mean, **prompts}, targets
 
 
@@ -85,6 +87,7 @@ def to_transformers(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]
       targets:
         masks: uint8 [B, K, M, M].
         mask_valid: bool [B, K], False also for a mask of which M x M shows no pixel.
+        relevance: float32 [B, M, M], if the config has it.
     """
     labels = tf.cast(batch["labels"], tf.int64)
     points = {
@@ -98,7 +101,8 @@ def to_transformers(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]
         "original_sizes": tf.cast(batch["original_size"], tf.int64),
         "reshaped_input_sizes": tf.cast(batch["resized_size"], tf.int64),
     }
-    return inputs, {"masks": batch["masks"], "mask_valid": _shown(batch)}
+    relevance = {"relevance": batch["relevance"]} if config.relevance else {}
+    return inputs, {"masks": batch["masks"], "mask_valid": _shown(batch), **relevance}
 
 
 def to_sam2(batch: Batch, config: TrainingConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import tensorflow as tf
 from sa1b_tfds import masks, rasterize
 from sa1b_tfds.training import images, prompts, selection, views
 from sa1b_tfds.training.config import Augment, TrainingConfig
+from sa1b_tfds.training.relevance import relevance
 from sa1b_tfds.training.sources import Record
 
 Example = dict[str, tf.Tensor]
@@ -55,6 +56,8 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Ex
         "original_size": record.size,
         "resized_size": view.resized,
     }
+    if config.relevance:
+        example["relevance"] = relevance(record, view, config)
     return example if config.augment is None else _checked(example, config.augment, own_seed)
 
 
@@ -74,7 +77,7 @@ def _masks(
 
 def _checked(example: Example, augment: Augment, seed: tf.Tensor) -> Example:
     """Calls the user's function, and holds it to the shapes that batches need."""
-    result = augment(dict(example), seed)
+    result = tf.function(augment)(dict(example), seed)  # with AutoGraph, as map functions have
     if not isinstance(result, dict) or result.keys() != example.keys():
         raise ValueError(f"augment must return a dict with the keys {sorted(example)}.")
     for name, before in example.items():

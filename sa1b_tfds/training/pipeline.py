@@ -13,6 +13,8 @@ from sa1b_tfds.training.layouts import to_layout
 from sa1b_tfds.training.making import Example, make_example
 from sa1b_tfds.training.sources import Source, find_source
 
+# There is no Python control flow on tensors here, and AutoGraph takes seconds to find that out.
+_plain = tf.autograph.experimental.do_not_convert
 _NO_MASK = "has a mask that passes the filters of TrainingConfig"
 _TOLD = [10**power for power in range(12)]
 
@@ -58,6 +60,8 @@ def training_dataset(
         image_id: int64 [B].
         original_size, resized_size: int32 [B, 2], (height, width) of the photograph, and of what
           of the model image is no padding.
+        relevance: float32 [B, M, M], if the config has relevance=True: for each pixel the sum of
+          the predicted IoUs of the masks that cover it.
 
     Raises:
       FileNotFoundError, TypeError, ValueError: if the source is nothing to train on.
@@ -82,7 +86,7 @@ def training_dataset(
     else:
         stream = _epochs(found, config, endless=config.repeat or steps is not None)
     dataset = stream.map(
-        lambda element, epoch: make_example(found.parse(element), config, epoch),
+        _plain(lambda element, epoch: make_example(found.parse(element), config, epoch)),
         num_parallel_calls=config.parallelism or tf.data.AUTOTUNE,
         deterministic=config.deterministic,
     )
@@ -98,7 +102,7 @@ def training_dataset(
         )
     dataset = dataset.batch(batch_size, drop_remainder=config.drop_remainder)
     dataset = dataset.map(
-        lambda batch: _finish(batch, config),
+        _plain(lambda batch: _finish(batch, config)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=config.deterministic,
     )
@@ -130,9 +134,9 @@ def _epochs(found: Source, config: TrainingConfig, endless: bool) -> tf.data.Dat
         # A global seed of 0 (keras.utils.set_random_seed(0)) makes `shuffle` compare its own seed,
         # a tensor, in Python. In a graph this sets the graph's only.
         tf.compat.v1.set_random_seed(None)
-        return found.epoch(seed).map(lambda element: (element, seed))
+        return found.epoch(seed).map(_plain(lambda element: (element, seed)))
 
-    return seeds.flat_map(epoch)
+    return seeds.flat_map(_plain(epoch))
 
 
 def _for_service(found: Source, config: TrainingConfig) -> tf.data.Dataset:
@@ -142,7 +146,9 @@ def _for_service(found: Source, config: TrainingConfig) -> tf.data.Dataset:
         stream = stream.repeat()
     # Every worker begins anew each epoch, so that a seed of its own would give the same again.
     return stream.map(
-        lambda element: (element, tf.random.uniform([], maxval=tf.int64.max, dtype=tf.int64))
+        _plain(
+            lambda element: (element, tf.random.uniform([], maxval=tf.int64.max, dtype=tf.int64))
+        )
     )
 
 
@@ -164,8 +170,8 @@ def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.
         with tf.control_dependencies([told, *([] if some is None else [some])]):
             return tf.stack([seen, dropped]), example
 
-    dataset = dataset.scan(tf.zeros([2], tf.int64), count)
-    return dataset.filter(lambda example: tf.reduce_any(example["mask_valid"]))
+    dataset = dataset.scan(tf.zeros([2], tf.int64), _plain(count))
+    return dataset.filter(_plain(lambda example: tf.reduce_any(example["mask_valid"])))
 
 
 def _tell(seen: tf.Tensor, dropped: tf.Tensor, image_id: tf.Tensor) -> tf.Tensor:

@@ -6,7 +6,6 @@ Keyed by the file's name, never by its URL: another link to the same file contin
 from __future__ import annotations
 
 import os
-import random
 import re
 import threading
 from collections.abc import Callable
@@ -20,14 +19,18 @@ from sa1b_tfds.check import check_file
 from sa1b_tfds.checksums import hash_file, new_md5
 from sa1b_tfds.links import Link
 from sa1b_tfds.transfer.folder import Partial, Source
-from sa1b_tfds.transfer.settings import RateLimit, TransferConfig
-from sa1b_tfds.transfer.transport import Refused, Stopped, Transport, TryAgain
+from sa1b_tfds.transfer.settings import PROGRESS_BYTES, RateLimit, TransferConfig
+from sa1b_tfds.transfer.transport import (
+    OTHER_RANGE,
+    Refused,
+    Stopped,
+    Transport,
+    TryAgain,
+    refuse_other_content,
+    total_of_range,
+)
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _CONTENT_RANGE_416 = re.compile(r"bytes \*/(\d+)")
-# An attempt that brought this much is not one of the `retries` in a row that got nowhere.
-_PROGRESS_BYTES = 1 << 20
-_LONGEST_BACKOFF_S = 60.0
 
 
 @dataclass(kw_only=True)
@@ -103,14 +106,14 @@ class Fetch:
                 continue
             except TryAgain as error:
                 reason, wait = str(error), error.wait
-            if self.progress.fetched - before >= _PROGRESS_BYTES:
+            if self.progress.fetched - before >= PROGRESS_BYTES:
                 failures_in_a_row = 0
             failures_in_a_row += 1
             if failures_in_a_row > self._config.retries:
                 break
             self._stop_if_told()
             if wait is None:
-                wait = self._backoff(failures_in_a_row)
+                wait = self._config.pause(failures_in_a_row)
             self._note(
                 f"{reason}; retry {failures_in_a_row} of {self._config.retries} "
                 f"in {wait:.1f} s, from byte {self._part.offset:,}"
@@ -121,10 +124,6 @@ class Fetch:
             f"{reason}; gave up after {self._config.retries} retries without progress, "
             f"{self._part.offset:,} bytes are kept"
         )
-
-    def _backoff(self, failures: int) -> float:
-        longest = min(_LONGEST_BACKOFF_S, self._config.backoff * 2 ** min(failures - 1, 16))
-        return longest * random.uniform(0.5, 1.0)  # jitter, lest all workers come back at once
 
     def _checked_without_md5(self) -> str:
         return "none" if self._config.verify == "none" else "size"
@@ -160,11 +159,10 @@ class Fetch:
 
     def _accept_206(self, response: BaseHTTPResponse) -> None:
         part = self._part
-        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-        if not found or int(found[1]) != part.offset or part.source is None:
-            raise TryAgain("the server answered with another range than asked for")
-        total = None if found[3] == "*" else int(found[3])
-        offered = self._source(response, total)
+        if part.source is None:
+            raise TryAgain(OTHER_RANGE)
+        total = total_of_range(response, part.offset)
+        offered = Source.of(self._link.name, response.headers, total)
         if not part.source.is_same_file(offered):
             self._restart()
             raise TryAgain("the file changed on the server; starting over", wait=0)
@@ -173,15 +171,10 @@ class Fetch:
 
     def _accept_200(self, response: BaseHTTPResponse) -> None:
         part = self._part
-        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-            # A proxy's login page must not replace gigabytes.
-            raise Refused(
-                "the server sent a web page instead of the file (a login page of the network?)"
-            )
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise Refused("the server compressed the file although asked not to")
+        refuse_other_content(response)
         length = response.headers.get("Content-Length", "")
-        offered = self._source(response, int(length) if length.isdecimal() else None)
+        size = int(length) if length.isdecimal() else None
+        offered = Source.of(self._link.name, response.headers, size)
         if part.offset:
             same = part.source is not None and part.source.is_same_file(offered)
             why = "cannot continue a file" if same else "has another file now"
@@ -251,14 +244,6 @@ class Fetch:
         digest = hash_file(self._part.path, check=lambda _: self._stop_if_told())
         self.progress.phase = "fetching"
         return digest
-
-    def _source(self, response: BaseHTTPResponse, size: int | None) -> Source:
-        return Source(
-            name=self._link.name,
-            size=size,
-            etag=response.headers.get("ETag"),
-            last_modified=response.headers.get("Last-Modified"),
-        )
 
     def _stop_if_told(self) -> None:
         if self._stop.is_set():

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -119,6 +119,12 @@ class Source:
     size: int | None
     etag: str | None
     last_modified: str | None
+
+    @classmethod
+    def of(cls, name: str, headers: Mapping[str, str], size: int | None) -> Source:
+        """What an answer's headers say of the whole file, whose size they say elsewhere."""
+        etag, modified = headers.get("ETag"), headers.get("Last-Modified")
+        return cls(name=name, size=size, etag=etag, last_modified=modified)
 
     def is_same_file(self, other: Source) -> bool:
         """Whether bytes of both may be joined. A strong ETag decides; else all must agree."""
@@ -250,7 +256,14 @@ class CheckedFiles:
         same = (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
         return entry.get("checked_by") if same else None
 
-    def remember(self, name: str, checked_by: str) -> None:
+    def md5(self, name: str) -> str | None:
+        """The MD5 that the file now there under `name` was found to have, if there is a record."""
+        md5 = self._entries.get(name, {}).get("md5")
+        known = isinstance(md5, str) and self.checked_by(name) == "md5"
+        return md5 if known else None
+
+    def remember(self, name: str, checked_by: str, md5: str | None = None) -> None:
+        """Keeps what a file passed; `md5` is what it was found to have, if that was looked at."""
         if self.checked_by(name) == checked_by:
             return
         stat = (self._folder / name).stat()
@@ -258,6 +271,7 @@ class CheckedFiles:
             "size": stat.st_size,
             "mtime_ns": stat.st_mtime_ns,
             "checked_by": checked_by,
+            "md5": md5,
         }
         with suppress(DiskFull):  # the file is whole; at worst it is read once more next time
             write_atomically(self._folder / RECORD_NAME, self._entries)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from sa1b_tfds.links import Link, tar_number
+from sa1b_tfds.telling import gigabytes
 from sa1b_tfds.transfer.folder import CheckedFiles, Partial
 from sa1b_tfds.transfer.transport import LinkExpired, TransferError, Transport
 
@@ -76,14 +77,6 @@ class NotEnoughSpace(RuntimeError):
                 else "Not one file fits: free some space or choose another folder."
             )
         )
-
-
-def gigabytes(count: float) -> str:
-    """A count of bytes for people, in powers of 1000 as disks and networks are sold."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} bytes"
 
 
 def as_options(names: Sequence[str]) -> str:

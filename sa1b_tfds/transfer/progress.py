@@ -10,8 +10,9 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from sa1b_tfds.telling import Every, gigabytes
 from sa1b_tfds.transfer.fetch import Progress
-from sa1b_tfds.transfer.plan import Plan, gigabytes
+from sa1b_tfds.transfer.plan import Plan
 from sa1b_tfds.transfer.report import FileResult, Reporter
 
 _LINE_EVERY_S = 30.0
@@ -101,11 +102,11 @@ class Lines(Tally):
     def __init__(self, stream: TextIO):
         super().__init__()
         self._stream = stream
-        self._next_line = 0.0
+        self._line = Every(_LINE_EVERY_S)
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
-        self._next_line = time.monotonic() + _LINE_EVERY_S
+        self._line = Every(_LINE_EVERY_S, first=_LINE_EVERY_S)
         self._write(f"{self.asked} files, {gigabytes(plan.needed)} to fetch")
 
     def note(self, text: str, name: str | None = None) -> None:
@@ -113,9 +114,8 @@ class Lines(Tally):
 
     def running(self, files: list[Progress]) -> None:
         super().running(files)
-        if time.monotonic() < self._next_line:
+        if not self._line.is_due():
             return
-        self._next_line = time.monotonic() + _LINE_EVERY_S
         rate = self.rate()
         left = tqdm.format_interval((self.total - self.position) / rate) if rate else "?"
         self._write(
@@ -207,7 +207,7 @@ class JsonLines(Tally):
     def __init__(self, stream: TextIO):
         super().__init__()
         self._stream = stream
-        self._next_line = 0.0
+        self._line = Every(1.0)
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
@@ -218,9 +218,8 @@ class JsonLines(Tally):
 
     def running(self, files: list[Progress]) -> None:
         super().running(files)
-        if time.monotonic() < self._next_line:
+        if not self._line.is_due():
             return
-        self._next_line = time.monotonic() + 1.0
         self.emit(
             "progress",
             position=self.position,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import threading
 import time
@@ -15,6 +16,9 @@ from sa1b_tfds.transfer.transport import READ_BYTES
 Verify = Literal["md5", "size", "none"]
 
 _LONGEST_S = 86400.0
+_LONGEST_BACKOFF_S = 60.0
+# An attempt that brought this much is not one of the `retries` in a row that got nowhere.
+PROGRESS_BYTES = 1 << 20
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding")
 )
@@ -67,6 +71,11 @@ class TransferConfig:
                 raise ValueError(f"headers: {name} is set by the download itself.")
             if not value.isprintable():
                 raise ValueError(f"headers: the value of {name} holds a control character.")
+
+    def pause(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row."""
+        longest = min(_LONGEST_BACKOFF_S, self.backoff * 2 ** min(failures - 1, 16))
+        return longest * random.uniform(0.5, 1.0)  # jitter, lest all workers come back at once
 
 
 def _check_proxy(proxy: str) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import email.utils
 import http.client
 import logging
+import re
 import threading
 import time
 import urllib.request
@@ -39,6 +40,8 @@ _EXPIRED = frozenset((401, 403, 410))
 _WORTH_A_RETRY = frozenset((408, 425, 429))
 _SAYS_WHEN = frozenset((429, 503))
 _LONGEST_WAIT_S = 3600.0
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+OTHER_RANGE = "the server answered with another range than asked for"
 _NETWORK_ERRORS = (HTTPError, http.client.HTTPException, OSError, ValueError)
 
 
@@ -226,6 +229,29 @@ class Transport:
                 return Refused(f"{message}: the server asks to wait {wait:.0f} s; come back then")
             return TryAgain(message, wait=wait)
         return Refused(message)
+
+
+def total_of_range(response: urllib3.BaseHTTPResponse, start: int) -> int | None:
+    """The whole file's size from an answer 206, None where it says none.
+
+    Raises:
+      TryAgain: if the answer does not begin at `start`.
+    """
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if not found or int(found[1]) != start:
+        raise TryAgain(OTHER_RANGE)
+    return None if found[3] == "*" else int(found[3])
+
+
+def refuse_other_content(response: urllib3.BaseHTTPResponse) -> None:
+    """Raises Refused if the body is not the file as it is."""
+    if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+        # A proxy's login page must not be taken for gigabytes of a tar.
+        raise Refused(
+            "the server sent a web page instead of the file (a login page of the network?)"
+        )
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused("the server compressed the file although asked not to")
 
 
 def _redirected(url: SignedUrl, location: str) -> SignedUrl:

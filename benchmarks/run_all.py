@@ -1,0 +1,186 @@
+"""Runs all benchmarks one by one; writes results.json beside them and the page docs/performance.md.
+
+    python benchmarks/run_all.py [SCRIPT ...]      # or: make bench
+
+Each is a process with three minutes and prints its ratio last. One that fails or takes longer is
+named at the end, its earlier result stays, the others go on, and the exit code is 1. With names of
+scripts, only those run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+FOLDER = pathlib.Path(__file__).parent
+RESULTS = FOLDER / "results.json"
+PAGE = FOLDER.parent / "docs" / "performance.md"
+SECONDS = 180
+TARS = "TARS"  # stands for a folder of synthetic tars
+# What a script needs to be told to finish in time, or at all; the others run as they are.
+OPTIONS = {
+    "build.py": ["--images", "160", "--rounds", "2"],
+    "crash.py": ["--kills", "8"],
+    "download.py": ["--gigabytes", "2", "--rounds", "2"],
+    "shard_size.py": [TARS],
+}
+_PACKAGES = (
+    "sa1b_tfds",
+    "tensorflow",
+    "tensorflow-datasets",
+    "keras",
+    "torch",
+    "numpy",
+    "pycocotools",
+    "pillow",
+    "webdataset",
+)
+_BEGIN, _END = "<!-- results: written by benchmarks/run_all.py -->\n", "<!-- end of results -->\n"
+
+
+def scripts() -> list[str]:
+    """The names of all benchmarks: what prints a ratio last."""
+    found = (path for path in FOLDER.glob("*.py") if path.name != pathlib.Path(__file__).name)
+    return sorted(path.name for path in found if '"ratio: ' in path.read_text())
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help="such as masks.py")
+    asked_for = parser.parse_args(argv).scripts or scripts()
+    if unknown := set(asked_for) - set(scripts()):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    failed = {}
+    with tempfile.TemporaryDirectory(prefix="sa1b_bench") as folder:
+        tars = pathlib.Path(folder) / "tars"
+        for name in asked_for:
+            print(f"{name} ...", flush=True)
+            try:
+                result = run(FOLDER / name, _options(name, tars))
+            except RuntimeError as e:
+                failed[name] = str(e)
+                continue
+            print(f"  ratio {result['ratio']} in {result['seconds']:.0f} s", flush=True)
+            results[name] = result
+            RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    PAGE.write_text(with_results(PAGE.read_text(), results))
+    for name, reason in failed.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run(script: pathlib.Path, options: list[str], seconds: float = SECONDS) -> dict[str, Any]:
+    """Runs one script.
+
+    Returns:
+      What goes into the JSON: its ratio, what it printed, and on what it ran.
+
+    Raises:
+      RuntimeError: if it fails, prints no ratio last, or is not done in time.
+    """
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, str(script), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+        process.communicate()
+        raise RuntimeError(f"not done after {seconds:.0f} s") from None
+    if process.returncode:
+        raise RuntimeError(f"exit code {process.returncode}\n{errors[-2000:]}")
+    found = re.fullmatch(r"ratio: ([\d.]+)", out.rstrip().rpartition("\n")[2])
+    if not found:
+        raise RuntimeError(f"its last line is no ratio:\n{out[-500:]}")
+    shown = ["TARS" if option.endswith("/tars") else option for option in options]
+    return {
+        "what": (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")[0],
+        "command": " ".join(["python", f"benchmarks/{script.name}", *shown]),
+        "ratio": float(found[1]),
+        "printed": out.rstrip().splitlines()[:-1],
+        "seconds": round(time.monotonic() - began, 1),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def machine() -> str:
+    """Processor, cores and memory."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists() and (found := re.search(r"model name\s*: (.*)", cpuinfo.read_text())):
+        model = found[1]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {cores} cores, {memory:.0f} GiB, {platform.system()}"
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def with_results(page: str, results: dict[str, Any]) -> str:
+    """The page with these results in place of those that it had."""
+    before, _, rest = page.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return before + _BEGIN + as_markdown(results) + _END + after
+
+
+def as_markdown(results: dict[str, Any]) -> str:
+    rows = [
+        f"| {result['what']} | **{result['ratio']:g}** | `{result['command']}` | {result['date']} |"
+        for _, result in sorted(results.items())
+    ]
+    lines = ["", "| what | ratio | command | on |", "|---|---|---|---|", *rows, ""]
+    for kind in sorted({_where(result) for result in results.values()}):
+        lines += [f"Measured on {kind}.", ""]
+    for name, result in sorted(results.items()):
+        lines += [f"## {name}", "", "```text", *result["printed"], "```", ""]
+    return "\n".join(lines)
+
+
+def _where(result: dict[str, Any]) -> str:
+    versions = ", ".join(
+        f"{name} {version}" for name, version in sorted(result["versions"].items())
+    )
+    return f"{result['machine']}, with {versions}"
+
+
+def _options(name: str, tars: pathlib.Path) -> list[str]:
+    options = OPTIONS.get(name, [])
+    if TARS in options and not tars.exists():
+        sys.path.insert(0, str(FOLDER))
+        import build
+
+        build._write_tars(tars, [build.synthetic(seed) for seed in range(4)], tars=2, images=32)
+    return [str(tars) if option == TARS else option for option in options]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

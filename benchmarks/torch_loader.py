@@ -1,0 +1,122 @@
+"""Images/s of SA1BDataset beside loading as scripts on SA-1B do it; masks of 256 x 256, one worker.
+
+    python benchmarks/torch_loader.py [--images 96] [--like sa_000000.tar]
+
+The peer opens the JPEG with Pillow and the JSON with json, decodes every mask to full size with
+pycocotools, stacks them, and resizes them to 256 x 256 with torch's nearest interpolation. Both are
+Datasets in a DataLoader with one worker of one thread, both give the full-size image and the same
+number of masks, and take turns. `bare` only decodes the JPEGs: what no loader that gives the whole
+image can be faster than.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from build import _of_tar, _write_tars, synthetic
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch.utils.data import DataLoader, Dataset
+
+from sa1b_tfds import archive
+from sa1b_tfds.problems import Problems
+from sa1b_tfds.torch import SA1BDataset
+
+SIDE = 256
+
+
+class Peer(Dataset):
+    """Full-size masks by pycocotools, then resized; `masks=False`: the JPEG and nothing else."""
+
+    def __init__(self, tar: pathlib.Path, masks: bool = True):
+        self._archive = archive.TarArchive(tar)
+        self._entries = self._archive.index(Problems())
+        self._masks = masks
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        [pair] = self._archive.read([self._entries[i]])
+        image = np.array(Image.open(io.BytesIO(pair.jpeg)).convert("RGB"))
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        if not self._masks:
+            return pixels, None
+        annotations = json.loads(pair.json)["annotations"]
+        full = np.stack([coco_mask.decode(a["segmentation"]) for a in annotations])
+        masks = torch.nn.functional.interpolate(
+            torch.from_numpy(full)[None], (SIDE, SIDE), mode="nearest-exact"
+        )
+        return pixels, masks[0].bool()
+
+
+def listed(batch: Sequence[Any]) -> Sequence[Any]:
+    return batch
+
+
+def seconds(dataset: Dataset, images: int) -> float:
+    """Seconds an image in a worker; its start is left out."""
+    loader = DataLoader(
+        dataset,
+        batch_size=1,
+        num_workers=1,
+        collate_fn=listed,
+        sampler=[i % len(dataset) for i in range(images + 2)],  # type: ignore[arg-type]
+        multiprocessing_context="fork",
+    )
+    batches = iter(loader)
+    next(batches)
+    next(batches)
+    start = time.perf_counter()
+    taken = sum(len(batch) for batch in batches)
+    return (time.perf_counter() - start) / taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=48, help="of ours a round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--like", type=pathlib.Path, help="take the images of this tar, repeated")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="sa1b_torch") as folder:
+        templates = _of_tar(options.like) if options.like else [synthetic(i) for i in range(4)]
+        tars = _write_tars(pathlib.Path(folder) / "tars", templates, 1, len(templates))
+        compare(tars / "sa_000000.tar", options.images, options.rounds)
+
+
+def compare(tar: pathlib.Path, images: int, rounds: int) -> None:
+    peer, ours = Peer(tar), SA1BDataset(tar, mask_size=SIDE)
+    for i in range(len(ours)):
+        for theirs, mine in zip(peer[i], ours[i][:2], strict=True):
+            if not torch.equal(theirs, mine):
+                raise AssertionError(f"image {i} differs")
+    contestants: dict[str, Callable[[], float]] = {
+        "bare": lambda: seconds(Peer(tar, masks=False), images),
+        "peer": lambda: seconds(peer, max(4, images // 8)),
+        "ours": lambda: seconds(ours, images),
+    }
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            times[name].append(run())
+    for name, taken in times.items():
+        print(f"{name}: {1 / statistics.median(taken):.1f} images/s")
+    ratios = [p / o for p, o in zip(times["peer"], times["ours"], strict=True)]
+    bare = [b / o for b, o in zip(times["bare"], times["ours"], strict=True)]
+    print(f"of bare JPEG decoding: {statistics.median(bare):.2f}")
+    print(f"ratio: {statistics.median(ratios):.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""`sa1b export`: to other tools' formats."""
+
+from __future__ import annotations
+
+import argparse
+
+from sa1b_tfds.commands.command import Commands, add_command
+from sa1b_tfds.commands.selection import add_selection, run_export
+
+
+def add(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "export",
+        _export,
+        "Write images and masks as COCO or YOLO read them. The same command run again continues.",
+    )
+    add = command.add_argument
+    add("source", metavar="SOURCE", help="a tar, a folder of tars or of files, prepared data")
+    add("output", metavar="OUT", help="a folder that is not there yet")
+    add("--format", choices=("coco", "yolo"), required=True)
+    add("--config", metavar="NAME", help="SOURCE is TFDS's data_dir: export this config of it")
+    add(
+        "--images",
+        choices=("copy", "link", "none"),
+        default="copy",
+        help="link gives extracted files a second name (%(default)s)",
+    )
+    add_selection(command)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from sa1b_tfds.export import Coco, Yolo
+
+    formats = {"coco": Coco, "yolo": Yolo}
+    return run_export(options, formats[options.format](images=options.images), options.config)

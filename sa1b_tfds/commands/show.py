@@ -1,0 +1,85 @@
+"""`sa1b show`."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from typing import Any
+
+from sa1b_tfds.commands.command import Commands, add_command
+
+
+def add(commands: Commands) -> None:
+    command = add_command(
+        commands, "show", _show, "Draw images with their masks: a page of HTML or a contact sheet."
+    )
+    add = command.add_argument
+    add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
+    add("--out", required=True, type=_out, metavar="FILE", help="page.html or sheet.png")
+    add("--n", type=_positive, default=16, metavar="N", help="images, from all tars (%(default)s)")
+    add("--config", metavar="NAME", help="of prepared data, if SOURCE is TFDS's data_dir")
+    add(
+        "--stats",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="what `sa1b stats --json FILE` wrote, instead of reading all of SOURCE for the page",
+    )
+
+
+def _show(options: argparse.Namespace) -> int:
+    from etils import epath
+
+    from sa1b_tfds.examples import find_parts
+    from sa1b_tfds.files import write_whole
+    from sa1b_tfds.problems import Problems
+    from sa1b_tfds.show import contact_sheet, make_page
+    from sa1b_tfds.show.pictures import encode_png, take
+
+    problems = Problems("skip")
+    parts = find_parts(options.source, options.config)
+    examples = take(parts, options.n, problems)
+    for problem in problems.found:
+        print(f"left out: {problem}", file=sys.stderr)
+    if not examples:
+        raise ValueError(f"{options.source} holds no image that can be shown.")
+    if options.out.suffix == ".png":
+        content = encode_png(contact_sheet(examples))
+    else:
+        content = make_page(
+            examples,
+            title=options.source,
+            statistics=_statistics(options),
+            problems=problems.found,
+        ).encode()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(epath.Path(options.out), content)
+    print(f"{len(examples)} images in {options.out}")
+    return 0
+
+
+def _statistics(options: argparse.Namespace) -> dict[str, Any]:
+    """Of the whole source."""
+    import orjson
+
+    from sa1b_tfds.commands.stats import read_statistics
+
+    if options.stats is None:
+        return read_statistics(options.source, options.config).as_dict()
+    try:
+        return orjson.loads(options.stats.read_bytes())
+    except orjson.JSONDecodeError as e:
+        raise ValueError(f"{options.stats} is not JSON: {e}") from e
+
+
+def _out(text: str) -> pathlib.Path:
+    path = pathlib.Path(text)
+    if path.suffix not in (".html", ".png"):
+        raise argparse.ArgumentTypeError(f"{text!r} ends neither in .html nor in .png")
+    return path
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)

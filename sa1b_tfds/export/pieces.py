@@ -1,0 +1,186 @@
+"""One piece of an export: some images of one part -> their files, all of them or none.
+
+What is written depends on the source and the format's settings alone, not on the worker or on what
+was interrupted before. A finished piece is a folder with `piece.json` in it; until then it is
+`<label>.part`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from etils import epath
+
+from sa1b_tfds import files
+from sa1b_tfds.annotations import to_example
+from sa1b_tfds.building.workers import Progress
+from sa1b_tfds.examples import ArchivePart, Part
+from sa1b_tfds.export.format import PIECES, Finished, Format, Item, Span, in_order
+from sa1b_tfds.image_ids import ImageIds
+from sa1b_tfds.problems import BadInput, OnError, Problems
+
+# Raised whenever the same settings would give other bytes: what an older version wrote is redone.
+_LAYOUT = 1
+_PIECE = "piece.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A task for a worker.
+
+    root: where the pieces of this export lie.
+    label: its name among them.
+    excluded: (image id, piece) of images that an earlier piece has.
+    """
+
+    root: Path
+    label: str
+    part: Part
+    span: Span
+    format: Format
+    on_error: OnError = "raise"
+    excluded: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    @property
+    def folder(self) -> epath.Path:
+        return epath.Path(self.root)
+
+    def source_bytes(self) -> int:
+        return self.span.bytes
+
+    def written(self, read: int) -> int:
+        return self.format.written(read)
+
+    def job(self) -> dict[str, Any]:
+        """What it is made of and how."""
+        return {
+            "part": self.part.name,
+            "source": self.part.identity(),
+            "span": list(self.span[:2]),
+            "layout": _LAYOUT,
+            **self.format.settings(),
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What its files depend on; in `piece.json`, to know them again."""
+        excluded = hashlib.md5(repr(self.excluded).encode()).hexdigest() if self.excluded else None
+        return {**self.job(), "excluded": excluded}
+
+    def finished(self) -> Finished | None:
+        """What was written earlier, if it is what this would write, whatever was excluded."""
+        try:
+            content = orjson.loads((self._done / _PIECE).read_bytes())
+            problems = [BadInput(**problem) for problem in content.pop("problems")]
+            finished = Finished(label=self.label, problems=problems, **content)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        is_same = {**finished.fingerprint, "excluded": None} == {**self.job(), "excluded": None}
+        return finished if is_same and (self.on_error == "skip" or not problems) else None
+
+    def run(self, on_progress: Progress) -> None:
+        """Writes the piece.
+
+        Raises:
+          BadInput: what is wrong in the source, if on_error is 'raise'.
+          OSError: if the source cannot be read or the piece cannot be written.
+        """
+        fingerprint = self.fingerprint()
+        problems = Problems(self.on_error)
+        draft = self._done.with_name(f"{self.label}.part")
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            draft.mkdir(parents=True)
+            images = _Images(self, problems, on_progress)
+            counts = self.format.write(iter(images), draft, self.label)
+            if self.fingerprint() != fingerprint:
+                raise OSError(f"{self.part.name} changed while it was read: run the same again.")
+            content = {
+                "fingerprint": fingerprint,
+                "image_ids": [*images.ids, *(image_id for image_id, _ in self.excluded)],
+                "counts": {"images": len(images.ids), "masks": images.masks, **counts},
+                "problems": [problem.as_dict() for problem in problems.found],
+            }
+            (draft / _PIECE).write_bytes(orjson.dumps(content))
+            _sync_all(draft)
+            shutil.rmtree(self._done, ignore_errors=True)
+            draft.rename(self._done)
+            files.sync(self._done.parent)
+        except OSError as e:
+            if e.errno in files.DISK_FULL:
+                text = f"{e.strerror} in {self.root}, while writing {self.label}"
+                raise OSError(e.errno, text) from e
+            raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    @property
+    def _done(self) -> Path:
+        return self.root / PIECES / self.label
+
+
+class _Images:
+    """Reads a piece's images, by name or as they are prepared; none that is excluded."""
+
+    def __init__(self, piece: Piece, problems: Problems, on_progress: Progress):
+        self.ids: list[int] = []
+        self.masks = 0
+        self._piece = piece
+        self._problems = problems
+        self._on_progress = on_progress
+        self._read = 0
+        self._seen = ImageIds()
+        for image_id, label in sorted(piece.excluded, key=lambda pair: pair[1]):
+            self._seen.add(image_id, label)
+
+    def __iter__(self) -> Iterator[Item]:
+        piece = self._piece
+        for where, item in self._items():
+            image_id = item.example["image_id"]
+            if earlier := self._seen.add(image_id, piece.label):
+                reason = f"image id {image_id} was in {earlier} before"
+                self._problems.report(piece.part.name, where, reason)
+                continue
+            yield item
+            self.ids.append(image_id)
+            self.masks += len(item.example["masks"].counts)
+            self._on_progress(len(self.ids), min(self._read, piece.span.bytes))
+
+    def _items(self) -> Iterator[tuple[str, Item]]:
+        part, (start, stop, _) = self._piece.part, self._piece.span
+        if not isinstance(part, ArchivePart):
+            for example in itertools.islice(part.examples(self._problems), start, stop):
+                self._read += len(example["image"]) + sum(map(len, example["masks"].counts))
+                yield example["file_name"], Item(example, None)
+            return
+        # What is wrong with the archive as a whole is said once, by its first piece.
+        problems = self._problems if start == 0 else Problems("skip")
+        entries = in_order(part, problems)[start:stop]
+        for entry, pair in zip(entries, part.archive.read(entries), strict=True):
+            self._read += entry.size
+            try:
+                example = to_example(pair.jpeg, pair.json)
+            except ValueError as e:
+                self._problems.report(part.name, pair.json_name, str(e))
+                continue
+            yield pair.json_name, Item(example, pair)
+
+
+def _sync_all(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            if not os.path.islink(path):
+                files.sync(path)
+        files.sync(parent)

@@ -1,0 +1,163 @@
+"""A file of predictions against a dataset: every figure of `sa1b eval`."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from sa1b_tfds import rle
+from sa1b_tfds.examples import read_examples
+from sa1b_tfds.metrics import coco_eval
+from sa1b_tfds.metrics.iou import as_rles, iou_of_rles
+from sa1b_tfds.metrics.matching import match_best, match_one_to_one
+from sa1b_tfds.metrics.predictions import Prediction, read_predictions
+from sa1b_tfds.metrics.summary import boundary_ious, summarise
+from sa1b_tfds.problems import Problems
+from sa1b_tfds.processes import Processes, available_cores, in_order
+
+
+def evaluate_predictions(
+    predictions: epath.PathLike,
+    data: epath.PathLike,
+    config: str | None = None,
+    *,
+    predicted_only: bool = False,
+    workers: int | None = None,
+    problems: Problems | None = None,
+    on_image: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """Compares predictions in COCO's results format with the masks of a dataset.
+
+    Memory: the predictions' RLEs and scores, a few images' masks a worker, and some numbers a mask.
+
+    Args:
+      predictions: a JSON file, see `predictions.read_predictions`. Categories are not looked at.
+      data, config: see `examples.find_parts`.
+      workers: processes; default: one a core.
+      predicted_only: leave out images without a prediction; else their masks count as missed.
+      problems: takes what of the dataset is no example, and then also unknown ids; default: raise.
+      on_image: called after each image.
+
+    Returns:
+      images, images_without_predictions, predictions, masks: how many.
+      best: what `summary.summarise` returns, each mask with the prediction that fits it best;
+        intervals draw images.
+      mean_iou_one_to_one: each prediction given to one mask at most.
+      coco: what `CocoEvaluation.figures` returns.
+
+    Raises:
+      OSError, ValueError: if the file cannot be read, or an entry is malformed, has another size
+        than its image, or an id that the dataset lacks; the message names the entry.
+      ValueError: if there is no mask to compare with.
+      ImportError: without SciPy, naming the extra.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers={workers}: must be at least 1.")
+    workers = workers or available_cores()
+    problems = problems or Problems()
+    waiting = read_predictions(predictions)
+    number = sum(map(len, waiting.values()))
+
+    def jobs() -> Iterator[tuple[rle.Checked, list[Prediction], str]]:
+        seen: set[int] = set()
+        for example in read_examples(data, config, problems):
+            image_id = example["image_id"]
+            if image_id in seen:
+                again = f"the image_id {image_id} was there before: it is evaluated once"
+                problems.report(str(data), example["file_name"], again)
+                continue
+            seen.add(image_id)
+            own = waiting.pop(image_id, [])
+            if own or not predicted_only:
+                yield example["masks"], own, f"{predictions}, image {image_id}"
+
+    tally = _Tally()
+    images: Iterator[_Image]
+    with contextlib.ExitStack() as stack:
+        if workers == 1:
+            images = itertools.starmap(_evaluate, jobs())
+        else:
+            submit = stack.enter_context(Processes(workers)).submit
+            images = in_order((submit(_evaluate, *job) for job in jobs()), 4 * workers)
+        for image in images:
+            tally.add(image)
+            on_image()
+    if waiting:
+        reason = f"{_unknown(waiting)} {data}."
+        if not problems.found:
+            raise ValueError(f"{predictions}: {reason}")
+        problems.report(str(predictions), "", reason)  # they may be those of a bad image
+    return {**tally.figures(), "predictions": number}
+
+
+def _unknown(waiting: Mapping[int, list[Prediction]]) -> str:
+    first = min((own[0].entry, image_id) for image_id, own in waiting.items())
+    entries = sum(map(len, waiting.values()))
+    return (
+        f"entry {first[0]} has the image_id {first[1]}, which is not in the dataset; {entries}"
+        f" entries with {len(waiting)} such ids in all. Looked in"
+    )
+
+
+class _Image(NamedTuple):
+    """What is kept of an image with M masks: a column each, of M values; and COCOeval's part."""
+
+    columns: dict[str, np.ndarray]
+    coco: coco_eval.Image
+    predictions: int
+
+
+def _evaluate(masks: rle.Checked, predictions: list[Prediction], where: str) -> _Image:
+    truths = as_rles(masks)
+    try:
+        predicted = [prediction.rle(masks.size) for prediction in predictions]
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}") from e
+    iou = iou_of_rles(predicted, truths)
+    best = match_best(iou)
+    columns = {
+        "iou": best.iou,
+        "boundary_iou": boundary_ious(predicted, truths, best),
+        "area": rle.areas(rle.run_lengths(masks.counts, masks.size)),
+        "one_to_one": match_one_to_one(iou).iou,
+    }
+    scores = [prediction.score for prediction in predictions]
+    coco = coco_eval.CocoEvaluation().evaluate_image(predicted, scores, truths, iou)
+    return _Image(columns, coco, len(predictions))
+
+
+class _Tally:
+    """The figures of all images."""
+
+    def __init__(self) -> None:
+        self._coco = coco_eval.CocoEvaluation()
+        self._columns: list[dict[str, np.ndarray]] = []
+        self._without_predictions = 0
+
+    def add(self, image: _Image) -> None:
+        self._coco.append(image.coco)
+        self._columns.append(image.columns)
+        self._without_predictions += not image.predictions
+
+    def figures(self) -> dict[str, Any]:
+        masks = [len(columns["iou"]) for columns in self._columns]
+        if not sum(masks):
+            raise ValueError("There is no mask to compare with.")
+        column = {
+            name: np.concatenate([columns[name] for columns in self._columns])
+            for name in self._columns[0]
+        }
+        groups = np.repeat(np.arange(len(masks)), masks)
+        return {
+            "images": len(masks),
+            "images_without_predictions": self._without_predictions,
+            "masks": len(groups),
+            "best": summarise(column["iou"], column["boundary_iou"], column["area"], groups),
+            "mean_iou_one_to_one": float(column["one_to_one"].mean()),
+            "coco": self._coco.figures(),
+        }

@@ -1,0 +1,115 @@
+"""A file of predictions in COCO's results format: a JSON list of {image_id, segmentation, score}.
+
+It is read entry by entry, so that only scores and RLEs are kept. Whether an RLE is one is seen once
+its image's size is known; nothing unchecked reaches pycocotools.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TextIO
+
+from etils import epath
+
+from sa1b_tfds import rle
+
+_CHUNK = 2**20  # characters
+# SA-1B's longest RLE has some 100,000 characters, and uncompressed counts take a few more.
+_MAX_ENTRY = 16 * 2**20
+
+
+class Prediction(NamedTuple):
+    """entry: its number in the file, from 0; segmentation: as it was there, not checked yet."""
+
+    entry: int
+    score: float
+    segmentation: Any
+
+    def rle(self, size: tuple[int, int]) -> dict[str, Any]:
+        """The checked RLE, as pycocotools has it.
+
+        Raises:
+          ValueError: naming the entry, if it is none or has not the image's size.
+        """
+        try:
+            return rle.to_rle(self.segmentation, size)
+        except ValueError as e:
+            raise ValueError(f"entry {self.entry}: segmentation: {e}") from e
+
+
+def read_predictions(path: epath.PathLike) -> dict[int, list[Prediction]]:
+    """Reads the predictions of each image, by its id.
+
+    Raises:
+      OSError: if the file cannot be read.
+      ValueError: if it is no JSON list, or an entry lacks a field or has a wrong one; the message
+        names the file and the entry, counted from 0.
+    """
+    found: dict[int, list[Prediction]] = {}
+    with epath.Path(path).open("r") as file:
+        try:
+            for number, entry in enumerate(_entries(file)):
+                image_id, prediction = _prediction(number, entry)
+                found.setdefault(image_id, []).append(prediction)
+        except ValueError as e:
+            raise ValueError(f"{path}: {e}") from e
+    return found
+
+
+def _prediction(number: int, entry: Any) -> tuple[int, Prediction]:
+    if not isinstance(entry, dict):
+        raise ValueError(f"entry {number} must be an object, got {entry!r:.60}")
+    if missing := [name for name in ("image_id", "segmentation", "score") if name not in entry]:
+        raise ValueError(f"entry {number} lacks {', '.join(map(repr, missing))}")
+    image_id, score = entry["image_id"], entry["score"]
+    if type(image_id) is not int:
+        raise ValueError(f"entry {number}: 'image_id' must be an integer, got {image_id!r:.60}")
+    if type(score) not in (int, float) or not math.isfinite(score):
+        raise ValueError(f"entry {number}: 'score' must be a finite number, got {score!r:.60}")
+    segmentation = entry["segmentation"]
+    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), str):
+        # As bytes it takes half the memory or less.
+        segmentation = {**segmentation, "counts": segmentation["counts"].encode("utf-8", "replace")}
+    return image_id, Prediction(number, float(score), segmentation)
+
+
+def _entries(file: TextIO) -> Iterator[Any]:
+    """Yields the elements of a JSON list, with a few of them in memory."""
+    decoder = json.JSONDecoder()
+    number = 0
+    text = _more(file, "")
+    if not text.startswith("["):
+        raise ValueError("it is no JSON list, the form of COCO's results")
+    text = text[1:]
+    while True:
+        text = _more(file, text)
+        if text.startswith("]") and number == 0:
+            break
+        try:
+            entry, end = decoder.raw_decode(text)
+        except (json.JSONDecodeError, RecursionError) as e:
+            longer = _more(file, text, at_least=len(text) + _CHUNK)
+            if len(longer) == len(text) or len(text) > _MAX_ENTRY:
+                raise ValueError(f"entry {number} is no JSON, or is cut off: {e}") from e
+            text = longer
+            continue
+        text = _more(file, text[end:])
+        if text[:1] not in (",", "]"):
+            raise ValueError(f"',' or ']' must follow entry {number}, got {text[:20]!r}")
+        yield entry
+        number += 1
+        if text.startswith("]"):
+            break
+        text = text[1:]
+    if rest := _more(file, text[1:]):
+        raise ValueError(f"nothing may follow the list, got {rest[:20]!r}")
+
+
+def _more(file: TextIO, text: str, at_least: int = 1) -> str:
+    """Leading spaces off, and read on where too little is left."""
+    text = text.lstrip()
+    while len(text) < at_least and (chunk := file.read(_CHUNK)):
+        text = (text + chunk).lstrip()
+    return text

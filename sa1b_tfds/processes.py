@@ -1,0 +1,194 @@
+"""Processes that run functions of this package: fresh interpreters, not forks.
+
+A process imports the modules of the functions that it is given and nothing of the caller's: it
+works from a script without `if __name__ == '__main__'`, from a notebook, and beside threads and
+TensorFlow in the parent. What it is given and what it returns is pickled over its pipes. It ends
+when its parent does.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
+
+# Else glibc gives the memory of each image back to the kernel and takes it anew for the next one,
+# which costs a tenth of the time of a tar.
+_KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+}
+_PACKAGE = os.path.dirname(__file__)
+# The package without its __init__, which would load TFDS to register the builder: that is half the
+# time that a process takes to start.
+_MAIN = """
+import importlib, sys, types
+package = types.ModuleType('sa1b_tfds')
+package.__path__ = [sys.argv[1]]
+sys.modules['sa1b_tfds'] = package
+importlib.import_module(sys.argv[2]).main()
+"""
+
+
+class ProcessDied(RuntimeError):
+    """A process ended without an answer."""
+
+
+def available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def start(module: str) -> subprocess.Popen[bytes]:
+    """Starts an interpreter that runs `main()` of a module of this package."""
+    paths = [path or os.getcwd() for path in sys.path]
+    return subprocess.Popen(
+        [sys.executable, "-c", _MAIN, _PACKAGE, module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **_KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(paths)},
+        start_new_session=True,  # Ctrl-C is the parent's to handle
+    )
+
+
+def open_answers() -> Any:
+    """The pipe to the parent; what a library prints goes to stderr from now on."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
+
+
+def send(what: Any, pipe: Any) -> None:
+    pickle.dump(what, pipe, pickle.HIGHEST_PROTOCOL)
+    pipe.flush()
+
+
+def how_it_ended(code: int) -> str:
+    """Of a return code: 'was ended by SIGKILL', with a hint."""
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    hint = ""
+    if code == -signal.SIGKILL:
+        hint = " That is what the kernel does when memory runs out: try fewer workers."
+    return f"{how}.{hint}"
+
+
+def portable(error: Exception, where: str) -> Exception:
+    """The error itself, or one with its text if it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__} in {where}: {error}")
+    return error
+
+
+class Processes:
+    """Up to `number` processes that run functions; each is started when it is first needed.
+
+    Use it in a `with` block: what still runs at its end is killed.
+    """
+
+    def __init__(self, number: int):
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
+        for _ in range(number):
+            self._idle.put(None)
+        self._threads = concurrent.futures.ThreadPoolExecutor(number, "sa1b_tfds")
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+
+    def submit(
+        self, function: Callable[..., _Result], *args: Any
+    ) -> concurrent.futures.Future[_Result]:
+        """Has a function of a module run; its result or error is in the future."""
+        return self._threads.submit(self._run, function, args)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in running:
+            process.kill()
+        for process in running:
+            process.wait()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _run(self, function: Callable[..., _Result], args: tuple[Any, ...]) -> _Result:
+        process = self._idle.get() or self._start()
+        try:
+            send((function, args), process.stdin)
+            succeeded, answer = pickle.load(process.stdout)  # type: ignore[arg-type]
+        except (EOFError, OSError, pickle.UnpicklingError) as e:
+            process.kill()
+            with self._lock:
+                self._running.discard(process)
+            self._idle.put(None)
+            ended = how_it_ended(process.wait())
+            raise ProcessDied(f"The process that ran {function.__name__} {ended}") from e
+        self._idle.put(process)
+        if not succeeded:
+            raise answer
+        return answer
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed:
+                raise ProcessDied("The processes were closed.")
+            process = start(__name__)
+            self._running.add(process)
+        return process
+
+
+def in_order(
+    futures: Iterable[concurrent.futures.Future[_Result]], ahead: int
+) -> Iterator[_Result]:
+    """Yields the results of futures in their order, with up to `ahead` more of them under way."""
+    waiting: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
+    for future in futures:
+        waiting.append(future)
+        while waiting and (len(waiting) > ahead or waiting[0].done()):
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def main() -> None:
+    """The process's side: runs what comes in, until the parent closes the pipe."""
+    answers = open_answers()
+    calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(calls,), daemon=True).start()
+    while True:
+        function, args = calls.get()
+        try:
+            answer = True, function(*args)
+        except Exception as e:
+            answer = False, portable(e, function.__name__)
+        send(answer, answers)
+
+
+def _receive(calls: queue.SimpleQueue[Any]) -> None:
+    try:
+        while True:
+            calls.put(pickle.load(sys.stdin.buffer))
+    except EOFError:
+        os._exit(0)  # also in the middle of a call: nobody is left to take its result
+    except BaseException:  # what came cannot be read here; the parent sees the process end
+        traceback.print_exc()
+        os._exit(1)

@@ -1,0 +1,97 @@
+"""Drawing on matplotlib's axes, with the functions that the SAM notebooks made usual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sa1b_tfds import extras, overlay
+
+_BLUE = (30, 144, 255)
+_OPACITY = 0.6
+
+
+def show_mask(mask: Any, ax: Any, random_color: bool = False) -> None:
+    """Lays one mask over what `ax` shows, as in the notebooks of SAM.
+
+    Args:
+      mask: [H, W], or [1, H, W] as a model gives it; what is not zero is inside.
+      ax: a matplotlib Axes.
+      random_color: another colour each time, instead of blue.
+
+    Raises:
+      ValueError: if it is not one mask.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim < 2 or mask.size != mask.shape[-2] * mask.shape[-1]:
+        raise ValueError(f"show_mask takes one mask [H, W], got the shape {list(mask.shape)}.")
+    colour = np.random.default_rng().integers(0, 256, 3) if random_color else _BLUE
+    layer = np.zeros((*mask.shape[-2:], 4), np.uint8)
+    layer[mask.reshape(mask.shape[-2:]) != 0] = (*colour, round(255 * _OPACITY))
+    ax.imshow(layer)
+
+
+def show_masks_on_image(
+    image: Any, masks: Any, ax: Any = None, ids: Sequence[int] | np.ndarray | None = None
+) -> Any:
+    """Shows an image with all of its masks over it, the largest first.
+
+    Args:
+      image: uint8 [H, W, 3].
+      masks: [N, H, W], an array or a list of N masks; what is not zero is inside.
+      ax: a matplotlib Axes; default: the current one.
+      ids: of the masks, such as `annotations/id`, for colours that stay with a mask; default: the
+        numbers of the rows.
+
+    Returns:
+      The Axes.
+
+    Raises:
+      ImportError: if matplotlib is not installed.
+      ValueError: if the masks are not [N, H, W] of the image's size.
+    """
+    plt = extras.load("matplotlib.pyplot", "show")
+    image = np.asarray(image)
+    masks = np.asarray(masks) if len(masks) else np.zeros((0, *image.shape[:2]), bool)
+    if image.ndim != 3 or masks.shape[1:] != image.shape[:2]:
+        raise ValueError(
+            f"masks must be [N, H, W] of the image's size, got {list(masks.shape)} for an image of"
+            f" the shape {list(image.shape)}."
+        )
+    ax = plt.gca() if ax is None else ax
+    ax.imshow(overlay.paint_masks(masks, image, ids))
+    ax.set_axis_off()
+    return ax
+
+
+def show_box(box: Any, ax: Any) -> None:
+    """Draws a box (x_min, y_min, x_max, y_max), in pixels, as in the notebooks of SAM."""
+    patches = extras.load("matplotlib.patches", "show")
+    x_min, y_min, x_max, y_max = (float(side) for side in np.asarray(box))
+    ax.add_patch(
+        patches.Rectangle(
+            (x_min, y_min), x_max - x_min, y_max - y_min, fill=False, edgecolor="lime", linewidth=2
+        )
+    )
+
+
+def show_points(coords: Any, labels: Any, ax: Any, marker_size: float = 375) -> None:
+    """Draws points as stars: green for label 1 (inside), red for label 0, as in SAM's notebooks.
+
+    Args:
+      coords: [P, 2], (x, y) in pixels.
+      labels: [P]; points of other labels, such as the padding -1, are left out.
+      ax: a matplotlib Axes.
+      marker_size: in matplotlib's square points.
+
+    Raises:
+      ValueError: if there is not one label for each point.
+    """
+    coords, labels = np.asarray(coords).reshape(-1, 2), np.asarray(labels).reshape(-1)
+    if len(coords) != len(labels):
+        raise ValueError(f"There are {len(coords)} points but {len(labels)} labels.")
+    for label, colour in ((1, "green"), (0, "red")):
+        x, y = coords[labels == label].T
+        ax.scatter(x, y, color=colour, marker="*", s=marker_size, edgecolor="white", linewidth=1.25)

@@ -1,0 +1,52 @@
+"""A contact sheet: many images with their masks in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from sa1b_tfds.annotations import Example
+from sa1b_tfds.show import pictures
+
+_GAP, _CAPTION = 8, 16
+
+
+def contact_sheet(examples: Iterable[Example], columns: int = 4, side: int = 320) -> np.ndarray:
+    """Draws examples side by side, each with its masks over it and its name below.
+
+    Args:
+      examples: as `sa1b_tfds.examples.read_examples` gives them.
+      columns: images in a row.
+      side: the longer side of each, in pixels; smaller images are not enlarged.
+
+    Returns:
+      uint8 [H, W, 3].
+
+    Raises:
+      ValueError: if there is no example, or one does not decode.
+    """
+    cells = [_cell(example, side) for example in examples]
+    if not cells:
+        raise ValueError("There is no image to draw.")
+    columns = min(columns, len(cells))
+    step = side + _GAP, side + _CAPTION + _GAP
+    sheet = Image.new(
+        "RGB", (_GAP + columns * step[0], _GAP + -(-len(cells) // columns) * step[1]), "white"
+    )
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        sheet.paste(cell, (_GAP + column * step[0], _GAP + row * step[1]))
+    return np.asarray(sheet)
+
+
+def _cell(example: Example, side: int) -> Image.Image:
+    picture = pictures.picture_of(example, side)
+    height, width = picture.image.shape[:2]
+    cell = Image.new("RGB", (side, side + _CAPTION), "white")
+    cell.paste(Image.fromarray(picture.painted()), ((side - width) // 2, (side - height) // 2))
+    name = example["file_name"].encode("ascii", "replace").decode()  # what every font has
+    caption = f"{name:.40}, {len(picture.masks)} masks".replace("\n", " ")
+    ImageDraw.Draw(cell).text((0, side + 2), caption, fill="black")
+    return cell

@@ -1,0 +1,89 @@
+"""Byte strings that wait for their time: in memory up to a limit, then in a temporary file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any, NamedTuple
+
+from sa1b_tfds import files
+
+_PAGE = 2**16
+
+
+class Stored(NamedTuple):
+    """Where a byte string is: itself, or pages of the file and its length."""
+
+    data: bytes | None
+    pages: tuple[int, ...] = ()
+    size: int = 0
+
+
+class Spill:
+    """Takes byte strings and gives each back once. Use it in a `with` block.
+
+    The file has no name, so that nothing is left of it however the process ends. It lies where
+    Python's `tempfile` puts it, which `TMPDIR` changes, and never grows over what is in it at one
+    time: pages that were given back are written again.
+
+    Args:
+      limit: bytes to keep in memory.
+    """
+
+    def __init__(self, limit: int):
+        self._limit = limit
+        self._in_memory = 0
+        self._file: Any = None
+        self._pages = 0
+        self._free: list[int] = []
+
+    def __enter__(self) -> Spill:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def put(self, data: bytes) -> Stored:
+        """Keeps a byte string.
+
+        Raises:
+          OSError: if the disk is full, saying where and what to do.
+        """
+        if self._in_memory + len(data) <= self._limit:
+            self._in_memory += len(data)
+            return Stored(data)
+        pages = tuple(self._new_page() for _ in range(0, len(data), _PAGE))
+        for number, page in enumerate(pages):
+            self._write(data[number * _PAGE : (number + 1) * _PAGE], page * _PAGE)
+        return Stored(None, pages, len(data))
+
+    def take(self, stored: Stored) -> bytes:
+        """Gives back what `put` kept, and forgets it."""
+        if stored.data is not None:
+            self._in_memory -= len(stored.data)
+            return stored.data
+        handle = self._file.fileno()
+        data = b"".join([os.pread(handle, _PAGE, page * _PAGE) for page in stored.pages])
+        self._free += stored.pages
+        return data[: stored.size]
+
+    def _new_page(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self._pages += 1
+        return self._pages - 1
+
+    def _write(self, data: bytes, position: int) -> None:
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            while data:
+                written = os.pwrite(self._file.fileno(), data, position)
+                data, position = data[written:], position + written
+        except OSError as e:
+            if e.errno not in files.DISK_FULL:
+                raise
+            where = tempfile.gettempdir()
+            text = f"{e.strerror} in {where}: set TMPDIR to a folder with more room"
+            raise OSError(e.errno, text) from e

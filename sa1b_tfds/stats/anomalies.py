@@ -1,0 +1,133 @@
+"""What is wrong with an example that could be read: annotations that contradict their masks.
+
+What cannot be read at all `annotations.parse` refuses before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from sa1b_tfds import rle
+from sa1b_tfds.annotations import Example
+from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
+
+# SAM's head that predicts the IoU is a regression: its 1.0 may come out a little larger.
+MAX_PREDICTED_IOU = 1.1
+# Boxes are stored as float32 fractions of the image, of which a pixel is at least 1 / 2 ** 24.
+_TOLERANCE = 0.05
+
+KINDS = {
+    "area": "'area' is not the number of pixels in the mask",
+    "bbox": "'bbox' is not the box of the mask",
+    "bbox_one_wider": "'bbox' is one pixel wider and higher than SA-1B's, as pycocotools' toBbox",
+    "bbox_outside": "'bbox' reaches out of the image",
+    "crop_box_outside": "'crop_box' reaches out of the image",
+    "predicted_iou": f"'predicted_iou' is not between 0 and {MAX_PREDICTED_IOU}",
+    "stability_score": "'stability_score' is not between 0 and 1",
+    "point_outside": "'point_coords' lies outside of the image",
+    "point_off_mask": "'point_coords' lies in the image but not in the mask",
+    "empty_mask": "the mask has no pixel",
+    "same_mask": "the mask is the same as one before in the image",
+    "same_id": "the annotation's id was there before in the image",
+}
+
+
+def anomalies(part: str, example: Example, runs: rle.Runs) -> dict[str, Findings[Anomaly]]:
+    """Finds what is wrong, by the `KINDS` of which there is something.
+
+    Args:
+      part: the name of what the example lies in.
+      example: as `annotations.to_example` returns it.
+      runs: of its masks.
+    """
+    columns = example["annotations"]
+    counts, size = example["masks"]
+    height, width = size
+    scale = np.array([height, width, height, width])
+    area = rle.areas(runs)
+    x, y, w, h = rle.bboxes(runs, size).T
+    mask_box = np.stack([y, x, y + h, x + w], axis=1)
+    box, crop_box = (columns[name] * scale for name in ("bbox", "crop_box"))
+    off = box - mask_box
+    one_wider = _near(off, np.array([0, 0, 1, 1])) & (area > 0)
+    px, py = np.floor(columns["point_coords"].astype(np.float64)).T
+    in_image = (px >= 0) & (py >= 0) & (px < width) & (py < height)
+    on_mask = _on_mask(runs, size, np.where(in_image, px, 0), np.where(in_image, py, 0))
+    iou, stability = columns["predicted_iou"], columns["stability_score"]
+    encoded = [c.encode() if isinstance(c, str) else c for c in counts]
+
+    wrong = {
+        "area": columns["area"] != area,
+        "bbox": ~_near(off, np.zeros(4)) & ~one_wider & (area > 0),
+        "bbox_one_wider": one_wider,
+        "bbox_outside": _outside(box, scale),
+        "crop_box_outside": _outside(crop_box, scale),
+        "predicted_iou": ~((iou >= 0) & (iou <= MAX_PREDICTED_IOU)),
+        "stability_score": ~((stability >= 0) & (stability <= 1)),
+        "point_outside": ~in_image,
+        "point_off_mask": in_image & ~on_mask & (area > 0),
+        "empty_mask": area == 0,
+        "same_mask": _repeated(encoded),
+        "same_id": _repeated(columns["id"].tolist()),
+    }
+    details = {
+        "area": lambda i: f"area {columns['area'][i]}, mask {area[i]}",
+        "bbox": lambda i: f"bbox {_xywh(box[i])}, mask {_xywh(mask_box[i])}",
+        "bbox_one_wider": lambda i: f"bbox {_xywh(box[i])}, mask {_xywh(mask_box[i])}",
+        "bbox_outside": lambda i: f"bbox {_xywh(box[i])}, image {width}x{height}",
+        "crop_box_outside": lambda i: f"crop_box {_xywh(crop_box[i])}, image {width}x{height}",
+        "predicted_iou": lambda i: f"predicted_iou {iou[i]:.6g}",
+        "stability_score": lambda i: f"stability_score {stability[i]:.6g}",
+        "point_outside": lambda i: f"{_point(columns, i)}, image {width}x{height}",
+        "point_off_mask": lambda i: f"{_point(columns, i)}, mask {_xywh(mask_box[i])}",
+    }
+    found = {}
+    for kind, flags in wrong.items():
+        if not (places := np.flatnonzero(flags)).size:
+            continue
+        ids = columns["id"][places]
+        some = places[np.argsort(ids, kind="stable")[:LIMIT]]
+        say = details.get(kind, lambda i: "")
+        found[kind] = Findings.of(
+            (Anomaly(part, example["image_id"], int(columns["id"][i]), say(i)) for i in some),
+            len(places),
+        )
+    return found
+
+
+def _near(off: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    return np.abs(off - expected).max(axis=1, initial=0) < _TOLERANCE
+
+
+def _outside(box: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Whether a box [N, 4] in pixels reaches out of the image, or is turned inside out."""
+    inside = (box >= -_TOLERANCE) & (box <= scale + _TOLERANCE)
+    upright = box[:, 2:] >= box[:, :2] - _TOLERANCE
+    return np.concatenate([~inside, ~upright], axis=1).max(axis=1)
+
+
+def _on_mask(runs: rle.Runs, size: tuple[int, int], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether pixel (x[i], y[i]), which is in the image, is in mask i: bool [N]."""
+    height, width = size
+    pixel = np.arange(len(x)) * (height * width) + (x * height + y).astype(np.int64)
+    run = np.searchsorted(np.cumsum(runs.lengths), pixel, "right")
+    return (run - runs.splits[:-1]) % 2 == 1
+
+
+def _repeated(values: Sequence[Hashable]) -> np.ndarray:
+    """Whether each value was there before: bool [N]."""
+    first = {value: i for i, value in reversed(list(enumerate(values)))}
+    return np.array([first[value] != i for i, value in enumerate(values)], bool)
+
+
+def _xywh(box: np.ndarray) -> str:
+    y_min, x_min, y_max, x_max = box
+    return "[{:.6g}, {:.6g}, {:.6g}, {:.6g}]".format(
+        *np.round([x_min, y_min, x_max - x_min, y_max - y_min], 2) + 0.0
+    )
+
+
+def _point(columns: dict[str, np.ndarray], i: int) -> str:
+    return "point ({:.6g}, {:.6g})".format(*columns["point_coords"][i])

@@ -1,0 +1,170 @@
+"""The statistics of some parts, which add up to those of all, in whatever order they come."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sa1b_tfds import rle
+from sa1b_tfds.annotations import Example
+from sa1b_tfds.stats.anomalies import KINDS, anomalies
+from sa1b_tfds.stats.findings import Anomaly, Duplicate, Findings, Problem
+from sa1b_tfds.stats.histogram import Histogram
+
+_SIDES = np.arange(-0.5, 16390, 10)
+EDGES = {
+    "masks_per_image": np.arange(-0.5, 1001),
+    "area_fraction": np.logspace(-8, 0, 81),  # of the image; ten bins to a power of ten
+    "predicted_iou": np.linspace(0, 1.1, 551),
+    "stability_score": np.linspace(0, 1, 501),
+    "short_side": _SIDES,  # of the image, in pixels
+    "long_side": _SIDES,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """What K images are told apart by, 16 bytes an image.
+
+    ids: int64 [K], image ids. digests: uint64 [K], BLAKE2b of their JPEG bytes.
+    """
+
+    ids: np.ndarray
+    digests: np.ndarray
+
+    @classmethod
+    def of(cls, ids: Sequence[int], digests: Sequence[int]) -> Keys:
+        return cls(np.array(ids, np.int64), np.array(digests, np.uint64))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What is in some parts of a dataset. `a + b` is that of the parts of both.
+
+    Attributes:
+      images, masks, jpeg_bytes: how many.
+      distributions: a `Histogram` for each name in `EDGES`.
+      anomalies: for each kind in `KINDS` of which there is something.
+      problems: what could not be read and is in no other figure.
+      keys: by the part's name, and how many of its images lie before.
+    """
+
+    images: int = 0
+    masks: int = 0
+    jpeg_bytes: int = 0
+    distributions: Mapping[str, Histogram] = dataclasses.field(
+        default_factory=lambda: {name: Histogram.empty(edges) for name, edges in EDGES.items()}
+    )
+    anomalies: Mapping[str, Findings[Anomaly]] = dataclasses.field(default_factory=dict)
+    problems: Findings[Problem] = dataclasses.field(default_factory=Findings)
+    keys: Mapping[tuple[str, int], Keys] = dataclasses.field(default_factory=dict)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        if twice := self.keys.keys() & other.keys.keys():
+            names = ", ".join(sorted({part for part, _ in twice}))
+            raise ValueError(f"These parts would be counted twice: {names}.")
+        return Statistics(
+            images=self.images + other.images,
+            masks=self.masks + other.masks,
+            jpeg_bytes=self.jpeg_bytes + other.jpeg_bytes,
+            distributions={
+                name: histogram + other.distributions[name]
+                for name, histogram in self.distributions.items()
+            },
+            anomalies=add_findings(self.anomalies, other.anomalies),
+            problems=self.problems + other.problems,
+            keys={**self.keys, **other.keys},
+        )
+
+    @property
+    def parts(self) -> int:
+        """How many, empty ones among them."""
+        return len({part for part, _ in self.keys})
+
+    @functools.cached_property
+    def duplicates(self) -> dict[str, Findings[Duplicate]]:
+        """Images whose id ('image_id') or whose JPEG ('jpeg', to the byte) was there before.
+
+        Before means: in a part with a lesser name, or further to the front of the same one.
+        """
+        return {
+            "image_id": self._repeated(lambda keys: keys.ids),
+            "jpeg": self._repeated(lambda keys: keys.digests),
+        }
+
+    def _repeated(self, key_of: Callable[[Keys], np.ndarray]) -> Findings[Duplicate]:
+        pieces = sorted(self.keys)
+        if not pieces:
+            return Findings()
+        key = np.concatenate([key_of(self.keys[piece]) for piece in pieces])
+        order = np.argsort(key, kind="stable")
+        is_first = np.append(True, key[order[1:]] != key[order[:-1]])[: len(order)]
+        first = order[np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))]
+        starts = np.cumsum([0, *(len(self.keys[piece].ids) for piece in pieces)])
+
+        def where(place: int) -> tuple[str, int]:
+            number = int(np.searchsorted(starts, place, "right")) - 1
+            piece = pieces[number]
+            return piece[0], int(self.keys[piece].ids[place - starts[number]])
+
+        again = np.flatnonzero(~is_first)
+        return Findings.of(
+            (Duplicate(*where(order[i]), *where(first[i])) for i in again), len(again)
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; docs/metrics.md describes it."""
+        return {
+            "parts": self.parts,
+            "images": self.images,
+            "masks": self.masks,
+            "jpeg_bytes": self.jpeg_bytes,
+            "distributions": {name: h.as_dict() for name, h in self.distributions.items()},
+            "duplicates": {name: found.as_dict() for name, found in self.duplicates.items()},
+            "anomalies": {
+                kind: {"what": what, **self.anomalies.get(kind, Findings()).as_dict()}
+                for kind, what in KINDS.items()
+            },
+            "problems": self.problems.as_dict(),
+        }
+
+
+def statistics_of_example(part: str, example: Example) -> Statistics:
+    """The statistics of one example of a part, without its keys."""
+    counts, size = example["masks"]
+    height, width = size
+    runs = rle.run_lengths(counts, size)
+    columns = example["annotations"]
+    values = {
+        "masks_per_image": [len(counts)],
+        "area_fraction": rle.areas(runs) / (height * width),
+        "predicted_iou": columns["predicted_iou"],
+        "stability_score": columns["stability_score"],
+        "short_side": [min(size)],
+        "long_side": [max(size)],
+    }
+    empty = Statistics().distributions
+    return Statistics(
+        images=1,
+        masks=len(counts),
+        jpeg_bytes=len(example["image"]),
+        distributions={name: h.with_values(values[name]) for name, h in empty.items()},
+        anomalies=anomalies(part, example, runs),
+    )
+
+
+def digest(jpeg: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(jpeg, digest_size=8).digest(), "big")
+
+
+def add_findings(
+    a: Mapping[str, Findings[Anomaly]], b: Mapping[str, Findings[Anomaly]]
+) -> dict[str, Findings[Anomaly]]:
+    """Both, by kind, in the order of `KINDS`."""
+    none: Findings[Anomaly] = Findings()
+    return {k: a.get(k, none) + b.get(k, none) for k in KINDS if k in a or k in b}

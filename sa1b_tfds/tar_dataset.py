@@ -1,0 +1,150 @@
+"""`read_tars`: raw tars as a tf.data.Dataset, with nothing prepared."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging
+from etils import epath
+
+from sa1b_tfds.archive import Archive, TarArchive, find_archives
+from sa1b_tfds.links import Link, SignedUrl
+from sa1b_tfds.problems import BadInput, OnError, Problems
+from sa1b_tfds.processes import available_cores
+from sa1b_tfds.segment_anything.segment_anything_dataset_builder import features_dict
+from sa1b_tfds.tar_records import Order, read_records
+
+Source = str | os.PathLike[str] | Link
+
+_INTERLEAVE = 16
+# A link that is read takes a quarter of its tar in temporary files, 2.6 GB.
+_INTERLEAVE_LINKS = 2
+
+
+def read_tars(
+    paths_or_urls: Source | Iterable[Source],
+    *,
+    decoders: Any = None,
+    shuffle: bool = False,
+    seed: int | None = None,
+    interleave: int | None = None,
+    num_workers: int | None = None,
+    on_error: OnError = "raise",
+) -> tf.data.Dataset:
+    """Reads raw tars: the elements of `tfds.load('segment_anything', split='train')`.
+
+        dataset = sa1b_tfds.read_tars(
+            "tars", decoders={"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=32)})
+
+    Tars on a disk are read in any order by an index of their headers, which is kept beside each tar
+    or in the cache folder (`sa1b_tfds/tar_index.py`). A link is read in one pass without storing
+    the tar; what waits for its other half goes to a temporary file (`TMPDIR`), up to a quarter of
+    the tar. A broken connection is taken up where it broke.
+
+    Records are made by processes of their own and decoded in TensorFlow ops. The Python that feeds
+    them cannot travel: use it on the machine that trains, not on remote tf.data workers. Images
+    that come twice are not looked for.
+
+    Args:
+      paths_or_urls: one or several of: a tar; a folder of tars or of extracted files; an http(s)
+        link to a tar; a `links.Link`.
+      decoders: as in `tfds.load`; default: decode all.
+      shuffle: read the tars, and the images of each tar on a disk, in an order that is another one
+        in each pass. The images of a link come as they arrive; add `.shuffle(n)`.
+      seed: makes the shuffled orders the same in each run.
+      interleave: tars to read at a time, a few images of each in turn; default: 16, with links 2.
+      num_workers: processes that make records; default: one for every four cores.
+      on_error: 'raise' stops at the first image that cannot become an example, with an error that
+        names its tar, member and reason; 'skip' logs each and counts them at the end of a pass.
+
+    Returns:
+      A dataset of dicts, see the README. Its length is unknown.
+
+    Raises:
+      FileNotFoundError: if a path holds neither tars nor extracted files.
+      ValueError: if there is no source, or an option is not what it may be.
+    """
+    sources = _find(paths_or_urls)
+    has_links = any(isinstance(source, Link) for source in sources)
+    if interleave is None:
+        interleave = _INTERLEAVE_LINKS if has_links else _INTERLEAVE
+    workers = max(1, available_cores() // 4) if num_workers is None else num_workers
+    for name, value in (("interleave", interleave), ("num_workers", workers)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+    if seed is not None and not shuffle:
+        raise ValueError(f"seed={seed} has no effect without shuffle=True.")
+    Problems(on_error)  # says what is wrong with it, before any file is read
+    if seed is None:
+        seed = int(np.random.default_rng().integers(2**63))
+    passes = itertools.count()
+
+    def records() -> Iterator[bytes]:
+        order = Order(interleave=interleave, seed=(seed, next(passes)) if shuffle else None)
+        problems = _Logged(on_error)
+        images = 0
+        for record in read_records(sources, order, workers, problems):
+            images += 1
+            yield record
+        problems.sum_up(images, len(sources))
+
+    features: Any = features_dict()
+    if isinstance(decoders, tfds.decode.PartialDecoding):
+        features = decoders.extract_features(features)
+        decoders = decoders.decoders
+    dataset = tf.data.Dataset.from_generator(records, output_signature=tf.TensorSpec((), tf.string))
+    dataset = dataset.map(
+        lambda record: features.deserialize_example(record, decoders=decoders),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+class _Logged(Problems):
+    """Logs what is skipped when it is met: a pass over a stream may take days."""
+
+    def report(
+        self, archive: str, member: str, reason: str, kind: type[BadInput] = BadInput
+    ) -> None:
+        super().report(archive, member, reason, kind)
+        logging.warning("Skipped: %s", self.found[-1])
+
+    def sum_up(self, images: int, archives: int) -> None:
+        skipped = len(self.found)
+        level = logging.WARNING if skipped else logging.INFO
+        logging.log(level, "Images: %d, archives: %d, skipped: %d", images, archives, skipped)
+
+
+def _find(paths_or_urls: Source | Iterable[Source]) -> list[Archive | Link]:
+    single = isinstance(paths_or_urls, str | os.PathLike | Link)
+    given: list[Any] = [paths_or_urls] if single else list(paths_or_urls)  # type: ignore[arg-type]
+    found = [each for number, source in enumerate(given) for each in _find_one(source, number)]
+    if not found:
+        raise ValueError("read_tars needs at least one tar, folder or link.")
+    return found
+
+
+def _find_one(source: Any, number: int) -> Sequence[Archive | Link]:
+    if isinstance(source, Link):
+        return [source]
+    if isinstance(source, str) and re.match("https?://", source, re.IGNORECASE):
+        url = SignedUrl(source)
+        # Of a link only the name of a tar is no secret.
+        name = re.search(r"/(sa_\d+\.tar(\.gz)?)$", urlsplit(source).path)
+        return [Link(name=name[1] if name else f"link {number} ({url.host})", url=url)]
+    path = epath.Path(source)
+    if path.is_dir():
+        if archives := find_archives(path):
+            return archives
+        raise FileNotFoundError(f"{path} holds neither sa_*.tar nor extracted sa_*.jpg and .json.")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there.")
+    return [TarArchive(path)]

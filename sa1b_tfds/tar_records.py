@@ -1,0 +1,148 @@
+"""Raw tars -> records, as the prepared data has them, by several processes. No TensorFlow here.
+
+Up to `interleave` tars are read at a time, a few images of each in turn. A process reads a pair by
+its offsets, checks it and serialises its example; the parent hands on the records in an order that
+depends on the seed alone, not on the number of processes.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+
+from sa1b_tfds import records
+from sa1b_tfds.archive import Archive, Entry, Pair
+from sa1b_tfds.examples import example_of, examples_of
+from sa1b_tfds.links import Link
+from sa1b_tfds.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.processes import Processes, in_order
+from sa1b_tfds.tar_index import IndexedArchive, index_archive
+from sa1b_tfds.tar_stream import stream_link
+from sa1b_tfds.transfer.transport import TransferError
+
+# Images that a process reads at a time (benchmarks/read_tars.py): one alone leaves it waiting for
+# the next order a tenth of the time.
+_AT_A_TIME = 4
+
+Part = tuple[list[bytes], list[BadInput]]  # records, and what could not become one
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """In which order images are read.
+
+    interleave: tars that are read at a time.
+    seed: shuffles the tars, and the images of each; None leaves both as they are.
+    """
+
+    interleave: int
+    seed: tuple[int, ...] | None = None
+
+    def rng(self, tar: int = -1) -> np.random.Generator | None:
+        """For the images of one tar, or for the order of all tars."""
+        return None if self.seed is None else np.random.default_rng([*self.seed, tar + 1])
+
+
+def read_records(
+    sources: Sequence[Archive | Link], order: Order, num_workers: int, problems: Problems
+) -> Iterator[bytes]:
+    """Yields the records of all sources.
+
+    Args:
+      sources: tars and extracted folders, and links to tars that are read without storing them.
+      order: see `Order`. The images of a link come as they arrive, whatever the seed.
+      num_workers: processes.
+      problems: takes what is no example; or raises it.
+    """
+    rng = order.rng()
+    numbers = range(len(sources)) if rng is None else rng.permutation(len(sources))
+    with Processes(num_workers) as processes:
+        lanes = (_open(sources[i], order.rng(i), processes, problems) for i in numbers)
+        ahead = 2 * num_workers
+        for part, found in in_order(_in_turn(lanes, order.interleave), ahead):
+            report_all(found, problems)
+            yield from part
+
+
+def report_all(found: Iterable[BadInput], problems: Problems) -> None:
+    """Reports what a process has found."""
+    for problem in found:
+        problems.report(problem.archive, problem.member, problem.reason, type(problem))
+
+
+def _in_turn(lanes: Iterator[Iterator[Future[Part]]], interleave: int) -> Iterator[Future[Part]]:
+    """One of each of `interleave` lanes in turn; where a lane ends, the next one takes its place.
+
+    One more is open, so that its index is there when its turn comes.
+    """
+    opened: collections.deque[Iterator[Future[Part]]] = collections.deque()
+    active: collections.deque[Iterator[Future[Part]]] = collections.deque()
+    while True:
+        while len(active) + len(opened) <= interleave and (lane := next(lanes, None)):
+            opened.append(lane)
+        while len(active) < interleave and opened:
+            active.append(opened.popleft())
+        if not active:
+            return
+        lane = active.popleft()
+        if (future := next(lane, None)) is not None:
+            active.append(lane)
+            yield future
+
+
+def _open(
+    source: Archive | Link,
+    rng: np.random.Generator | None,
+    processes: Processes,
+    problems: Problems,
+) -> Iterator[Future[Part]]:
+    if isinstance(source, Link):
+        return _of_link(source, processes, problems)
+    return _of_archive(processes.submit(_index, source), rng, processes, problems)
+
+
+def _of_archive(
+    indexed: Future[tuple[IndexedArchive, list[BadInput]]],
+    rng: np.random.Generator | None,
+    processes: Processes,
+    problems: Problems,
+) -> Iterator[Future[Part]]:
+    archive, found = indexed.result()
+    report_all(found, problems)
+    numbers = np.arange(len(archive)) if rng is None else rng.permutation(len(archive))
+    for start in range(0, len(numbers), _AT_A_TIME):
+        entries = [archive.index[int(i)] for i in numbers[start : start + _AT_A_TIME]]
+        yield processes.submit(_read, archive.archive, entries)
+
+
+def _of_link(link: Link, processes: Processes, problems: Problems) -> Iterator[Future[Part]]:
+    try:
+        for pair in stream_link(link, problems):
+            yield processes.submit(_convert, link.name, pair)
+    except TransferError as e:
+        reason = f"it was not read to its end: {e}"
+        problems.report(link.name, "", reason, TornArchive)
+
+
+# What runs in a process:
+
+
+def _index(archive: Archive) -> tuple[IndexedArchive, list[BadInput]]:
+    problems = Problems("skip")
+    return index_archive(archive, problems), problems.found
+
+
+def _read(archive: Archive, entries: list[Entry]) -> Part:
+    problems = Problems("skip")
+    examples = examples_of(archive, entries, problems)
+    return [records.serialise(example) for _, example in examples], problems.found
+
+
+def _convert(archive: str, pair: Pair) -> Part:
+    problems = Problems("skip")
+    example = example_of(archive, pair, problems)
+    return [] if example is None else [records.serialise(example)], problems.found

@@ -1,0 +1,17 @@
+"""SA-1B for PyTorch and Lightning, without TensorFlow: datasets, collate functions, a data module.
+
+Each name is imported when it is first used; Lightning only with `SA1BDataModule`.
+"""
+
+from etils import epy as _epy
+
+from sa1b_tfds import extras as _extras
+
+_extras.load("torch", "torch")
+
+with _epy.lazy_api_imports(globals()):
+    from sa1b_tfds.torch.batches import TransformersCollate, collate
+    from sa1b_tfds.torch.datamodule import SA1BDataModule
+    from sa1b_tfds.torch.dataset import SA1BDataset
+
+__all__ = ["SA1BDataModule", "SA1BDataset", "TransformersCollate", "collate"]

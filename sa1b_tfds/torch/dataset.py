@@ -1,0 +1,200 @@
+"""SA1BDataset: any image of SA-1B as tensors, from whatever it lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from etils import epath
+
+from sa1b_tfds import jpeg, rle
+from sa1b_tfds.annotations import Example, pixel_boxes
+from sa1b_tfds.problems import OnError, Problems
+from sa1b_tfds.torch.sources import Source, find_sources
+
+MaskChoice = Literal["first", "random", "largest", "score"]
+Item = tuple[torch.Tensor, torch.Tensor, dict[str, Any]]
+Transform = Callable[[torch.Tensor, torch.Tensor, dict[str, Any]], Any]
+
+
+class SA1BDataset(torch.utils.data.Dataset):
+    """SA-1B from tars, extracted files or prepared data: `image, masks, metadata = dataset[0]`.
+
+    Masks are decoded straight to `mask_size`: full-size ones take H * W bytes each, 340 MB for 100
+    masks of 2250x1500. Opening costs the tars' headers, read once and kept (`sa1b_tfds.tar_index`);
+    no JSON is parsed before its image is asked for. It pickles and may be read before workers are
+    forked, spawned or served; TensorFlow is never loaded.
+
+    An item:
+      image: uint8 [3, H, W], RGB, 0 to 255; a view of [H, W, 3], as torchvision's `pil_to_tensor`
+        gives it.
+      masks: bool [N, H, W], or [N, h, w] for `mask_size`, sampled nearest at pixel centres.
+      metadata: a dict. image_id: int; file_name: str; height, width: int, of the image. And columns
+        whose row i belongs to mask i: id, area: int64 [N] (area in pixels of the original mask);
+        predicted_iou, stability_score: float32 [N]; bbox, crop_box: float32 [N, 4], XYWH in pixels
+        of the image, as in SA-1B's JSON (w = x_max - x_min), exact to 1/100 pixel; point_coords:
+        float32 [N, 2], (x, y) in pixels of the image.
+
+    `transform(image, masks, metadata)` sees all three, so that a crop or flip moves pixels, masks,
+    boxes and points together; the dataset returns what it returns. `examples/augment_torch.py` has
+    one with albumentations. For torchvision v2, wrap first, or it leaves the masks alone:
+    `lambda image, masks, metadata: (*v2_transform(tv_tensors.Image(image), tv_tensors.Mask(masks)),
+    metadata)`.
+    """
+
+    def __init__(
+        self,
+        root_dir: epath.PathLike,
+        transform: Transform | None = None,
+        mask_size: int | Sequence[int] | None = None,
+        max_masks: int | None = None,
+        min_predicted_iou: float | None = None,
+        *,
+        max_area_fraction: float | None = None,
+        mask_choice: MaskChoice = "first",
+        keep_aspect: bool = False,
+        config: str | None = None,
+        on_error: OnError = "raise",
+    ):
+        """Finds the images.
+
+        Args:
+          root_dir: a tar; a folder of tars or of extracted files; the folder of a prepared version
+            (with dataset_info.json); or, with `config`, TFDS's data_dir.
+          transform: see the class; it must pickle if workers are spawned.
+          mask_size: (h, w) of the masks, or one number for a square; default: their own.
+          max_masks: at most this many masks an image; default: all.
+          min_predicted_iou: only masks that the model rated at least so.
+          max_area_fraction: only masks of at most this part of the image; SAM's recipe has 0.9.
+          mask_choice: which to take of more than `max_masks`: the 'first' in the file; 'random'
+            ones, others each time, by torch's generator, as SAM's recipe does; the 'largest'; or
+            those of the best predicted IoU ('score'). They keep their order.
+          keep_aspect: fit the masks into `mask_size` by the image's proportions, as SAM's
+            preprocessing does: 256 gives [N, 171, 256] for 2250x1500.
+          config: of prepared data in a data_dir, such as 'original'.
+          on_error: for tars that are torn or hold half a pair: 'raise', or 'skip' what is wrong and
+            list it in `problems.found`. An image that turns out malformed when it is asked for
+            always raises.
+
+        Raises:
+          ValueError: if an argument makes no sense.
+          FileNotFoundError: if there is nothing of that kind.
+          BadInput: if a tar is torn or lacks half of a pair.
+        """
+        if isinstance(mask_size, int):
+            mask_size = (mask_size, mask_size)
+        self._mask_size = None if mask_size is None else rle.check_size(mask_size, "mask_size")
+        if max_masks is not None and max_masks < 1:
+            raise ValueError(f"max_masks must be positive, got {max_masks}.")
+        if max_area_fraction is not None and not 0 < max_area_fraction <= 1:
+            raise ValueError(f"max_area_fraction must be above 0 to 1, got {max_area_fraction}.")
+        if mask_choice not in get_args(MaskChoice):
+            raise ValueError(f"mask_choice must be one of {get_args(MaskChoice)}: {mask_choice!r}.")
+        if keep_aspect and mask_size is None:
+            raise ValueError("keep_aspect needs mask_size: what to fit the masks into.")
+        self.transform = transform
+        self._max_masks = max_masks
+        self._min_predicted_iou = min_predicted_iou
+        self._max_area_fraction = max_area_fraction
+        self._mask_choice = mask_choice
+        self._keep_aspect = keep_aspect
+        self.problems = Problems(on_error)
+        self._set_sources(find_sources(root_dir, config, self.problems))
+
+    def _set_sources(self, sources: Sequence[Source]) -> None:
+        self._sources = list(sources)
+        self._ends = np.cumsum([len(source) for source in sources])
+
+    @property
+    def source_names(self) -> list[str]:
+        """The tars, folders or shards, in their order."""
+        return [source.name for source in self._sources]
+
+    def only(self, source_names: Sequence[str]) -> SA1BDataset:
+        """The same dataset of some of its tars, folders or shards: a split by tar."""
+        wanted = set(source_names)
+        if unknown := wanted - set(self.source_names):
+            raise ValueError(f"No such tar, folder or shard: {', '.join(sorted(unknown))}.")
+        part = object.__new__(type(self))
+        part.__dict__.update(self.__dict__)
+        part._set_sources([source for source in self._sources if source.name in wanted])
+        return part
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, i: int) -> Any:
+        """Image i. Raises a BadInput that names tar and member if it is malformed."""
+        item = self._tensors(self.example(i))
+        return item if self.transform is None else self.transform(*item)
+
+    def example(self, i: int) -> Example:
+        """Image i as it is stored: JPEG bytes, RLE and columns (`annotations.to_example`)."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"Image {i} of {len(self)}.")
+        i %= len(self)
+        number = int(np.searchsorted(self._ends, i, "right"))
+        source = self._sources[number]
+        return source.example(i - int(self._ends[number]) + len(source))
+
+    def _tensors(self, example: Example) -> Item:
+        pixels = jpeg.decode(example["image"])
+        chosen = self._choose(example)
+        size = example["masks"].size
+        counts = [example["masks"].counts[i] for i in chosen]
+        masks = rle.decode_rles(counts, size, self._output_size(size))
+        height, width, _ = pixels.shape
+        metadata = _metadata(example, chosen, (height, width))
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        return image, torch.from_numpy(masks).view(torch.bool), metadata
+
+    def _choose(self, example: Example) -> np.ndarray:
+        """The masks to take, int64, ascending."""
+        columns = example["annotations"]
+        good = np.ones(len(columns["id"]), bool)
+        if self._min_predicted_iou is not None:
+            good &= columns["predicted_iou"] >= self._min_predicted_iou
+        if self._max_area_fraction is not None:
+            height, width = example["masks"].size
+            good &= columns["area"] <= self._max_area_fraction * height * width
+        chosen = np.flatnonzero(good)
+        if self._max_masks is None or len(chosen) <= self._max_masks:
+            return chosen
+        if self._mask_choice == "random":
+            chosen = chosen[torch.randperm(len(chosen)).numpy()]
+        elif self._mask_choice != "first":
+            rank = columns["area" if self._mask_choice == "largest" else "predicted_iou"][chosen]
+            chosen = chosen[np.argsort(-rank, kind="stable")]
+        return np.sort(chosen[: self._max_masks])
+
+    def _output_size(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        if self._mask_size is None or not self._keep_aspect:
+            return self._mask_size
+        return fit(size, self._mask_size)
+
+
+def fit(size: tuple[int, int], limits: tuple[int, int]) -> tuple[int, int]:
+    """The largest (height, width) of these proportions within limits, rounded by SAM's rule."""
+    scale = min(limit / side for limit, side in zip(limits, size, strict=True))
+    height, width = (max(1, int(side * scale + 0.5)) for side in size)
+    return height, width
+
+
+def _metadata(example: Example, chosen: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    """See the class; boxes are stored as fractions, points in pixels of the masks."""
+    height, width = size
+    columns = {name: column[chosen] for name, column in example["annotations"].items()}
+    for name in ("bbox", "crop_box"):
+        columns[name] = pixel_boxes(columns[name], size)
+    mask_height, mask_width = example["masks"].size
+    scale = np.array([width / mask_width, height / mask_height], np.float32)
+    columns["point_coords"] = columns["point_coords"] * scale
+    return {
+        "image_id": example["image_id"],
+        "file_name": example["file_name"],
+        "height": height,
+        "width": width,
+        **{name: torch.from_numpy(column) for name, column in columns.items()},
+    }

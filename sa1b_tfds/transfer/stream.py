@@ -1,0 +1,135 @@
+"""A file behind a link, read once from its start to its end, without storing it.
+
+A broken connection is taken up again at the byte where it broke: by Range where the server has it,
+else by reading up to there once more. Nothing is joined unless size and ETag, or Last-Modified, say
+that it is the same file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import urllib3
+from absl import logging
+
+from sa1b_tfds.links import Link
+from sa1b_tfds.transfer.folder import Source
+from sa1b_tfds.transfer.settings import PROGRESS_BYTES, TransferConfig
+from sa1b_tfds.transfer.transport import (
+    READ_BYTES,
+    Refused,
+    Transport,
+    TryAgain,
+    refuse_other_content,
+    total_of_range,
+)
+
+
+class RemoteFile:
+    """A forward-only file behind a link. Use it in a `with` block.
+
+    What reads raises LinkExpired or Refused when it is no use to go on.
+    """
+
+    def __init__(self, link: Link, config: TransferConfig):
+        self._link = link
+        self._config = config
+        self._transport = Transport(
+            connections=1, timeout=config.timeout, proxy=config.proxy, headers=config.headers
+        )
+        self._connection = contextlib.ExitStack()
+        self._response: urllib3.BaseHTTPResponse | None = None
+        self._source: Source | None = None
+        self._position = 0
+        self._connected_at = 0
+        self._failures = 0
+
+    def __enter__(self) -> RemoteFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._connection.close()
+        self._transport.close()
+
+    def size(self) -> int | None:
+        """Bytes of the file, None if the server does not say."""
+        self._persist(lambda response: b"")
+        return self._source.size if self._source else None
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes; fewer at the end of the file."""
+        parts = []
+        while count and (part := self._next(count)):
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def seek(self, position: int) -> int:
+        """Skips to `position`, or to the end of the file if that comes first."""
+        if position < self._position:
+            raise ValueError(f"{self._link.name} is read forward only.")
+        while self._position < position and self._next(position - self._position):
+            pass
+        return self._position
+
+    def _next(self, count: int) -> bytes:
+        """What has arrived, at most `count` bytes; b"" at the end of the file."""
+        chunk = self._persist(lambda response: self._receive(response, count))
+        self._position += len(chunk)
+        return chunk
+
+    def _receive(self, response: urllib3.BaseHTTPResponse, count: int) -> bytes:
+        chunk = self._transport.read(response, min(count, READ_BYTES))
+        size = self._source.size if self._source else None
+        if not chunk and size is not None and self._position < size:
+            raise TryAgain(f"connection ended at byte {self._position:,} of {size:,}")
+        return chunk
+
+    def _persist(self, action: Callable[[urllib3.BaseHTTPResponse], bytes]) -> bytes:
+        """Does something with an open answer, as often as it is worth it."""
+        while True:
+            try:
+                if self._response is None:
+                    self._response = self._connect()
+                return action(self._response)
+            except TryAgain as error:
+                reason, wait = str(error), error.wait
+            self._connection.close()
+            self._response = None
+            if self._position - self._connected_at >= PROGRESS_BYTES:
+                self._failures = 0
+            self._failures += 1
+            if self._failures > self._config.retries:
+                raise Refused(f"{reason}; gave up after {self._config.retries} retries")
+            wait = self._config.pause(self._failures) if wait is None else wait
+            logging.warning("%s: %s; again in %.1f s", self._link.name, reason, wait)
+            time.sleep(wait)
+
+    def _connect(self) -> urllib3.BaseHTTPResponse:
+        """An answer whose body goes on at the position."""
+        self._connected_at = self._position
+        extra = {"Range": f"bytes={self._position}-"} if self._position else {}
+        response = self._connection.enter_context(self._transport.get(self._link.url, extra))
+        if response.status == 416:
+            raise Refused("the file has become shorter on the server while it was read")
+        refuse_other_content(response)
+        behind = 0
+        if response.status == 206:
+            size = total_of_range(response, self._position)
+        else:
+            length = response.headers.get("Content-Length", "")
+            size = int(length) if length.isdecimal() else None
+            behind = self._position
+        offered = Source.of(self._link.name, response.headers, size)
+        if self._source is None:
+            self._source = offered
+        elif not self._source.is_same_file(offered):
+            raise Refused("the file has changed on the server while it was read")
+        while behind:
+            chunk = self._transport.read(response, min(behind, READ_BYTES))
+            if not chunk:
+                raise TryAgain(f"connection ended before byte {self._position:,}")
+            behind -= len(chunk)
+        return response

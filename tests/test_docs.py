@@ -1,0 +1,183 @@
+"""Every command and every piece of Python in the README and in docs/ runs, on the dummy data."""
+
+import ast
+import doctest
+import functools
+import hashlib
+import http.server
+import itertools
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import threading
+
+import pytest
+import tensorflow_datasets as tfds
+
+import sa1b_tfds
+from tests.page import LANGUAGES, blocks_of
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BUILD = {"README.md", "build.md"}  # the pages that prepare the data themselves
+
+
+@pytest.fixture(scope="module")
+def links():
+    """A links file of the dummy tars, which are served over loopback."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Handler, directory=str(ROOT / "dummy_data"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    lines = ["file_name\tcdn_link"]
+    for tar in sorted((ROOT / "dummy_data").glob("*.tar")):
+        lines.append(f"{tar.name}\thttp://127.0.0.1:{server.server_port}/{tar.name}?signature=none")
+    yield "\n".join(lines) + "\n"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> pathlib.Path:
+    """TFDS's data_dir with the config original of the dummy tars."""
+    data = tmp_path_factory.mktemp("prepared")
+    builder = tfds.builder("segment_anything", data_dir=data, num_workers=1)
+    config = tfds.download.DownloadConfig(manual_dir=ROOT / "dummy_data")
+    builder.download_and_prepare(download_config=config)
+    return data
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> pathlib.Path:
+    """The package, but its MD5 table has the dummy tars' sums under SA-1B's names."""
+    folder = tmp_path_factory.mktemp("package")
+    (folder / "sa1b_tfds").mkdir()
+    for path in (ROOT / "sa1b_tfds").iterdir():
+        (folder / "sa1b_tfds" / path.name).symlink_to(path)
+    table = folder / "sa1b_tfds" / "sa1b_md5.txt"
+    table.unlink()
+    tars = sorted((ROOT / "dummy_data").glob("*.tar"))
+    sums = [f"{hashlib.md5(tar.read_bytes()).hexdigest()}  {tar.name}\n" for tar in tars]
+    table.write_text("".join(sums))
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_a_page_runs(page, tmp_path, links, prepared, package):
+    blocks = blocks_of(page.read_text())
+    if not any(block.not_run is None for block in blocks):
+        pytest.skip("no block of this page runs")
+    work, data = tmp_path / "work", tmp_path / "data"
+    work.mkdir()
+    shutil.copytree(ROOT / "dummy_data", work / "tars", ignore=shutil.ignore_patterns("*.py"))
+    (work / "segment_anything_links.txt").write_text(links)
+    if page.name not in _BUILD:
+        shutil.copytree(prepared, data)
+    environment = {
+        **os.environ,
+        "TFDS_DATA_DIR": str(data),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "MPLBACKEND": "agg",
+        "PYTHONPATH": str(package),
+        "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "page.py"), str(page), str(tmp_path / "printed")],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr[-4000:]
+    printed = dict(json.loads((tmp_path / "printed").read_text()))
+    for before, block in itertools.pairwise(blocks):
+        if block.language == "output" and before.line in printed:
+            check = doctest.OutputChecker().check_output
+            got = printed[before.line]
+            ellipsis = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            assert check(block.code, got, ellipsis), f"{page.name}:{block.line}: it prints\n{got}"
+
+
+def test_blocks_that_do_not_run_say_why():
+    """A comment that names no reason, or stands before no block, would hide a block silently."""
+    reasons = {}
+    for page in PAGES:
+        text = page.read_text()
+        others = set(re.findall(r"^ *```(\w+)", text, re.MULTILINE)) - {*LANGUAGES, "text", "json"}
+        assert not others, f"{page.name}: only bash and python are run, not {others}"
+        skipped = [block for block in blocks_of(text) if block.not_run is not None]
+        assert len(skipped) == text.count("<!-- not run"), f"{page.name}: a comment has no block"
+        reasons |= {f"{page.name}:{block.line}": block.not_run for block in skipped}
+    for place, reason in reasons.items():
+        print(f"{place} is not run: {reason}")
+        assert len(reason.split()) >= 3, place
+
+
+def test_a_failing_block_fails_its_page(tmp_path):
+    """The runner finds what is wrong, and stops there."""
+    for block in ("```python\n1 / 0\n```", "```bash\nfalse\ntouch later\n```"):
+        page = tmp_path / "page.md"
+        page.write_text(f"# A\n\n{block}\n\n```bash\ntouch later\n```\n")
+        run = subprocess.run(
+            [sys.executable, str(ROOT / "tests" / "page.py"), str(page), "results"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 1
+        assert f"{page}, line 4: this block fails" in run.stdout
+        assert not (tmp_path / "later").exists()
+
+
+def test_the_reference_names_all_that_is_public():
+    text = (ROOT / "docs" / "api.md").read_text()
+    documented = set(re.findall(r"^::: sa1b_tfds\.(\w+)$", text, re.MULTILINE))
+    code = (ROOT / "sa1b_tfds" / "__init__.py").read_text()
+    side_rooms = re.findall(r"^    from sa1b_tfds import (\w+)", code, re.MULTILINE)
+    assert {*sa1b_tfds.__all__, *side_rooms} <= documented
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES[1:]:
+        assert f": {page.name}\n" in navigation
+
+
+def _texts_of(package: pathlib.Path) -> list[str]:
+    """A package's strings without docstrings; what an f-string fills in, or % or {}, is \\0."""
+    texts = []
+    for path in package.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if id(node) in docstrings:
+                continue
+            if isinstance(node, ast.JoinedStr):
+                parts = [v.value if isinstance(v, ast.Constant) else "\0" for v in node.values]
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(re.sub(r"%[srd]|\{[\w:.!]*\}", "\0", node.value))
+    return texts
+
+
+def test_the_messages_under_troubleshooting_are_those_of_the_code():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    ours, theirs = page.split("## Messages of TensorFlow Datasets")
+    tfds_folder = pathlib.Path(tfds.__file__).parent / "core"
+    for part, package in ((ours, ROOT / "sa1b_tfds"), (theirs, tfds_folder)):
+        headings = re.findall(r"^### (.*)$", part, re.MULTILINE)
+        messages = [message for heading in headings for message in re.findall("`([^`]+)`", heading)]
+        assert len(messages) >= 2
+        texts = _texts_of(package)
+        # Where the page has three dots, the code has something else each time.
+        patterns = [re.escape(message).replace(r"\.\.\.", ".*") for message in messages]
+        unknown = [p for p in patterns if not any(re.search(p, t, re.DOTALL) for t in texts)]
+        assert not unknown, "the code does not say this"

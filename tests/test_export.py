@@ -1,0 +1,606 @@
+"""Exports: the libraries that they are for read them, and whatever ends a run loses nothing."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import tracemalloc
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import supervision
+import webdataset
+import yaml
+from hypothesis import given
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from sa1b_tfds import cli, extras, rle
+from sa1b_tfds.annotations import to_example
+from sa1b_tfds.archive import find_archives
+from sa1b_tfds.examples import read_examples
+from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, WebDataset, Yolo, export
+from sa1b_tfds.export import coco as coco_module
+from sa1b_tfds.export.format import Item
+from sa1b_tfds.export.outline import polygons_of
+from sa1b_tfds.problems import BadInput, Problems
+from tests.building import make, write_large_tars, write_tars
+
+from .strategies import masks as any_masks
+
+
+def run(source, output, format, **options):
+    return export(ExportConfig(source=source, output=output, format=format, workers=1, **options))
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.md5(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory) -> pathlib.Path:
+    return write_tars(tmp_path_factory.mktemp("tars"), height=90, width=120, shapes=7)
+
+
+@pytest.fixture(scope="module")
+def files(tars, tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("files")
+    for path in tars.iterdir():
+        with tarfile.open(path) as tar:
+            tar.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(files) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in files.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def examples(tars) -> dict:
+    return {example["image_id"]: example for example in read_examples(tars)}
+
+
+@pytest.fixture(scope="module")
+def coco(tars, tmp_path_factory) -> pathlib.Path:
+    return run(tars, tmp_path_factory.mktemp("exports") / "coco", Coco()).output
+
+
+@pytest.fixture(scope="module")
+def yolo(tars, tmp_path_factory) -> pathlib.Path:
+    return run(tars, tmp_path_factory.mktemp("exports") / "yolo", Yolo()).output
+
+
+# WebDataset and SA-1B's own tars.
+
+
+def test_webdataset_reads_every_image(tars, pairs, tmp_path):
+    size = max(sum(len(pairs[f"sa_{i}.{x}"]) for x in ("jpg", "json")) for i in range(8)) + 13_000
+    exported = run(tars, tmp_path / "out", WebDataset(shard_size=2 * size))
+    assert exported.counts["images"] == 8
+    shards = sorted(exported.output.glob("*.tar"))
+    assert [path.name for path in shards] == [f"{i:06d}.tar" for i in range(len(shards))]
+    assert len(shards) >= 3
+    assert all(path.stat().st_size <= 2 * size for path in shards)
+    urls = [str(path) for path in shards]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == [f"sa_{i}" for i in range(8)]
+    for sample in samples:
+        for suffix in ("jpg", "json"):
+            assert sample[suffix] == pairs[f"{sample['__key__']}.{suffix}"]
+
+
+def test_shards_do_not_depend_on_workers(tars, tmp_path):
+    folders = []
+    for workers in (1, 3):
+        config = ExportConfig(
+            source=tars,
+            output=tmp_path / str(workers),
+            format=WebDataset(shard_images=3),
+            workers=workers,
+        )
+        folders.append(digests(export(config).output))
+    assert folders[0] == folders[1]
+    assert sum(name.endswith(".tar") for name in folders[0]) == 4
+
+
+def test_a_subset_in_sa1b_tars(tars, pairs, tmp_path):
+    exported = run(tars, tmp_path / "out", SA1BTars(), tars=[1], max_images=3)
+    assert exported.counts["images"] == 3
+    (archive,) = find_archives(exported.output)
+    assert archive.name == "sa_000001.tar"
+    found = list(archive.pairs(Problems()))
+    assert [pair.jpeg_name for pair in found] == ["./sa_4.jpg", "./sa_5.jpg", "./sa_6.jpg"]
+    assert all(pair.json == pairs[pair.json_name[2:]] for pair in found)
+    assert all(pair.jpeg == pairs[pair.jpeg_name[2:]] for pair in found)
+
+
+def test_tars_of_one_name_do_not_meet(tars, tmp_path):
+    for number in (0, 1):
+        (tmp_path / "two" / f"disk{number}").mkdir(parents=True)
+        tar = tars / f"sa_00000{number}.tar"
+        shutil.copy(tar, tmp_path / "two" / f"disk{number}" / "sa_000000.tar")
+    exported = run(tmp_path / "two", tmp_path / "out", SA1BTars())
+    assert exported.counts["images"] == 8
+    assert [a.name for a in find_archives(exported.output)] == [
+        "sa_disk0%2Fsa_000000.tar",
+        "sa_disk1%2Fsa_000000.tar",
+    ]
+
+
+@pytest.mark.parametrize("format", [WebDataset(), SA1BTars(), Coco(), Yolo()])
+@pytest.mark.parametrize("max_images", [None, 4])
+def test_a_file_that_is_no_tar_is_named(tars, tmp_path, format, max_images):
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars" / "sa_000000.tar").write_text("Not found")
+    shutil.copy(tars / "sa_000001.tar", tmp_path / "tars")
+    source = tmp_path / "tars"
+    exported = run(source, tmp_path / "out", format, on_error="skip", max_images=max_images)
+    assert exported.counts["images"] == 4
+    assert [problem.archive for problem in exported.skipped] == ["sa_000000.tar"]
+    if isinstance(format, WebDataset):
+        assert [path.name for path in exported.output.glob("*.tar")] == ["000000.tar"]
+
+
+def test_max_images_goes_over_tars(tars, tmp_path):
+    exported = run(tars, tmp_path / "out", SA1BTars(), max_images=5)
+    assert [len(list(a.pairs(Problems()))) for a in find_archives(exported.output)] == [4, 1]
+
+
+# COCO.
+
+
+def test_pycocotools_reads_what_is_in_the_tars(coco, examples, pairs):
+    dataset = COCO(coco / "annotations.json")
+    assert dataset.cats == {1: {"id": 1, "name": "object", "supercategory": "object"}}
+    assert set(dataset.imgs) == set(examples)
+    assert len(dataset.anns) == sum(len(e["masks"].counts) for e in examples.values())
+    for image_id, image in dataset.imgs.items():
+        example = examples[image_id]
+        assert (image["height"], image["width"]) == example["masks"].size
+        assert (coco / "images" / image["file_name"]).read_bytes() == pairs[f"sa_{image_id}.jpg"]
+        source = json.loads(pairs[f"sa_{image_id}.json"])["annotations"]
+        annotations = dataset.imgToAnns[image_id]
+        assert [a["id"] for a in annotations] == [a["id"] for a in source]
+        for annotation, own in zip(annotations, source, strict=True):
+            mask = rle.decode_rle(own["segmentation"])
+            np.testing.assert_array_equal(dataset.annToMask(annotation), mask)
+            assert annotation["area"] == own["area"] == mask.sum()
+            assert annotation["bbox"] == coco_mask.toBbox(coco_mask.encode(mask)).tolist()
+            x, y, w, h = own["bbox"]
+            assert annotation["bbox"] == [x, y, w + 1, h + 1]
+            assert (annotation["category_id"], annotation["iscrowd"]) == (1, 0)
+            assert isinstance(annotation["segmentation"]["counts"], str)
+            assert annotation["point_coords"] == own["point_coords"]
+            assert annotation["crop_box"] == own["crop_box"]
+            for name in ("predicted_iou", "stability_score"):
+                assert np.float32(annotation[name]) == np.float32(own[name])
+
+
+def test_supervision_reads_it(coco, examples):
+    dataset = supervision.DetectionDataset.from_coco(
+        str(coco / "images"), str(coco / "annotations.json")
+    )
+    assert len(dataset) == len(examples)
+    for path, image, detections in dataset:
+        example = examples[int(pathlib.Path(path).stem.removeprefix("sa_"))]
+        assert image.shape[:2] == example["masks"].size
+        np.testing.assert_array_equal(detections.mask, rle.decode_rles(*example["masks"]) == 1)
+
+
+def test_images_are_linked_or_left_out(files, tars, coco, tmp_path):
+    linked = run(files, tmp_path / "linked", Coco(images="link"))
+    images = sorted((linked.output / "images").rglob("*.jpg"))
+    assert len(images) == 8
+    assert all(path.samefile(files / path.name) for path in images)
+    dataset = supervision.DetectionDataset.from_coco(
+        str(linked.output / "images"), str(linked.output / "annotations.json")
+    )
+    assert len([image for _, image, _ in dataset]) == 8
+    none = run(tars, tmp_path / "none", Coco(images="none"))
+    assert not (none.output / "images").exists()
+    assert (none.output / "annotations.json").read_bytes() == (
+        coco / "annotations.json"
+    ).read_bytes()
+    with pytest.raises(ValueError, match="'link' needs extracted files to link to"):
+        run(tars, tmp_path / "wrong", Coco(images="link"))
+
+
+def items(images: int):
+    """Images of 100 masks."""
+    jpeg, content = make.draw(1, 40, 40, 1)
+    content["annotations"] *= 100
+    example = to_example(jpeg, json.dumps(content).encode())
+    for image_id in range(images):
+        ids = 100 * image_id + np.arange(100)
+        columns = {**example["annotations"], "id": ids}
+        yield Item({**example, "image_id": image_id, "annotations": columns}, None)
+
+
+def test_memory_does_not_grow_with_the_annotations(tmp_path, monkeypatch):
+    """25,000 annotations take no more memory than 5,000."""
+    monkeypatch.setattr(coco_module._Ids, "RUN", 4096)
+    peaks = []
+    for images in (50, 250):
+        root = tmp_path / str(images)
+        piece = root / "pieces" / "all"
+        piece.mkdir(parents=True)
+        format = Coco(images="none")
+        tracemalloc.start()
+        format.write(items(images), piece, "all")
+        finished = [dataclasses.replace(_FINISHED, label="all")]
+        format.join(root, finished)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    with (tmp_path / "250" / "annotations.json").open() as file:
+        content = json.load(file)
+    assert len({a["id"] for a in content["annotations"]}) == 25_000
+    assert peaks[1] < peaks[0] + 2**19
+    assert peaks[1] < 2**22
+
+
+_FINISHED = coco_module.Finished(label="", fingerprint={}, image_ids=[], counts={}, problems=[])
+
+
+def test_an_image_without_masks_and_one_prepared_smaller(tmp_path):
+    jpeg, content = make.draw(1, 40, 40, 1)
+    content["annotations"] = []
+    piece = tmp_path / "pieces" / "a"
+    piece.mkdir(parents=True)
+    item = Item(to_example(jpeg, json.dumps(content).encode()), None)
+    Coco().write(iter([item]), piece, "a")
+    Coco().join(tmp_path, [dataclasses.replace(_FINISHED, label="a")])
+    assert COCO(tmp_path / "annotations.json").getAnnIds() == []
+    small = Item({**item.example, "image": make.draw(1, 20, 20, 1)[0]}, None)
+    with pytest.raises(ValueError, match=r"sa_1.jpg was prepared smaller .* config 'original'"):
+        Coco().write(iter([small]), piece, "a")
+
+
+@pytest.mark.parametrize("run_length", [3, 65536])
+def test_an_annotation_id_that_comes_twice_is_an_error(tmp_path, monkeypatch, run_length):
+    monkeypatch.setattr(coco_module._Ids, "RUN", run_length)
+    tars = write_tars(tmp_path / "tars", tars=1, images=3)
+    path = tars / "sa_000000.tar"
+    same = path.read_bytes().replace(b'"id": 333002001', b'"id": 333000000')
+    path.write_bytes(same)
+    piece = tmp_path / "pieces" / "a"
+    piece.mkdir(parents=True)
+    source = (Item(example, None) for example in read_examples(tars))
+    Coco(images="none").write(source, piece, "a")
+    with pytest.raises(ValueError, match=r"Annotation id 333000000 is in image [02] and in image"):
+        Coco(images="none").join(tmp_path, [dataclasses.replace(_FINISHED, label="a")])
+
+
+# YOLO.
+
+
+def drawn(line: str, size: tuple[int, int]) -> np.ndarray:
+    """A line of a label file as ultralytics draws it: float32, to pixels, filled. uint8 [H, W]"""
+    height, width = size
+    kind, *numbers = line.split()
+    assert kind == "0"
+    corners = np.array(numbers, np.float32).reshape(-1, 2)
+    assert len(corners) >= 3
+    assert corners.min() >= 0
+    assert corners.max() <= 1
+    mask = np.zeros(size, np.uint8)
+    cv2.fillPoly(mask, [(corners * (width, height)).astype(np.int32)], 1)
+    return mask
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return np.logical_and(a, b).sum() / np.logical_or(a, b).sum()
+
+
+def without_holes(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The mask, its holes filled, and the number of its parts."""
+    outside, around = cv2.connectedComponents(np.pad(1 - mask, 1, constant_values=1), None, 4)
+    parts = cv2.connectedComponents(mask, None, 8)[0] - 1
+    return np.uint8(around[1:-1, 1:-1] != around[0, 0]) if outside else mask, parts
+
+
+def test_yolo_labels_draw_the_masks(yolo, examples):
+    data = yaml.safe_load((yolo / "data.yaml").read_text())
+    assert data == {"train": "images", "val": "images", "names": {0: "object"}}
+    images = sorted((yolo / data["train"]).rglob("*.jpg"))
+    assert len(images) == 8
+    for path in images:
+        # What ultralytics does with a path to find the labels.
+        label = pathlib.Path(str(path).replace("/images/", "/labels/")).with_suffix(".txt")
+        example = examples[int(path.stem.removeprefix("sa_"))]
+        masks = rle.decode_rles(*example["masks"])
+        lines = label.read_text().splitlines()
+        assert len(lines) == len(masks)
+        for line, mask in zip(lines, masks, strict=True):
+            filled, parts = without_holes(mask)
+            assert iou(drawn(line, example["masks"].size), filled) > (0.98 if parts == 1 else 0.8)
+
+
+@given(any_masks())
+def test_polygons_of_any_mask(masks):
+    size = masks.shape[1:]
+    counts = [rle.encode_mask(mask)["counts"] for mask in masks]
+    for mask, polygon in zip(masks, polygons_of(rle.Checked(counts, size)), strict=True):
+        if not mask.any():
+            assert polygon is None
+            continue
+        x, y = (polygon - 0.5).astype(int).T
+        assert mask[y, x].all()  # every corner is the middle of a pixel of the mask
+        filled, parts = without_holes(mask.astype(np.uint8))
+        line = "0 " + " ".join(map(str, (polygon / size[::-1]).ravel()))
+        if parts == 1:
+            assert iou(drawn(line, size), filled) > 0.98
+
+
+def test_what_yolo_lacks_is_named(tars, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert cli.main(["export", str(tars), str(tmp_path / "out"), "--format", "yolo"]) == 1
+    assert "pip install 'sa1b_tfds[export]'" in capsys.readouterr().err
+    with pytest.raises(ImportError):
+        extras.load("cv2", "export")
+
+
+# What is bad, and what is refused.
+
+
+@pytest.fixture
+def bad_tars(tmp_path) -> pathlib.Path:
+    """One image lacks a field, and one comes twice."""
+    tars = write_tars(tmp_path / "bad", images=3)
+    path = tars / "sa_000000.tar"
+    path.write_bytes(path.read_bytes().replace(b'"stability_score"', b'"stability_scare"', 1))
+    make.write_tar(tars / "sa_000002.tar", make.files_of(4) | make.files_of(6))
+    return tars
+
+
+@pytest.mark.parametrize("command", ["repack", "export --format coco", "export --format yolo"])
+def test_bad_images_are_named_and_counted(bad_tars, tmp_path, capsys, command):
+    arguments = [*command.split(), str(bad_tars), str(tmp_path / "out"), "--workers", "2"]
+    assert cli.main(arguments) == 1
+    err = capsys.readouterr().err
+    assert "lacks the field 'stability_score'" in err
+    assert not (tmp_path / "out").exists()
+    assert cli.main([*arguments, "--on-error", "skip"]) == 0
+    captured = capsys.readouterr()
+    assert "sa_000001: done" not in captured.err  # it was kept
+    lines = captured.out.splitlines()
+    assert lines[0].startswith("skipped sa_000000.tar: ./sa_")
+    assert lines[1] == "skipped sa_000002.tar: ./sa_4.json: image id 4 was in sa_000001 before"
+    assert lines[-1].startswith("6 images, ")
+    assert lines[-1].endswith("out; 2 skipped")
+    assert cli.main([*arguments, "--on-error", "skip"]) == 0
+    assert "are already in" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "export_report.json").read_text())
+    assert len(report["skipped"]) == 2
+
+
+def test_an_image_that_comes_twice_is_an_error(bad_tars, tmp_path):
+    (bad_tars / "sa_000000.tar").unlink()
+    with pytest.raises(BadInput, match=r"sa_000002.tar: ./sa_4.json: .* was in sa_000001 before"):
+        run(bad_tars, tmp_path / "out", Coco())
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tars, tmp_path, coco):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("it was a dark and stormy night")
+    with pytest.raises(FileExistsError, match="mine holds something else: name a folder"):
+        run(tars, tmp_path / "mine", Coco())
+    assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
+    before = digests(coco)
+    for options in ({"format": Coco(images="none")}, {"format": Coco(), "max_images": 5}):
+        with pytest.raises(FileExistsError, match="an export of another source or with other"):
+            run(tars, coco, **options)
+    assert digests(coco) == before
+    (tmp_path / "empty").mkdir()
+    assert run(tars, tmp_path / "empty", Coco(images="none")).counts["images"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_images": 0}, ValueError, "max_images must be positive, got 0"),
+        ({"output": "/"}, ValueError, "/ is a mount point"),
+        ({"output": "gs://bucket/out"}, ValueError, "output must be a local folder"),
+        ({"on_error": "ignore"}, ValueError, "on_error must be 'raise' or 'skip'"),
+        ({"tars": [7]}, FileNotFoundError, "holds none of the tars that were asked for"),
+        ({"source": "/nowhere"}, FileNotFoundError, "/nowhere holds neither"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tars, tmp_path, options, error, message):
+    given = {"source": tars, "output": tmp_path / "out", "format": Coco(), **options}
+    with pytest.raises(error, match=message):
+        export(ExportConfig(**given))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shard_size": 0}, "shard_size must be positive"),
+        ({"shard_images": 0}, "shard_images must be positive"),
+    ],
+)
+def test_shards_of_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        WebDataset(**options)
+
+
+def test_options_of_the_commands(tars, tmp_path, capsys):
+    arguments = ["repack", str(tars), str(tmp_path / "out")]
+    assert cli.main([*arguments, "--form", "sa1b", "--shard-size", "1G"]) == 1
+    assert "--shard-size and --shard-images are for --form webdataset" in capsys.readouterr().err
+    for wrong in (["--tars", "one"], ["--shard-size", "big"]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*arguments, *wrong])
+        assert stopped.value.code == 2
+    assert cli.main([*arguments, "--form", "sa1b", "--tars", "0,4:9", "--max-images", "9"]) == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["export_report.json", "sa_000000.tar"]
+
+
+# What ends a run.
+
+
+@pytest.fixture(scope="module")
+def slow_tars(tmp_path_factory) -> pathlib.Path:
+    return write_large_tars(tmp_path_factory.mktemp("slow"), tars=3, images=60)
+
+
+_COMMANDS = {
+    "webdataset": ("repack", "--shard-images", "20"),
+    "coco": ("export", "--format", "coco"),
+}
+
+
+def start(command: str, source: pathlib.Path, output: pathlib.Path) -> subprocess.Popen:
+    name, *options = _COMMANDS[command]
+    arguments = [name, str(source), str(output), *options, "--workers", "1"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "sa1b_tfds.cli", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("command", sorted(_COMMANDS))
+def test_killed_and_run_again(slow_tars, tmp_path, command):
+    calm = start(command, slow_tars, tmp_path / "calm")
+    log = calm.communicate()[1]
+    assert calm.returncode == 0, log
+    pieces = log.count(": done")
+
+    killed = start(command, slow_tars, tmp_path / "out")
+    staged = tmp_path / "out.incomplete" / "pieces"
+    deadline = time.monotonic() + 60
+    while len(finished := list(staged.glob("*[0-9]/piece.json"))) < 2:
+        assert time.monotonic() < deadline
+        assert killed.poll() is None, killed.stderr.read()
+        time.sleep(0.002)
+    for process in [*psutil.Process(killed.pid).children(recursive=True), killed]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    killed.communicate()
+    assert not (tmp_path / "out").exists()
+
+    again = start(command, slow_tars, tmp_path / "out")
+    log = again.communicate()[1]
+    assert again.returncode == 0, log
+    assert log.count(": done") <= pieces - len(finished)
+    assert digests(tmp_path / "out") == digests(tmp_path / "calm")
+    assert sorted(os.listdir(tmp_path)) == ["calm", "out"]
+
+
+@pytest.mark.parametrize("format", [Coco(), WebDataset(shard_images=2)])
+def test_stopped_at_every_step_of_the_end(bad_tars, tmp_path, monkeypatch, format):
+    """Each rename and removal after the pieces are written fails once, then the run is repeated."""
+    calm = digests(run(bad_tars, tmp_path / "calm", format, on_error="skip").output)
+    pathlib_replace, rmtree = pathlib.Path.replace, shutil.rmtree
+
+    def after(steps):
+        left = [steps]
+
+        def counted(function):
+            def step(*arguments, **options):
+                if left[0] == 0:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                return function(*arguments, **options)
+
+            return step
+
+        monkeypatch.setattr(pathlib.Path, "replace", counted(pathlib_replace))
+        monkeypatch.setattr(shutil, "rmtree", counted(rmtree))
+
+    steps = 0
+    while not (tmp_path / "out").exists():
+        after(steps)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(bad_tars, tmp_path / "out", format, on_error="skip")
+        steps += 1
+        assert steps < 50
+    assert steps > 3
+    monkeypatch.undo()
+    assert digests(tmp_path / "out") == calm
+
+
+def test_another_job_after_pieces_were_moved(tars, tmp_path, monkeypatch, caplog):
+    calm = digests(run(tars, tmp_path / "calm", SA1BTars(), max_images=2).output)
+    monkeypatch.setattr(SA1BTars, "join", _join_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tars, tmp_path / "out", SA1BTars())
+    monkeypatch.undo()
+    out = run(tars, tmp_path / "out", SA1BTars(), max_images=2).output
+    assert "was of another source or other options: it starts anew" in caplog.text
+    assert digests(out) == calm
+
+
+_join = SA1BTars.join
+
+
+def _join_and_stop(*arguments):
+    _join(*arguments)
+    raise KeyboardInterrupt
+
+
+def test_a_tar_that_changed_is_read_again(tars, tmp_path):
+    own = tmp_path / "tars"
+    shutil.copytree(tars, own)
+    whole = (own / "sa_000001.tar").read_bytes()
+    (own / "sa_000001.tar").write_bytes(whole[:-12000])
+    with pytest.raises(BadInput, match=r"sa_000001.tar: .*torn"):
+        run(own, tmp_path / "out", Coco())
+    assert not (tmp_path / "out").exists()
+    (own / "sa_000001.tar").write_bytes(whole)
+    assert run(own, tmp_path / "out", Coco()).counts["images"] == 8
+
+
+def test_a_disk_that_becomes_full(slow_tars, small_disk, monkeypatch):
+    tar = os.path.getsize(slow_tars / "sa_000000.tar")
+    disk = small_disk(int(2.5 * tar))
+    with pytest.raises(OSError, match=r"What comes of 9 tars needs up to .* Nothing was written"):
+        run(slow_tars, disk / "out", WebDataset(shard_images=20))
+    # As if another program took the room after it was counted.
+    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: None)
+    with pytest.raises(OSError, match=r"No space left on device in .*incomplete, while writing"):
+        run(slow_tars, disk / "out", WebDataset(shard_images=20))
+    monkeypatch.undo()
+    staged = disk / "out.incomplete" / "pieces"
+    assert len(list(staged.glob("*/piece.json"))) >= 6
+    assert not list(staged.glob("*.part"))
+    subprocess.run(["mount", "-o", f"remount,size={8 * tar}", str(disk)], check=True)
+    assert run(slow_tars, disk / "out", WebDataset(shard_images=20)).counts["images"] == 180
+    assert os.listdir(disk) == ["out"]
+
+
+def test_one_run_at_a_time(tars, tmp_path):
+    from etils import epath
+
+    from sa1b_tfds.files import FolderInUse, locked
+
+    with (
+        locked(epath.Path(tmp_path / "out.incomplete")),
+        pytest.raises(FolderInUse, match=r"Another process works in .*out.incomplete"),
+    ):
+        run(tars, tmp_path / "out", Coco())
+
+
+def test_tars_are_readable_by_tarfile(tars, tmp_path):
+    exported = run(tars, tmp_path / "out", WebDataset())
+    with tarfile.open(exported.output / "000000.tar") as tar:
+        names = tar.getnames()
+        assert names == sorted(names)
+        assert json.load(io.TextIOWrapper(tar.extractfile(names[1])))["image"]["image_id"] == 0

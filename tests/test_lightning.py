@@ -1,0 +1,128 @@
+"""SA1BDataModule: the split by tar, the loaders, and a Lightning trainer that fits."""
+
+import pytest
+
+from tests.building import write_tars
+
+torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
+lightning = pytest.importorskip("lightning", reason="the extra [torch] is not installed")
+
+from sa1b_tfds.torch import SA1BDataModule, TransformersCollate  # noqa: E402
+from sa1b_tfds.torch.datamodule import split  # noqa: E402
+
+COLLATE = TransformersCollate(masks_per_image=2, image_size=32, mask_size=8)
+
+
+class Tiny(lightning.LightningModule):
+    """Predicts masks from pixels by two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1)
+        )
+        self.seen = {"train": [], "val": []}
+        self.losses = []
+
+    def loss(self, batch, stage):
+        self.seen[stage] += [tuple(masks.sum(dim=(1, 2)).tolist()) for masks in batch["masks"]]
+        logits = self.layers(batch["pixel_values"])
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, batch["masks"].float())
+
+    def training_step(self, batch, _):
+        loss = self.loss(batch, "train")
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch, _):
+        self.log("val_loss", self.loss(batch, "val"))
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.03)
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory):
+    return write_tars(tmp_path_factory.mktemp("lightning"), tars=3, shapes=4)
+
+
+def test_a_trainer_fits(tars, tmp_path):
+    lightning.seed_everything(0)
+    module = Tiny()
+    data = SA1BDataModule(
+        tars, batch_size=4, num_workers=0, collate_fn=COLLATE, mask_size=8, keep_aspect=True
+    )
+    trainer = lightning.Trainer(
+        max_epochs=12,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, data)
+    assert len(module.losses) == 12 * 2  # two tars of four images in batches of four
+    assert module.losses[-1] < 0.7 * module.losses[0]
+    assert len(module.seen["val"]) == 12 * 4
+    assert "val_loss" in trainer.callback_metrics
+    assert set(data.train_dataset.source_names).isdisjoint(data.val_dataset.source_names)
+
+
+def test_loaders(tars):
+    data = SA1BDataModule(tars, batch_size=3, num_workers=1, val_fraction=0.3, mask_size=8)
+    with pytest.raises(RuntimeError, match=r"Call setup\(\) first"):
+        data.train_dataloader()
+    data.setup("fit")
+    train, val = data.train_dataloader(), data.val_dataloader()
+    for loader in (train, val):
+        assert loader.persistent_workers
+        assert loader.batch_size == 3
+        assert loader.pin_memory == torch.accelerator.is_available()
+    assert (len(train.dataset), len(val.dataset)) == (8, 4)
+    epochs = [[m["image_id"] for _, _, metadata in train for m in metadata] for _ in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1])
+    assert epochs[0] != epochs[1]  # shuffled
+    ids = [metadata["image_id"] for _, _, metadata in data.val_dataset]
+    assert sorted(epochs[0] + ids) == list(range(12))
+    assert data.val_dataset[0][1].shape[1:] == (8, 8)
+
+
+def test_without_validation(tars):
+    data = SA1BDataModule(tars / "sa_000000.tar", num_workers=0, val_fraction=0)
+    data.setup()
+    assert len(data.train_dataset) == 4
+    assert data.val_dataloader() == []
+
+
+def test_the_split_is_by_name_and_mostly_stays():
+    names = [f"sa_{i:06d}.tar" for i in range(100)]
+    train, val = split(names, 0.1)
+    assert (len(train), len(val)) == (90, 10)
+    assert sorted(train + val) == names
+    assert split(names[::-1], 0.1)[1] == val[::-1]
+    _, more = split([*names, "sa_000100.tar"], 0.1)
+    assert len(set(val) & set(more)) >= 9
+    assert [len(part) for part in split(names[:2], 0.9)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("sa_000000.tar", {}, r"One tar \(sa_000000.tar\) cannot be split by tar: add another"),
+        (".", {"val_fraction": 1.0}, "val_fraction must be at least 0 and below 1"),
+        (".", {"mask_size": 0}, "mask_size must be two positive integers"),
+    ],
+)
+def test_refused(tars, path, options, message):
+    with pytest.raises(ValueError, match=message):
+        SA1BDataModule(tars / path, **options).setup()
+
+
+def test_a_part_that_is_not_there(tars):
+    data = SA1BDataModule(tars, num_workers=0)
+    data.setup()
+    with pytest.raises(ValueError, match=r"No such tar, folder or shard: sa_9\.tar"):
+        data.train_dataset.only(["sa_9.tar"])

@@ -1,0 +1,355 @@
+"""`sa1b stats`: figures against NumPy and pycocotools, parts in any order, workers that die."""
+
+import copy
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+import tensorflow_datasets as tfds
+from hypothesis import given
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+
+import sa1b_tfds  # noqa: F401  registers the builder
+from sa1b_tfds import cli
+from sa1b_tfds.annotations import to_example
+from sa1b_tfds.examples import read_examples
+from sa1b_tfds.problems import Problems
+from sa1b_tfds.stats import Statistics, statistics_of, statistics_of_examples
+from sa1b_tfds.stats.anomalies import KINDS
+from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
+from sa1b_tfds.stats.histogram import Histogram
+from sa1b_tfds.stats.statistics import statistics_of_example
+from tests import building
+from tests.building import make
+
+DUMMY = pathlib.Path(__file__).parents[1] / "dummy_data"
+
+
+@pytest.fixture(scope="module")
+def jpeg_and_json() -> tuple[bytes, dict]:
+    return make.draw(7, 40, 60, 5)
+
+
+@given(st.lists(st.lists(st.floats(-2, 12, width=32), max_size=30), min_size=1, max_size=4))
+def test_histograms_are_numpys(chunks):
+    edges = np.linspace(0, 10, 41)
+    empty = Histogram.empty(edges)
+    total = empty
+    for chunk in chunks:
+        total += empty.with_values(chunk)
+    values = np.concatenate([np.asarray(c, np.float64) for c in chunks])
+    inside = values[(values >= 0) & (values <= 10)]
+    np.testing.assert_array_equal(total.counts, np.histogram(values, edges)[0])
+    assert (total.below, total.above) == ((values < 0).sum(), (values > 10).sum())
+    assert total.count == len(values)
+    assert total.mean == (pytest.approx(inside.mean(), abs=1e-9) if len(inside) else None)
+    if len(inside) == len(values) > 0:
+        for q in (0.05, 0.5, 0.95):
+            exact = [np.quantile(values, q, method=m) for m in ("lower", "higher")]
+            assert min(exact) - 0.25 <= total.quantile(q) <= max(exact) + 0.25
+
+
+def test_histograms_of_nothing_and_of_other_edges():
+    empty = Histogram.empty([0, 1])
+    assert empty.with_values([np.nan, np.inf]).count == 0
+    assert empty.as_dict() == {
+        **dict.fromkeys(("mean", "min", "max")),
+        **dict.fromkeys(("count", "below", "above"), 0),
+        "quantiles": dict.fromkeys(empty.as_dict()["quantiles"]),
+        "edges": [0.0],
+        "counts": [],
+    }
+    with pytest.raises(ValueError, match="other edges cannot be added"):
+        empty + Histogram.empty([0, 2])
+
+
+def test_figures_are_those_of_the_images():
+    statistics = statistics_of(DUMMY)
+    examples = list(read_examples(DUMMY))
+    masks = [
+        coco_mask.decode({"size": list(e["masks"].size), "counts": c})
+        for e in examples
+        for c in e["masks"].counts
+    ]
+    assert (statistics.images, statistics.masks) == (len(examples), len(masks)) == (8, 100)
+    assert statistics.jpeg_bytes == sum(len(e["image"]) for e in examples)
+    values = {
+        "masks_per_image": [len(e["masks"].counts) for e in examples],
+        "area_fraction": [mask.mean() for mask in masks],
+        "short_side": [min(e["masks"].size) for e in examples],
+        "long_side": [max(e["masks"].size) for e in examples],
+    }
+    for name in ("predicted_iou", "stability_score"):
+        values[name] = np.concatenate([e["annotations"][name] for e in examples])
+    for name, histogram in statistics.distributions.items():
+        np.testing.assert_array_equal(
+            histogram.counts, np.histogram(values[name], histogram.edges)[0]
+        )
+        assert histogram.mean == pytest.approx(np.mean(values[name]), rel=1e-6)
+        assert histogram.minimum == pytest.approx(np.min(values[name]))
+        assert histogram.maximum == pytest.approx(np.max(values[name]))
+    assert not statistics.anomalies
+    assert statistics.problems.count == 0
+
+
+def _with(index=2, **fields):
+    def change(annotations):
+        annotations[index].update(fields)
+
+    return change
+
+
+def _grow(annotations):
+    x, y, w, h = annotations[2]["bbox"]
+    annotations[2]["bbox"] = [x, y, w + 1, h + 1]
+
+
+def _move(annotations):
+    annotations[2]["bbox"][0] += 2
+
+
+def _empty(annotations):
+    annotations[2].update(sa1b_rle([40, 60], [2400]), area=0, bbox=[0, 0, 0, 0])
+
+
+def _off(annotations):
+    annotations[2].update(sa1b_rle([40, 60], [0, 1, 2399]), area=1, bbox=[0, 0, 0, 0])
+
+
+def _same(annotations):
+    annotations[3] = {**annotations[2], "id": annotations[3]["id"]}
+
+
+def _same_id(annotations):
+    annotations[2]["id"] = annotations[1]["id"]
+
+
+def sa1b_rle(size, counts):
+    encoded = coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
+    return {"segmentation": {"size": size, "counts": encoded["counts"].decode()}}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "detail"),
+    [
+        (_with(area=3), "area", "area 3, mask "),
+        (_move, "bbox", "bbox ["),
+        (_grow, "bbox_one_wider", "bbox ["),
+        (_with(bbox=[50.0, 1.0, 11.0, 2.0]), "bbox_outside", "bbox [50, 1, 11, 2], image 60x40"),
+        (_with(bbox=[5.0, 9.0, -2.0, 2.0]), "bbox_outside", "bbox [5, 9, -2, 2], image 60x40"),
+        (_with(crop_box=[-1, 0, 60, 40]), "crop_box_outside", "crop_box [-1, 0, 60, 40], image"),
+        (_with(predicted_iou=1.2), "predicted_iou", "predicted_iou 1.2"),
+        (_with(predicted_iou=-0.1), "predicted_iou", "predicted_iou -0.1"),
+        (_with(stability_score=1.01), "stability_score", "stability_score 1.01"),
+        (_with(point_coords=[[60, 3]]), "point_outside", "point (60, 3), image 60x40"),
+        (_off, "point_off_mask", "point ("),
+        (_empty, "empty_mask", ""),
+        (_same, "same_mask", ""),
+        (_same_id, "same_id", ""),
+    ],
+)
+def test_anomalies_are_found(jpeg_and_json, change, kind, detail):
+    jpeg, content = jpeg_and_json
+    assert not statistics_of_example(
+        "tar", to_example(jpeg, json.dumps(content).encode())
+    ).anomalies
+    content = copy.deepcopy(content)
+    change(content["annotations"])
+    example = to_example(jpeg, json.dumps(content).encode())
+    found = statistics_of_example("sa.tar", example).anomalies
+    place = 3 if kind == "same_mask" else 2
+    (anomaly,) = found[kind].first
+    assert anomaly[:3] == ("sa.tar", 7, content["annotations"][place]["id"])
+    assert anomaly.detail.startswith(detail)
+    assert found[kind].count == 1
+    others = {"bbox"} if kind == "bbox_outside" else set()
+    assert found.keys() == {kind} | others
+
+
+def _statistics(number: int) -> Statistics:
+    """Of a part with anomalies, a problem, and images that other parts have as well."""
+    examples = []
+    for image_id in (number % 3, 10 + number):
+        jpeg, content = make.draw(image_id, 20, 30, 3)
+        for annotation in content["annotations"]:
+            annotation["area"] = (annotation["area"] + number) % 600
+            annotation["stability_score"] = 1.0 + 0.01 * (number - 1)
+        examples.append(to_example(jpeg, json.dumps(content).encode()))
+
+    problems = Problems("skip")
+    problems.report(f"sa_{number}", "x.json", f"reason {number}")
+    return statistics_of_examples(f"sa_{number}", examples, problems)
+
+
+PARTS = [_statistics(number) for number in range(6)]
+EXPECTED = sum(PARTS, Statistics()).as_dict()
+
+
+@given(st.permutations(range(6)), st.lists(st.integers(0, 4), min_size=5, max_size=5))
+def test_parts_add_up_in_any_order(order, joints):
+    """Neighbours of a shuffled row are added until one is left."""
+    row = [PARTS[i] for i in order]
+    for joint in joints:
+        i = joint % (len(row) - 1)
+        row[i : i + 2] = [row[i] + row[i + 1]]
+    assert row[0].as_dict() == EXPECTED
+
+
+def test_what_adds_up_is_something():
+    assert EXPECTED["images"] == 12
+    assert EXPECTED["problems"]["count"] == 6
+    assert EXPECTED["duplicates"]["image_id"]["count"] == 3
+    assert EXPECTED["duplicates"]["jpeg"]["first"][0] == {
+        "part": "sa_3",
+        "image_id": 0,
+        "first_part": "sa_0",
+        "first_image_id": 0,
+    }
+    assert EXPECTED["anomalies"]["stability_score"]["count"] > 0
+    with pytest.raises(ValueError, match="counted twice: sa_2"):
+        PARTS[2] + PARTS[2]
+
+
+def test_findings_keep_the_first_few():
+    found = [Anomaly("tar", i, 0, "") for i in range(3 * LIMIT)]
+    chunks = [Findings.of(found[i::7]) for i in range(7)]
+    for order in itertools.permutations(chunks, 3):
+        rest = [chunk for chunk in chunks if chunk not in order]
+        assert sum([*order, *rest], Findings()) == Findings.of(found)
+    assert Findings.of(found).first == tuple(found[:LIMIT])
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory):
+    """Three tars: one with a duplicate image, one with a broken JSON and a wrong area."""
+    folder = tmp_path_factory.mktemp("stats") / "tars"
+    building.write_tars(folder, tars=3)
+    again = {**make.files_of(0), **make.files_of(20)}
+    make.write_tar(folder / "sa_000001.tar", again)
+    broken = {**make.files_of(30), **make.files_of(31), **make.files_of(32)}
+    broken["./sa_30.json"] = broken["./sa_30.json"].replace(b'"area"', b'"aera"')
+    content = json.loads(broken["./sa_31.json"])
+    content["annotations"][0]["area"] += 1
+    broken["./sa_31.json"] = json.dumps(content).encode()
+    make.write_tar(folder / "sa_000002.tar", broken)
+    return folder
+
+
+def test_the_command(tars, tmp_path, capsys):
+    out = tmp_path / "stats.json"
+    assert cli.main(["stats", str(tars), "--json", str(out), "--workers", "2"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("8 images, ")
+    assert "1 images with an id that was there before" in lines
+    assert "  sa_000001.tar: image 0: first in sa_000000.tar: image 0" in lines
+    assert any(line.startswith("1 area: 'area' is not the number") for line in lines)
+    assert "1 could not be read" in lines
+    assert "  sa_000002.tar: ./sa_30.json: annotation 0 lacks the field 'area'" in lines
+    written = json.loads(out.read_text())
+    assert written == json.loads(json.dumps(statistics_of(tars, workers=1).as_dict()))
+    assert written["anomalies"].keys() == KINDS.keys()
+
+
+def test_a_good_source_is_0_and_a_wrong_one_1(tmp_path, capsys):
+    assert cli.main(["stats", str(DUMMY), "--workers", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "No anomalies."
+    assert cli.main(["stats", str(tmp_path)]) == 1
+    assert "holds neither sa_*.tar" in capsys.readouterr().err
+    assert cli.main(["stats", str(DUMMY), "--workers", "0"]) == 1
+    assert "workers=0: must be at least 1" in capsys.readouterr().err
+
+
+def test_a_torn_tar_is_read_as_far_as_it_goes(tars, tmp_path):
+    whole = (tars / "sa_000000.tar").read_bytes()
+    (tmp_path / "sa_000000.tar").write_bytes(whole[: len(whole) // 2])
+    statistics = statistics_of(tmp_path)
+    assert 0 < statistics.images < 4
+    assert any("the tar is torn" in problem.reason for problem in statistics.problems.first)
+
+
+def test_prepared_data_have_the_same_statistics(tmp_path):
+    builder = tfds.builder("segment_anything", data_dir=tmp_path, num_workers=1)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=DUMMY))
+    prepared = statistics_of(tmp_path, "original", workers=1).as_dict()
+    assert prepared == statistics_of(DUMMY, workers=1).as_dict()
+
+
+def test_a_broken_shard_is_a_problem(tmp_path):
+    builder = tfds.builder("segment_anything", data_dir=tmp_path, num_workers=1)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=DUMMY))
+    shard = sorted(pathlib.Path(builder.data_path).glob("*tfrecord*"))[0]
+    shard.write_bytes(shard.read_bytes()[:-10])
+    statistics = statistics_of(tmp_path, "original", workers=1)
+    assert statistics.images == 7
+    (problem,) = statistics.problems.first
+    assert problem.part == shard.name
+    assert "the rest was not read: " in problem.reason
+
+
+def test_progress_reaches_what_was_read(tars):
+    heard = []
+    statistics_of(tars, workers=2, on_progress=heard.append)
+    assert (heard[-1].parts, heard[-1].parts_done) == (3, 3)
+    assert heard[-1].images == 8
+    assert all(a.images <= b.images <= b.images_expected for a, b in itertools.pairwise(heard))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    return building.write_large_tars(tmp_path_factory.mktemp("large"), tars=2, images=700)
+
+
+def _run(folder) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    """Starts the command and waits for both of its workers to read."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sa1b_tfds.cli", "stats", str(folder), "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if _has_open_tar(child)
+        ]
+        if len(workers) == 2:
+            return process, workers
+        time.sleep(0.01)
+    process.kill()
+    raise TimeoutError("The workers did not begin.")
+
+
+def _has_open_tar(process: psutil.Process) -> bool:
+    try:
+        return any(file.path.endswith(".tar") for file in process.open_files())
+    except psutil.Error:
+        return False
+
+
+def test_a_killed_worker_loses_its_images_only(large):
+    process, workers = _run(large)
+    workers[0].kill()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert out.startswith("1,200 images, ")
+    assert "up to 200 images were not read: The process that ran _read was ended by SIGKILL" in out
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_no_worker_outlives_the_command(large, how, code):
+    process, workers = _run(large)
+    os.kill(process.pid, how)
+    assert process.wait(timeout=60) == code
+    gone, alive = psutil.wait_procs(workers, timeout=20)
+    assert (len(gone), alive) == (2, [])

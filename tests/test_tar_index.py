@@ -1,0 +1,231 @@
+import os
+import pickle
+import threading
+import zlib
+
+import numpy as np
+import pytest
+from etils import epath
+
+from dummy_data import make
+from sa1b_tfds import archive, tar_index
+from sa1b_tfds.problems import BadInput, Problems, TornArchive
+
+FILES = {
+    name.replace("./", "./folder/"): data
+    for image_id in (7, 11, 12345)
+    for name, data in make.files_of(image_id).items()
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "sa1b_tfds"
+
+
+@pytest.fixture
+def tar(tmp_path):
+    path = tmp_path / "sa_000000.tar"
+    make.write_tar(path, FILES)
+    return path
+
+
+@pytest.fixture
+def headers_read(monkeypatch):
+    """The names of the tars whose headers are read, one a time."""
+    names = []
+    original = archive.TarArchive.index
+
+    def index(self, problems):
+        names.append(self.name)
+        return original(self, problems)
+
+    monkeypatch.setattr(archive.TarArchive, "index", index)
+    return names
+
+
+def kept_of(tar):
+    return tar.parent / ".sa_000000.tar.index"
+
+
+def index_of(tar, problems=None):
+    [found] = tar_index.index_archives(tar, problems)
+    return found
+
+
+def is_right(found):
+    expected = list(found.archive.pairs(Problems()))
+    return len(found) == 3 and [found.read(i) for i in range(3)] == expected
+
+
+def test_a_tar_is_indexed_once_and_read_in_any_order(tar, headers_read):
+    assert is_right(index_of(tar))
+    assert kept_of(tar).exists()
+    del headers_read[:]
+    found = index_of(tar)
+    assert headers_read == []
+    assert is_right(found)
+    expected = archive.TarArchive(tar).index(Problems())
+    assert list(found.index) == expected
+    for i in (-1, 3):
+        with pytest.raises(IndexError, match=f"pair {i} of 3"):
+            found.read(i)
+
+
+def test_an_index_takes_under_100_bytes_an_image():
+    entries = [
+        archive.Entry(
+            archive.Member(f"./sa_{i}.jpg", 700_000, i * 10**6),
+            archive.Member(f"./sa_{i}.json", 50_000, i * 10**6 + 800_000),
+        )
+        for i in range(11_000_000, 11_011_185)
+    ]
+    index = tar_index.PairIndex.of(entries)
+    assert index.nbytes < 50 * len(entries)
+    assert len(pickle.dumps(index)) < 50 * len(entries)
+    assert index[11_184] == entries[11_184]
+
+
+def test_extracted_folders(tmp_path):
+    for name, data in FILES.items():
+        folder = tmp_path / ("images" if name.endswith(".jpg") else "annotations")
+        folder.mkdir(exist_ok=True)
+        (folder / name.rpartition("/")[2]).write_bytes(data)
+    found = index_of(tmp_path)
+    [listed] = archive.find_archives(tmp_path)
+    assert [found.read(i) for i in range(3)] == list(listed.pairs(Problems()))
+    assert len(pickle.dumps(found)) < 2000
+    (tmp_path / "images" / "sa_7.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"sa_7\.jpg"):
+        [found.read(i) for i in range(3)]
+
+
+def test_it_pickles_and_serves_threads(tar):
+    found = pickle.loads(pickle.dumps(index_of(tar)))
+    expected = [found.read(i) for i in range(3)]
+    wrong = []
+
+    def read():
+        for i in range(150):
+            if found.read(i % 3) != expected[i % 3]:
+                wrong.append(i)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def with_checksum(content):
+    return content + zlib.crc32(content).to_bytes(4, "little")
+
+
+def forged(content, column, value):
+    """The kept index with another value in the row of its second pair, and a right checksum."""
+    at = (
+        len(content) - 4 - sum(len(f"sa_{i}") for i in (7, 11, 12345)) - 2 * tar_index._ROW.itemsize
+    )
+    row = np.frombuffer(content, tar_index._ROW, 1, at).copy()
+    row[column] = value
+    return with_checksum(content[:at] + row.tobytes() + content[at + row.nbytes : -4])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kept: b"",
+        lambda kept: kept[:-1],
+        lambda kept: kept[: len(kept) // 2],
+        lambda kept: kept[:60] + b"\xff" + kept[61:],
+        lambda kept: with_checksum(kept[:-4].replace(b"index 1", b"index 0")),
+        lambda kept: with_checksum(kept[:-4].replace(b'"pairs":3', b'"pairs":9')),
+        lambda kept: with_checksum(kept[:-4].replace(b'"pairs":3', b'"pairs":-3')),
+        lambda kept: with_checksum(kept[:-4].replace(b'"pairs":3', b'"pairs":{}')),
+        lambda kept: with_checksum(kept[:-4].replace(b'"stamp"', b'"stumm"')),
+        lambda kept: with_checksum(kept[:-4].replace(b'"problems":[]', b'"problems":[3]')),
+        lambda kept: forged(kept, "jpeg_offset", 2**64 - 600),
+        lambda kept: forged(kept, "json_offset", 10**6),
+        lambda kept: forged(kept, "jpeg_size", 10**6),
+        lambda kept: forged(kept, "json_size", 2**32 - 1),
+        lambda kept: forged(kept, "jpeg_folder", 1),
+        lambda kept: forged(kept, "stem_end", 1000),
+        lambda kept: forged(kept, "stem_end", 0),
+    ],
+)
+def test_a_broken_index_is_made_again_and_never_believed(tar, headers_read, change):
+    index_of(tar)
+    good = kept_of(tar).read_bytes()
+    assert forged(good, "jpeg_folder", 0) == good  # or the rows above would break something else
+    broken = change(good)
+    assert broken != good
+    kept_of(tar).write_bytes(broken)
+    del headers_read[:]
+    assert is_right(index_of(tar))
+    assert headers_read[0] == "sa_000000.tar"
+    assert kept_of(tar).read_bytes() == good
+
+
+def test_another_tar_under_the_same_name(tar):
+    index_of(tar)
+    stat = os.stat(tar)
+    make.write_tar(tar, FILES, seed=1)
+    os.utime(tar, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert os.stat(tar).st_size == stat.st_size
+    assert is_right(index_of(tar))
+
+
+def test_a_tar_that_grows_while_it_is_indexed_is_not_kept(tar, monkeypatch):
+    original = archive.TarArchive.index
+
+    def index(self, problems):
+        entries = original(self, problems)
+        os.utime(tar, ns=(0, 0))
+        return entries
+
+    monkeypatch.setattr(archive.TarArchive, "index", index)
+    assert len(index_of(tar)) == 3
+    assert not kept_of(tar).exists()
+
+
+def test_what_was_wrong_is_told_again(tar, headers_read):
+    make.write_tar(tar, FILES | {"./sa_9.jpg": b"x"})
+    tar.write_bytes(tar.read_bytes().rstrip(b"\0"))
+    for _ in range(2):
+        problems = Problems("skip")
+        assert len(index_of(tar, problems)) >= 2
+        kinds = {(type(p), p.archive) for p in problems.found}
+        assert kinds == {(BadInput, "sa_000000.tar"), (TornArchive, "sa_000000.tar")}
+        with pytest.raises(TornArchive, match=r"^sa_000000.tar: .*the tar is torn here"):
+            index_of(tar)
+    assert len(headers_read) == 1
+
+
+def test_where_the_folder_cannot_be_written_the_index_is_in_the_cache(
+    tar, headers_read, monkeypatch, cache
+):
+    write_whole = tar_index.files.write_whole
+
+    def refuse(path, content):  # a folder without the right to write, which root does not know
+        if path.parent == epath.Path(tar.parent):
+            raise PermissionError(13, "Permission denied")
+        write_whole(path, content)
+
+    monkeypatch.setattr(tar_index.files, "write_whole", refuse)
+    for _ in range(2):
+        assert len(index_of(tar)) == 3
+    assert headers_read == ["sa_000000.tar"]
+    assert len(list(cache.iterdir())) == 1
+    assert os.listdir(tar.parent) == ["sa_000000.tar"]
+
+    monkeypatch.setattr(tar_index, "_cache_paths", lambda path: [epath.Path("/proc/no/place")])
+    assert is_right(index_of(tar))  # nowhere to keep it is no error
+
+
+def test_nothing_to_index(tmp_path):
+    for root in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(FileNotFoundError, match="holds neither"):
+            tar_index.index_archives(root)
