@@ -170,9 +170,11 @@ class SAMTrainer(keras.Model):
 
         best = tf.argmin(FOCAL_WEIGHT * focal + dice, axis=-1)[..., None]
         valid = tf.cast(valid, tf.float32)
-        number = tf.maximum(tf.reduce_sum(valid), 1.0)
+        number = tf.reduce_sum(valid)
         means = {
-            name: tf.reduce_sum(valid * tf.gather(value, best, batch_dims=2)[..., 0]) / number
+            name: tf.math.divide_no_nan(
+                tf.reduce_sum(valid * tf.gather(value, best, batch_dims=2)[..., 0]), number
+            )
             for name, value in (
                 ("focal", focal),
                 ("dice", dice),

@@ -72,9 +72,9 @@ def test_two_replicas_share_an_epoch(prepared):
     assert sorted(np.ravel(steps)) == IMAGES
 
 
-@pytest.mark.parametrize("pipelines", [2, 3])
-def test_input_pipelines_are_disjoint_and_complete(prepared, pipelines):
-    """As several machines of one strategy read."""
+def test_input_pipelines_are_disjoint_and_complete(prepared):
+    """As three machines of one strategy read."""
+    pipelines = 3
     shards = [
         ids_of(
             make(
@@ -116,9 +116,8 @@ def service():
             worker.wait()
 
 
-@pytest.mark.parametrize("masks_as", ["pixels", "runs"])
-def test_service_gives_every_image_once_an_epoch(prepared, service, masks_as):
-    dataset = make(prepared, service=service, drop_remainder=False, masks_as=masks_as)
+def test_service_gives_every_image_once_an_epoch(prepared, service):
+    dataset = make(prepared, service=service, drop_remainder=False, masks_as="runs")
     for _ in range(2):
         batches = list(dataset)
         assert sorted(int(i) for batch in batches for i in batch["image_id"]) == IMAGES
