@@ -102,7 +102,8 @@ class _Space:
     def __init__(self, folder: epath.Path):
         self._folder = folder
         self._lock = threading.Lock()
-        self._to_come: dict[str, int] = {}  # of the running tasks
+        self._expected: dict[str, int] = {}  # bytes of each running task, in all
+        self._to_come: dict[str, int] = {}  # and still to be written
         self._full = False
 
     def check(self, tasks: Sequence[Task]) -> None:
@@ -130,14 +131,13 @@ class _Space:
             if free is not None and needed > free:
                 self._full = True
                 self.refuse_if_full(task)
-            self._to_come[task.name] = expected
+            self._expected[task.name] = self._to_come[task.name] = expected
 
     def hear(self, event: Event) -> None:
         task, name = event.task, event.task.name
         with self._lock:
             if isinstance(event, Running) and name in self._to_come:
-                left = task.written(task.source_bytes()) - task.written(event.bytes)
-                self._to_come[name] = max(0, left)
+                self._to_come[name] = max(0, self._expected[name] - task.written(event.bytes))
             elif isinstance(event, Ended):
                 self._to_come.pop(name, None)
                 if isinstance(event.error, OSError) and event.error.errno in files.DISK_FULL:
