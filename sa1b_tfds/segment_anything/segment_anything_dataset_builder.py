@@ -78,6 +78,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             1.4 seconds of a core for each GB.
           **kwargs: data_dir, config, version and file_format, as in TFDS.
         """
+        if num_workers is not None and num_workers < 1:
+            raise ValueError(f"num_workers must be positive, got {num_workers}.")
         super().__init__(**kwargs)
         # Survives pickling.
         self._original_state.update(on_error=on_error, num_workers=num_workers, md5=md5)
