@@ -73,6 +73,9 @@ class Archive(Protocol):
     def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
         """Yields the pairs of these entries, in their order."""
 
+    def reader(self) -> Archive:
+        """What `read` needs of it and no more, to be sent to other processes with entries."""
+
     def pairs(self, problems: Problems) -> Iterator[Pair]:
         """Yields every pair as it lies there; reports what is no pair, torn or unsafe."""
 
@@ -140,6 +143,9 @@ class TarArchive:
             for jpeg, json in entries:
                 yield Pair(_read(file, jpeg), _read(file, json), jpeg.name, json.name)
 
+    def reader(self) -> TarArchive:
+        return self
+
     def pairs(self, problems: Problems) -> Iterator[Pair]:
         return self.read(self.index(problems))
 
@@ -175,6 +181,9 @@ class FolderArchive:
         for jpeg, json in entries:
             image, annotations = (epath.Path(m.name).read_bytes() for m in (jpeg, json))
             yield Pair(image, annotations, jpeg.name, json.name)
+
+    def reader(self) -> FolderArchive:
+        return FolderArchive(self.name, ())  # the entries have the paths
 
     def pairs(self, problems: Problems) -> Iterator[Pair]:
         return self.read(self.index(problems))
