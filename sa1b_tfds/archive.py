@@ -18,6 +18,8 @@ from etils import epath
 
 from sa1b_tfds.problems import Problems, TornArchive
 
+TAR_BYTES = 10_500_000_000  # of one of SA-1B's
+
 # A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.
 MAX_BYTES = {".jpg": 256 * 2**20, ".json": 16 * 2**20}
 _MAX_HEADER_BYTES = 2**20  # of a long name or a pax header

@@ -13,10 +13,10 @@ import orjson
 from absl import logging
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import Archive, number_of
+from sa1b_tfds.archive import TAR_BYTES, Archive, number_of
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.report import REPORT
-from sa1b_tfds.building.size import TAR_BYTES, expected_bytes
+from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
 from sa1b_tfds.ensure import ensure_tars
 from sa1b_tfds.links import Link, read_links, tar_number

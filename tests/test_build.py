@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from sa1b_tfds import archive
+from sa1b_tfds import build as sa1b_build
 from sa1b_tfds.building.conversion import Conversion
 from sa1b_tfds.building.shards import Settings, convert
 from sa1b_tfds.building.staging import Staging
@@ -392,6 +393,16 @@ def test_a_disk_that_is_too_small_is_seen_before(slow_tars, small_disk):
     disk = small_disk(os.path.getsize(slow_tars / "sa_000000.tar"))
     with pytest.raises(OSError, match=r"What comes of 4 tars needs up to .* are free. Nothing was"):
         _build(slow_tars, disk)
+
+
+def test_tars_that_are_deleted_make_room_for_what_comes_of_them(slow_tars, small_disk):
+    disk = small_disk(int(6.5 * os.path.getsize(slow_tars / "sa_000000.tar")))
+    shutil.copytree(slow_tars, disk / "tars")
+    config = sa1b_build.BuildConfig(
+        tars=disk / "tars", data_dir=disk / "data", workers=1, delete_tars="all"
+    )
+    assert sa1b_build.build(config)["totals"]["images"] == 400
+    assert list((disk / "tars").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written(tars, small_disk):

@@ -56,12 +56,9 @@ def load(data_dir, manual_dir=DUMMY_DATA, name="segment_anything", **kwargs):
     )
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """The dummy data, prepared."""
-    folder = tmp_path_factory.mktemp("data")
-    load(folder)
-    return folder
+@pytest.fixture
+def data_dir(prepared_dummy):
+    return prepared_dummy
 
 
 def test_nothing_is_lost_between_tar_and_tfds_load(data_dir):

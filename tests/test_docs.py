@@ -46,16 +46,6 @@ def links():
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> pathlib.Path:
-    """TFDS's data_dir with the config original of the dummy tars."""
-    data = tmp_path_factory.mktemp("prepared")
-    builder = tfds.builder("segment_anything", data_dir=data, num_workers=1)
-    config = tfds.download.DownloadConfig(manual_dir=ROOT / "dummy_data")
-    builder.download_and_prepare(download_config=config)
-    return data
-
-
-@pytest.fixture(scope="module")
 def package(tmp_path_factory) -> pathlib.Path:
     """The package, but its MD5 table has the dummy tars' sums under SA-1B's names."""
     folder = tmp_path_factory.mktemp("package")
@@ -71,7 +61,7 @@ def package(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_of_a_page_runs(page, tmp_path, links, prepared, package):
+def test_every_block_of_a_page_runs(page, tmp_path, links, prepared_dummy, package):
     blocks = blocks_of(page.read_text())
     if not any(block.not_run is None for block in blocks):
         pytest.skip("no block of this page runs")
@@ -80,7 +70,7 @@ def test_every_block_of_a_page_runs(page, tmp_path, links, prepared, package):
     shutil.copytree(ROOT / "dummy_data", work / "tars", ignore=shutil.ignore_patterns("*.py"))
     (work / "segment_anything_links.txt").write_text(links)
     if page.name not in _BUILD:
-        shutil.copytree(prepared, data)
+        shutil.copytree(prepared_dummy, data)
     environment = {
         **os.environ,
         "TFDS_DATA_DIR": str(data),

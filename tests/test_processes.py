@@ -10,8 +10,8 @@ import types
 import pytest
 from etils import epath
 
-from sa1b_tfds.building import workers
 from sa1b_tfds.processes import ProcessDied, Processes
+from sa1b_tfds.running import workers
 
 
 @pytest.fixture

@@ -34,13 +34,8 @@ def tars(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prepared(tars, tmp_path_factory):
-    builder = tfds.builder(
-        "segment_anything", data_dir=tmp_path_factory.mktemp("data"), num_workers=1
-    )
-    config = tfds.download.DownloadConfig(manual_dir=tars)
-    builder.download_and_prepare(download_config=config)
-    return builder
+def prepared(prepared_dummy):
+    return tfds.builder("segment_anything", data_dir=prepared_dummy)
 
 
 def by_id(dataset):

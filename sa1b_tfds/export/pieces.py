@@ -20,11 +20,11 @@ import orjson
 from etils import epath
 
 from sa1b_tfds import files
-from sa1b_tfds.building.workers import Progress
 from sa1b_tfds.examples import ArchivePart, Part, example_of
 from sa1b_tfds.export.format import PIECES, Finished, Format, Item, Span, in_order
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.problems import BadInput, OnError, Problems
+from sa1b_tfds.running.workers import Progress
 
 # Raised whenever the same settings would give other bytes: what an older version wrote is redone.
 _LAYOUT = 1

@@ -22,15 +22,14 @@ from etils import epath
 
 from sa1b_tfds import files
 from sa1b_tfds.archive import number_of
-from sa1b_tfds.building.conversion import first_failure
-from sa1b_tfds.building.engines import ProcessPool
-from sa1b_tfds.building.progress import reporter_for_people
 from sa1b_tfds.examples import ArchivePart, Part, find_parts
 from sa1b_tfds.export.format import PIECES, Finished, Format
 from sa1b_tfds.export.pieces import Piece
 from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import available_cores
+from sa1b_tfds.running.pool import ProcessPool, first_failure
+from sa1b_tfds.running.progress import reporter_for_people
 
 REPORT = "export_report.json"
 _JOINING = "joining.json"
