@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import build
@@ -36,6 +36,7 @@ import numpy as np
 from PIL import Image
 
 _IMAGES = 48
+Start = Callable[[], Generator[int, None, None]]
 _ALLOCATOR = "TF_CPU_ALLOCATOR_USE_BFC"
 
 
@@ -80,20 +81,24 @@ def _measure(folder: pathlib.Path, rounds: int) -> None:
         "b": _ours(folder),
         "c": _ours(folder, scale_range=(0.5, 2.0), flip=0.5),
         "d": _with_numpy_function(folder),
-        "e": _in_python(folder),
+        "e": lambda: _in_python(folder),
     }
     # Images a round: a few seconds each.
     images = {"a": 96, "b": 96, "c": 96, "d": 16, "e": 4}
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
-        for name, stream in contestants.items():
+        for name, start in contestants.items():
             if number > 2 and name in "de":
                 continue  # slow, and steady
+            # Anew each time, so that nothing is made in advance while others are measured.
+            stream = start()
+            next(stream)
             began, count = time.perf_counter(), 0
             while count < images[name]:
                 count += next(stream)
             if number:  # the first is to warm up
                 speeds[name].append(count / (time.perf_counter() - began))
+            stream.close()
     speed = {name: statistics.median(of) for name, of in speeds.items()}
     labels = {
         "a": "JPEG decoding alone",
@@ -115,7 +120,17 @@ def _measure(folder: pathlib.Path, rounds: int) -> None:
     print(f"ratio: {speed['b'] / speed['a']:.2f}", flush=True)
 
 
-def _floor(folder: pathlib.Path) -> Iterator[int]:
+def _counted(dataset: Any, images: int) -> Start:
+    """Starts an iteration of `images` an element."""
+
+    def start() -> Generator[int, None, None]:
+        for _ in dataset:
+            yield images
+
+    return start
+
+
+def _floor(folder: pathlib.Path) -> Start:
     import tensorflow as tf
 
     features = {"image": tf.io.FixedLenFeature([], tf.string)}
@@ -123,19 +138,17 @@ def _floor(folder: pathlib.Path) -> Iterator[int]:
         lambda record: tf.io.decode_jpeg(tf.io.parse_single_example(record, features)["image"], 3),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    for _ in dataset.repeat().prefetch(tf.data.AUTOTUNE):
-        yield 1
+    return _counted(dataset.repeat().prefetch(tf.data.AUTOTUNE), 1)
 
 
-def _ours(folder: pathlib.Path, **augmentation: Any) -> Iterator[int]:
+def _ours(folder: pathlib.Path, **augmentation: Any) -> Start:
     import sa1b_tfds
 
     config = sa1b_tfds.TrainingConfig(batch_size=4, repeat=True, shuffle=16, **augmentation)
-    for batch in sa1b_tfds.training_dataset("segment_anything", config, data_dir=folder):
-        yield len(batch["image_id"])
+    return _counted(sa1b_tfds.training_dataset("segment_anything", config, data_dir=folder), 4)
 
 
-def _with_numpy_function(folder: pathlib.Path) -> Iterator[int]:
+def _with_numpy_function(folder: pathlib.Path) -> Start:
     import tensorflow as tf
     from pycocotools import mask as coco_mask
 
@@ -156,11 +169,10 @@ def _with_numpy_function(folder: pathlib.Path) -> Iterator[int]:
         return image, tf.numpy_function(masks_of, arguments, tf.uint8)
 
     dataset = _records(folder).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    for image, _ in dataset.repeat().batch(4).prefetch(tf.data.AUTOTUNE):
-        yield len(image)
+    return _counted(dataset.repeat().batch(4).prefetch(tf.data.AUTOTUNE), 4)
 
 
-def _in_python(folder: pathlib.Path) -> Iterator[int]:
+def _in_python(folder: pathlib.Path) -> Generator[int, None, None]:
     """One process: the loader's users start several, which here would share the same two cores."""
     from pycocotools import mask as coco_mask
 

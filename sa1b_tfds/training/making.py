@@ -30,7 +30,15 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Ex
     view = views.random(record.size, config, view_seed)
     candidates = selection.eligible(record, config)
     if config.scale_range is not None:
-        candidates &= selection.may_be_seen(record, view)
+        # A crop that misses all masks is no use: then the whole image is taken.
+        seen = candidates & selection.may_be_seen(record, view)
+        hit, all_of_it = tf.reduce_any(seen), views.whole(record.size, config)
+        view = views.View(
+            tf.where(hit, view.window, all_of_it.window),
+            tf.where(hit, view.resized, all_of_it.resized),
+            view.flip,
+        )
+        candidates = tf.where(hit, seen, candidates)
     chosen = selection.choose(record, candidates, config, mask_seed)
     ends = masks.run_ends(tf.gather(record.counts, chosen), record.size)
     if config.scale_range is None:
