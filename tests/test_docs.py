@@ -70,8 +70,36 @@ def package(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def run_page(package):
+    """(page, folder to run it in) -> the exit code; see `page.py`."""
+    environment = {
+        **os.environ,
+        "TFDS_DATA_DIR": "../data",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "MPLBACKEND": "agg",
+        "PYTHONPATH": str(package),
+        "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "page.py")],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def run(page: pathlib.Path, folder: pathlib.Path) -> int:
+            process.stdin.write(f"{page}\t{folder}\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield run
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_of_a_page_runs(page, tmp_path, links, prepared, package):
+def test_every_block_of_a_page_runs(page, tmp_path, links, prepared, run_page):
     blocks = blocks_of(page.read_text())
     if not any(block.not_run is None for block in blocks):
         pytest.skip("no block of this page runs")
@@ -81,22 +109,8 @@ def test_every_block_of_a_page_runs(page, tmp_path, links, prepared, package):
     (work / "segment_anything_links.txt").write_text(links)
     if page.name not in _BUILD:
         shutil.copytree(prepared, data)
-    environment = {
-        **os.environ,
-        "TFDS_DATA_DIR": str(data),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "MPLBACKEND": "agg",
-        "PYTHONPATH": str(package),
-        "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "page.py"), str(page), str(tmp_path / "printed")],
-        cwd=work,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr[-4000:]
+    code = run_page(page, work)
+    assert code == 0, (tmp_path / "log").read_text()[-6000:]
     printed = dict(json.loads((tmp_path / "printed").read_text()))
     for before, block in itertools.pairwise(blocks):
         if block.language == "output" and before.line in printed:
@@ -121,20 +135,15 @@ def test_blocks_that_do_not_run_say_why():
         assert len(reason.split()) >= 3, place
 
 
-def test_a_failing_block_fails_its_page(tmp_path):
+@pytest.mark.parametrize("block", ["```python\n1 / 0\n```", "```bash\nfalse\ntouch later\n```"])
+def test_a_failing_block_fails_its_page(tmp_path, run_page, block):
     """The runner finds what is wrong, and stops there."""
-    for block in ("```python\n1 / 0\n```", "```bash\nfalse\ntouch later\n```"):
-        page = tmp_path / "page.md"
-        page.write_text(f"# A\n\n{block}\n\n```bash\ntouch later\n```\n")
-        run = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "page.py"), str(page), "results"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 1
-        assert f"{page}, line 4: this block fails" in run.stdout
-        assert not (tmp_path / "later").exists()
+    page, work = tmp_path / "page.md", tmp_path / "work"
+    work.mkdir()
+    page.write_text(f"# A\n\n{block}\n\n```bash\ntouch later\n```\n")
+    assert run_page(page, work) == 1
+    assert f"{page}, line 4: this block fails" in (tmp_path / "log").read_text()
+    assert not (work / "later").exists()
 
 
 def test_the_reference_names_all_that_is_public():
