@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> keras.callbacks.History:
     with tempfile.TemporaryDirectory() as scratch:
         if not args.data_dir:
             download = tfds.download.DownloadConfig(manual_dir=DUMMY_DATA)
-            builder = tfds.builder(args.source, data_dir=scratch)
+            builder = tfds.builder(args.source, data_dir=scratch, num_workers=1)
             builder.download_and_prepare(download_config=download)
         data_dir = args.data_dir or scratch
         dataset = sa1b_tfds.training_dataset(args.source, config, data_dir=data_dir)

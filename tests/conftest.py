@@ -46,5 +46,6 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
     tars = building.write_tars(folder / "tars", tars=2, images=8, height=60, width=90, shapes=5)
     config = tfds.download.DownloadConfig(manual_dir=tars)
-    tfds.builder("segment_anything", data_dir=folder).download_and_prepare(download_config=config)
+    builder = tfds.builder("segment_anything", data_dir=folder, num_workers=1)
+    builder.download_and_prepare(download_config=config)
     return folder
