@@ -50,8 +50,7 @@ def relevance_map(
     cover = cover.reshape(width, height).T
     if output_size is not None:
         h, w = rle.check_size(output_size, "output_size")
-        rows = (2 * np.arange(h) + 1) * height // (2 * h)
-        cover = cover[rows][:, (2 * np.arange(w) + 1) * width // (2 * w)]
+        cover = cover[rle.sampled(height, h)][:, rle.sampled(width, w)]
     return np.ascontiguousarray(cover * unit, np.float32)
 
 

@@ -60,33 +60,47 @@ def package(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_of_a_page_runs(page, tmp_path, links, prepared_dummy, package):
-    blocks = blocks_of(page.read_text())
-    if not any(block.not_run is None for block in blocks):
-        pytest.skip("no block of this page runs")
-    work, data = tmp_path / "work", tmp_path / "data"
-    work.mkdir()
-    shutil.copytree(ROOT / "dummy_data", work / "tars", ignore=shutil.ignore_patterns("*.py"))
-    (work / "segment_anything_links.txt").write_text(links)
-    if page.name not in _BUILD:
-        shutil.copytree(prepared_dummy, data)
+@pytest.fixture(scope="module")
+def run_page(package):
+    """(page, folder to run it in) -> the exit code; see `page.py`."""
     environment = {
         **os.environ,
-        "TFDS_DATA_DIR": str(data),
+        "TFDS_DATA_DIR": "data",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "MPLBACKEND": "agg",
         "PYTHONPATH": str(package),
         "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "page.py"), str(page), str(tmp_path / "printed")],
-        cwd=work,
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "page.py")],
         env=environment,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr[-4000:]
+    ) as process:
+
+        def run(page: pathlib.Path, folder: pathlib.Path) -> int:
+            process.stdin.write(f"{page}\t{folder}\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield run
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_a_page_runs(page, tmp_path, links, prepared_dummy, run_page):
+    blocks = blocks_of(page.read_text())
+    if not any(block.not_run is None for block in blocks):
+        pytest.skip("no block of this page runs")
+    work = tmp_path / "work"
+    work.mkdir()
+    shutil.copytree(ROOT / "dummy_data", work / "tars", ignore=shutil.ignore_patterns("*.py"))
+    (work / "segment_anything_links.txt").write_text(links)
+    if page.name not in _BUILD:
+        shutil.copytree(prepared_dummy, work / "data")
+    code = run_page(page, work)
+    assert code == 0, (tmp_path / "log").read_text()[-6000:]
     printed = dict(json.loads((tmp_path / "printed").read_text()))
     for before, block in itertools.pairwise(blocks):
         if block.language == "output" and before.line in printed:
@@ -111,20 +125,15 @@ def test_blocks_that_do_not_run_say_why():
         assert len(reason.split()) >= 3, place
 
 
-def test_a_failing_block_fails_its_page(tmp_path):
+@pytest.mark.parametrize("block", ["```python\n1 / 0\n```", "```bash\nfalse\ntouch later\n```"])
+def test_a_failing_block_fails_its_page(tmp_path, run_page, block):
     """The runner finds what is wrong, and stops there."""
-    for block in ("```python\n1 / 0\n```", "```bash\nfalse\ntouch later\n```"):
-        page = tmp_path / "page.md"
-        page.write_text(f"# A\n\n{block}\n\n```bash\ntouch later\n```\n")
-        run = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "page.py"), str(page), "results"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 1
-        assert f"{page}, line 4: this block fails" in run.stdout
-        assert not (tmp_path / "later").exists()
+    page, work = tmp_path / "page.md", tmp_path / "work"
+    work.mkdir()
+    page.write_text(f"# A\n\n{block}\n\n```bash\ntouch later\n```\n")
+    assert run_page(page, work) == 1
+    assert f"{page}, line 4: this block fails" in (tmp_path / "log").read_text()
+    assert not (work / "later").exists()
 
 
 def test_the_reference_names_all_that_is_public():

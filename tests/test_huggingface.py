@@ -11,7 +11,7 @@ from dummy_data import make
 from sa1b_tfds import rle
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.problems import BadInput
-from tests import strategies
+from tests import sam, strategies
 from tests.building import write_tars
 
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
@@ -181,24 +181,7 @@ def test_masks_are_the_full_ones_sampled(photos):
 
 @pytest.fixture(scope="module")
 def model():
-    """SAM of random weights with 0.1 million parameters and images of 64 x 64."""
-    torch.manual_seed(0)
-    config = transformers.SamConfig(
-        vision_config={
-            "hidden_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "output_channels": 16,
-            "image_size": 64,
-            "patch_size": 8,
-            "global_attn_indexes": [0],
-            "num_pos_feats": 8,
-            "window_size": 0,
-        },
-        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 8},
-        mask_decoder_config={"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2},
-    )
-    return transformers.SamModel(config).eval()
+    return sam.transformers_sam()
 
 
 @pytest.mark.parametrize(
@@ -206,17 +189,17 @@ def model():
 )
 def test_sam_model_takes_a_batch(tars, model, points, boxes):
     collate = TransformersCollate(
-        masks_per_image=5, points_per_mask=points, boxes=boxes, image_size=64, mask_size=32
+        masks_per_image=5, points_per_mask=points, boxes=boxes, image_size=sam.SIDE, mask_size=16
     )
-    loader = DataLoader(SA1BDataset(tars, mask_size=32, keep_aspect=True), 2, collate_fn=collate)
+    loader = DataLoader(SA1BDataset(tars, mask_size=16, keep_aspect=True), 2, collate_fn=collate)
     batch = next(iter(loader))
     masks, valid = batch.pop("masks"), batch.pop("mask_valid")
     with torch.no_grad():
         outputs = model(**batch, multimask_output=True)
-    assert outputs.pred_masks.shape == (2, 5, 3, 32, 32)
+    assert outputs.pred_masks.shape == (2, 5, 3, 16, 16)
     assert outputs.pred_masks.isfinite().all()
     assert outputs.iou_scores.shape == (2, 5, 3)
-    assert masks.shape == (2, 5, 32, 32)
+    assert masks.shape == (2, 5, 16, 16)
     assert valid.shape == (2, 5)
 
 

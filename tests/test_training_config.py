@@ -1,11 +1,12 @@
-"""TrainingConfig refuses what cannot be, and names the field."""
+"""TrainingConfig refuses what cannot be, and names the field; docs/training.md says what is so."""
 
 import dataclasses
 import pathlib
+import re
 
 import pytest
 
-from sa1b_tfds import TrainingConfig
+from sa1b_tfds import TrainingConfig, training_dataset
 
 DOCS = (pathlib.Path(__file__).parents[1] / "docs" / "training.md").read_text()
 
@@ -73,3 +74,15 @@ def test_the_docstring_and_the_docs_name_every_field():
     for field in dataclasses.fields(TrainingConfig):
         assert field.name in TrainingConfig.__doc__
         assert f"| `{field.name}` | `{field.default!r}` |" in DOCS
+
+
+def test_the_table_of_batches_is_true(prepared):
+    table = re.findall(r"^\| `(\w+)` \| (\w+) \| \[B(?:, ([^\]]+))?\] \|", DOCS, re.MULTILINE)
+    config = TrainingConfig(image_size=64, mask_size=16, masks_per_image=8, points_per_mask=5)
+    sizes = {"S": 64, "K": 8, "M": 16, "P": 5}
+    documented = {
+        name: (dtype, [4, *(int(sizes.get(n, n)) for n in shape.split(", ") if n)])
+        for name, dtype, shape in table
+    }
+    spec = training_dataset("segment_anything/original", config, data_dir=prepared).element_spec
+    assert documented == {name: (s.dtype.name, s.shape.as_list()) for name, s in spec.items()}

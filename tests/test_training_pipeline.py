@@ -1,5 +1,6 @@
 """training_dataset from end to end: sources, epochs, determinism, what is left out."""
 
+import functools
 import hashlib
 import io
 import json
@@ -16,8 +17,9 @@ from tensorflow_datasets.datasets.segment_anything import (
     segment_anything_dataset_builder as official,
 )
 
-from sa1b_tfds import TrainingConfig, training_dataset
-from sa1b_tfds.training.sources import find_source
+from sa1b_tfds import TrainingConfig, encode_mask, training_dataset
+from sa1b_tfds.training.making import make_example
+from sa1b_tfds.training.sources import Record, find_source
 from tests import building
 
 SMALL = {"image_size": 64, "mask_size": 16, "masks_per_image": 3, "batch_size": 2, "shuffle": 4}
@@ -91,9 +93,14 @@ def test_an_epoch_of_full_batches_has_known_steps(of, capfd):
     assert "sa1b_tfds: 1 of " in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_an_epoch_has_each_image_with_masks_once(of, deterministic):
-    dataset = of(drop_remainder=False, deterministic=deterministic, shuffle=32)
+@pytest.mark.parametrize(
+    "fields",
+    # At this scale many crops show no mask.
+    [{"scale_range": (4.0, 4.0)}, {"deterministic": False, "shuffle": 32}],
+    ids=str,
+)
+def test_an_epoch_has_each_image_with_masks_once(of, fields):
+    dataset = of(drop_remainder=False, **fields)
     for _ in range(3):
         assert sorted(ids(dataset)) == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
 
@@ -113,9 +120,11 @@ def test_splits_are_those_of_tfds(of):
 
 
 def test_repeating_goes_on(of):
-    found = ids(of(repeat=True).take(20))
-    assert of(repeat=True).cardinality() == tf.data.INFINITE_CARDINALITY or len(found) == 40
-    assert set(found) == set(range(12)) - {4}
+    """Over the ends of epochs, each of which has all 11 images that have masks."""
+    found = ids(of(repeat=True).take(22))
+    epochs = [found[i : i + 11] for i in range(0, 44, 11)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, *range(5, 12)] for epoch in epochs)
+    assert len(set(map(tuple, epochs))) > 1
 
 
 _DIGEST = """
@@ -214,6 +223,41 @@ def test_the_datasets_own_points(of, data_dir):
         own = stored[int(batch["image_id"][0])] * scale
         for point in batch["points"][0, :, 0].numpy()[batch["mask_valid"][0].numpy()]:
             assert np.abs(own - point).max(axis=1).min() < 1e-3
+
+
+def test_a_crop_that_shows_no_mask_gives_way_to_the_whole_image():
+    """Here a mask of two corners, whose box meets every crop."""
+    height, width = 400, 600
+    mask = np.zeros((height, width), bool)
+    mask[:9, :9] = mask[-9:, -9:] = True
+    jpeg, _ = building.make.draw(0, height, width, 3)
+    record = Record(
+        image=tf.constant(jpeg),
+        image_id=tf.constant(5, tf.int64),
+        size=tf.constant([height, width]),
+        counts=tf.constant([encode_mask(mask)["counts"]]),
+        area=tf.constant([162], tf.int64),
+        bbox=tf.constant([[0, 0, (height - 1) / height, (width - 1) / width]]),
+        predicted_iou=tf.ones([1]),
+        stability_score=tf.ones([1]),
+        point_coords=tf.constant([[4.0, 4.0]]),
+    )
+    plain, cropping = (
+        tf.function(functools.partial(make_example, config=TrainingConfig(**fields, flip=0.5)))
+        for fields in (SMALL, {**SMALL, "scale_range": (4.0, 4.0)})
+    )
+    whole = 0
+    for epoch in tf.range(12, dtype=tf.int64):
+        crop, all_of_it = cropping(record, epoch=epoch), plain(record, epoch=epoch)
+        assert crop["mask_valid"].numpy().tolist() == [True, False, False]
+        # A crop is square, and so fills the model image.
+        if crop["resized_size"].numpy().tolist() == [43, 64]:
+            whole += 1
+            for name in crop:
+                np.testing.assert_allclose(crop[name], all_of_it[name], atol=1e-4, err_msg=name)
+        else:
+            assert crop["masks"][0].numpy().any()
+    assert whole >= 8
 
 
 def test_augment_gets_one_example_and_must_keep_its_shapes(of):
@@ -320,7 +364,7 @@ def official_data(tars, tmp_path_factory):
 
 
 def test_data_of_the_official_builder_gives_the_same_batches(of, official_data):
-    fields = {"drop_remainder": False, "batch_size": 1, "scale_range": (0.7, 1.2)}
+    fields = {"drop_remainder": False, "batch_size": 1, "scale_range": (0.7, 2.0)}
     ours, theirs = (
         {int(batch["image_id"][0]): batch for batch in dataset}
         for dataset in (of(**fields), of(official_data, **fields))

@@ -70,8 +70,7 @@ def _masks_at(masks: Any, size: tuple[int, int]) -> np.ndarray:
     if isinstance(masks, dict):
         return rle.decode_rles(list(masks["counts"]), masks["size"], size)
     rows, columns = (
-        (2 * np.arange(side) + 1) * have // (2 * side)
-        for side, have in zip(size, masks.shape[1:], strict=True)
+        rle.sampled(have, side) for side, have in zip(size, masks.shape[1:], strict=True)
     )
     return masks[:, rows[:, None], columns]
 

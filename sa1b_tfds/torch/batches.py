@@ -11,8 +11,8 @@ from PIL import Image
 
 from sa1b_tfds import jpeg, rle
 from sa1b_tfds.torch.dataset import Item, fit
+from sa1b_tfds.training.config import IMAGENET_MEAN, IMAGENET_STD
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _PADDING = -10  # the label of a point that SamModel leaves out
 
 
@@ -106,7 +106,7 @@ class TransformersCollate:
     def _pixels(self, image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
         resized = torch.from_numpy(np.array(jpeg.resize(picture, self.image_size)))
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         result = torch.zeros(3, self.image_size, self.image_size)
         result[:, : size[0], : size[1]] = (resized.permute(2, 0, 1) / 255 - mean) / std
         return result

@@ -18,6 +18,10 @@ Layout = Literal["raw", "keras_hub", "transformers", "sam2"]
 # (one example, a seed) -> the example
 Augment = Callable[[dict[str, Any], Any], dict[str, Any]]
 
+# Of pixels from 0 to 1, as SAM and its descendants have them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "resize": get_args(Resize),
     "normalise": (*get_args(Normalise), None),

@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from sa1b_tfds.training.config import TrainingConfig
+from sa1b_tfds.training.config import IMAGENET_MEAN, IMAGENET_STD, TrainingConfig
 from sa1b_tfds.training.views import View
 
-# ImageNet's, of pixels from 0 to 255, as SAM and its descendants have them.
-MEAN = np.array([123.675, 116.28, 103.53], np.float32)
-STD = np.array([58.395, 57.12, 57.375], np.float32)
+# Of pixels from 0 to 255.
+MEAN = (255 * np.array(IMAGENET_MEAN)).astype(np.float32)
+STD = (255 * np.array(IMAGENET_STD)).astype(np.float32)
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as in Pillow
 _RATIOS = (1, 2, 4, 8)  # that libjpeg scales by while it decodes
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from sa1b_tfds import masks, rasterize
@@ -29,24 +31,19 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Ex
 
     view = views.random(record.size, config, view_seed)
     candidates = selection.eligible(record, config)
-    if config.scale_range is not None:
-        # A crop that misses all masks is no use: then the whole image is taken.
-        seen = candidates & selection.may_be_seen(record, view)
-        hit, all_of_it = tf.reduce_any(seen), views.whole(record.size, config)
-        view = views.View(
-            tf.where(hit, view.window, all_of_it.window),
-            tf.where(hit, view.resized, all_of_it.resized),
-            view.flip,
-        )
-        candidates = tf.where(hit, seen, candidates)
-    chosen = selection.choose(record, candidates, config, mask_seed)
-    ends = masks.run_ends(tf.gather(record.counts, chosen), record.size)
     if config.scale_range is None:
-        runs = prompts.shown(ends, ends.position, record.size[0], number)
+        _, chosen, ends, runs = _pick(record, view, candidates, config, mask_seed)
         box = selection.padded(selection.boxes(record), chosen, number)
     else:
-        rank = prompts.window_rank(ends, record.size, view.window)
-        runs = prompts.shown(ends, rank, view.window[2], number)
+        met = candidates & selection.may_be_seen(record, view)
+        picked = _pick(record, view, met, config, mask_seed)
+        whole_image = views.whole(record.size, config)._replace(flip=view.flip)
+        # A crop that shows none of them is no use: then the whole image is taken.
+        view, chosen, ends, runs = tf.cond(
+            tf.reduce_any(picked.runs.pixels > 0),
+            lambda: picked,
+            lambda: _pick(record, whole_image, candidates, config, mask_seed),
+        )
         box = prompts.boxes(runs)
     drawn, whole = _masks(ends, record, view, config)
     valid = whole & (runs.pixels > 0)
@@ -67,6 +64,32 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Ex
     if config.relevance:
         example["relevance"] = relevance(record, view, config)
     return example if config.augment is None else _checked(example, config.augment, own_seed)
+
+
+class _Picked(NamedTuple):
+    """A view, the indices of the masks that were chosen for it, their runs, and those it shows."""
+
+    view: views.View
+    chosen: tf.Tensor
+    ends: masks.RunEnds
+    runs: prompts.Shown
+
+
+def _pick(
+    record: Record,
+    view: views.View,
+    candidates: tf.Tensor,
+    config: TrainingConfig,
+    seed: tf.Tensor,
+) -> _Picked:
+    chosen = selection.choose(record, candidates, config, seed)
+    ends = masks.run_ends(tf.gather(record.counts, chosen), record.size)
+    if config.scale_range is None:
+        rank = ends.position
+    else:
+        rank = prompts.window_rank(ends, record.size, view.window)
+    runs = prompts.shown(ends, rank, view.window[2], config.masks_per_image)
+    return _Picked(view, chosen, ends, runs)
 
 
 def _masks(

@@ -53,7 +53,8 @@ def training_dataset(
       A dataset of dicts; in 'raw' layout, for B images of S x S, K masks of M x M, P points:
         image: float32, bfloat16 or uint8 [B, S, S, 3].
         masks: uint8 [B, K, M, M] of 0 and 1.
-        mask_valid: bool [B, K]; False where an image has no more masks: then all else of it is 0.
+        mask_valid: bool [B, K]; False where an image has no more masks, or its crop shows none of
+          one: then all else of it is 0, and its labels are -1.
         boxes: float32 [B, K, 4], (x0, y0, x1, y1) in pixels of the model image.
         points: float32 [B, K, P, 2], (x, y) in pixels of the model image.
         labels: int32 [B, K, P], 1 for a point in the mask, -1 for none.
