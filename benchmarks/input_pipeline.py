@@ -68,7 +68,7 @@ def _prepare(folder: pathlib.Path, templates: list[tuple[bytes, dict[str, Any]]]
 
     import sa1b_tfds  # noqa: F401
 
-    templates = templates or [build._synthetic(seed) for seed in range(4)]
+    templates = templates or [build.synthetic(seed) for seed in range(4)]
     tars = build._write_tars(folder / "tars", templates, 2, _IMAGES // 2)
     builder = tfds.builder("segment_anything", data_dir=folder)
     config = tfds.download.DownloadConfig(manual_dir=str(tars))
