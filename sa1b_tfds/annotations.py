@@ -7,6 +7,7 @@ the archive and the member.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,8 @@ def parse(data: bytes) -> Example:
         x, y, w, h = columns[name].T
         columns[name] = np.stack([y, x, y + h, x + w], axis=1) / scale
     segmentations = _fields(annotations, "segmentation", object)
-    if not all(0 <= area <= height * width for area in columns["area"]):
+    area = columns["area"]
+    if len(area) and not 0 <= area.min() <= area.max() <= height * width:
         raise ValueError("annotations: every 'area' must be between 0 and height * width")
     return {
         "image_id": int(_integers([_field(image, "image_id", int, "image")], "image_id")[0]),
@@ -103,19 +105,29 @@ def pixel_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:
-    counts = []
-    for i, segmentation in enumerate(segmentations):
-        usual = isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), str)
-        if not usual or segmentation.get("size") != list(size):
+    counts = _usual_counts(segmentations, list(size))
+    if counts is None:
+        counts = []
+        for i, segmentation in enumerate(segmentations):
             try:
-                segmentation = rle.to_rle(segmentation, size)
+                counts.append(rle.to_rle(segmentation, size)["counts"])
             except ValueError as e:
                 raise ValueError(f"annotation {i}: segmentation: {e}") from e
-        counts.append(segmentation["counts"])
     try:
         return rle.check(counts, size)
     except rle.MalformedRLE as e:
         raise ValueError(f"annotation {e.index}: the RLE is malformed: {e.reason}") from e
+
+
+def _usual_counts(segmentations: list[Any], size: list[int]) -> list[Any] | None:
+    """The counts, if each is a string and each size the image's, as SA-1B has it; else None."""
+    try:
+        counts = [segmentation["counts"] for segmentation in segmentations]
+        sizes = [segmentation["size"] for segmentation in segmentations]
+    except (KeyError, TypeError, IndexError):
+        return None
+    usual = set(map(type, counts)) <= {str} and sizes.count(size) == len(sizes)
+    return counts if usual else None
 
 
 def _narrow(column: np.ndarray, name: str) -> np.ndarray:
@@ -144,8 +156,9 @@ def _fields(annotations: list[Any], name: str, kind: type | tuple[type, ...]) ->
     """-> the same field of every annotation."""
     try:
         values = [a[name] for a in annotations]
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        if set(map(type, values)) <= set(kinds):
+        kinds = set(map(type, values))
+        allowed = set(kind) if isinstance(kind, tuple) else {kind}
+        if kinds <= allowed or (kind is object and bool not in kinds):
             return values
     except (KeyError, TypeError):
         pass
@@ -154,10 +167,16 @@ def _fields(annotations: list[Any], name: str, kind: type | tuple[type, ...]) ->
 
 def _integers(values: list[Any], name: str) -> np.ndarray:
     """-> int64 [N]; takes 6206.0 for 6206."""
-    exact = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-    if not all(type(v) is int and -(2**63) <= v < 2**63 for v in exact):
+    exact = values
+    if not set(map(type, values)) <= {int}:
+        exact = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    if not set(map(type, exact)) <= {int} or not _fit_int64(exact):
         raise ValueError(f"annotations: every {name!r} must be an integer of at most 64 bits")
     return np.array(exact, np.int64)
+
+
+def _fit_int64(values: list[int]) -> bool:
+    return not values or (min(values) >= -(2**63) and max(values) < 2**63)
 
 
 def _floats(*shape: int) -> Callable[[list[Any], str], np.ndarray]:
@@ -166,9 +185,9 @@ def _floats(*shape: int) -> Callable[[list[Any], str], np.ndarray]:
     def convert(values: list[Any], name: str) -> np.ndarray:
         numbers = values
         for side in shape:
-            if not all(isinstance(row, list) and len(row) == side for row in numbers):
+            if not set(map(type, numbers)) <= {list} or not set(map(len, numbers)) <= {side}:
                 raise ValueError(f"annotations: every {name!r} must be {list(shape)} numbers")
-            numbers = [number for row in numbers for number in row]
+            numbers = list(itertools.chain.from_iterable(numbers))
         # Before NumPy sees them: it would make room for the longest string among them.
         if not set(map(type, numbers)) <= {int, float}:
             raise ValueError(f"annotations: every {name!r} must be numbers")

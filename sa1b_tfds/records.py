@@ -234,7 +234,8 @@ def _bytes_list(values: Sequence[bytes | str]) -> list[bytes]:
     parts: list[bytes] = []
     for value in values:
         data = value.encode() if isinstance(value, str) else value
-        parts += (_FIELD_1, _varint(len(data)), data)
+        size = len(data)
+        parts += (_FIELD_1, _SMALL[size] if size < _FEW else _varint(size), data)
     return _field(1, parts)
 
 
@@ -258,7 +259,7 @@ def _varints(values: np.ndarray) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    if value < len(_SMALL):
+    if value < _FEW:
         return _SMALL[value]
     return bytes([value & 0x7F | 0x80]) + _varint(value >> 7)
 
@@ -266,3 +267,4 @@ def _varint(value: int) -> bytes:
 _SHIFTS = np.arange(0, 64, 7, dtype=np.uint64)
 _SMALL = [bytes([value]) for value in range(0x80)]
 _SMALL += [bytes([low | 0x80, high]) for high in range(1, 0x80) for low in range(0x80)]
+_FEW = len(_SMALL)
