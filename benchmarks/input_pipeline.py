@@ -31,9 +31,10 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-import build
 import numpy as np
 from PIL import Image
+
+import build
 
 _IMAGES = 48
 Start = Callable[[], Generator[int, None, None]]

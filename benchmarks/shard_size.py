@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow_datasets as tfds
 
 import sa1b_tfds  # registers the builder
-from sa1b_tfds.building.size import TAR_BYTES
+from sa1b_tfds.archive import TAR_BYTES
 
 _SIZES_MIB = (16, 64, 256, 1024)
 

@@ -18,6 +18,8 @@ from etils import epath
 
 from sa1b_tfds.problems import Problems, TornArchive
 
+TAR_BYTES = 10_500_000_000  # of one of SA-1B's
+
 # A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.
 MAX_BYTES = {".jpg": 256 * 2**20, ".json": 16 * 2**20}
 _MAX_HEADER_BYTES = 2**20  # of a long name or a pax header
@@ -72,6 +74,9 @@ class Archive(Protocol):
 
     def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
         """Yields the pairs of these entries, in their order."""
+
+    def reader(self) -> Archive:
+        """What `read` needs of it and no more, to be sent to other processes with entries."""
 
     def pairs(self, problems: Problems) -> Iterator[Pair]:
         """Yields every pair as it lies there; reports what is no pair, torn or unsafe."""
@@ -140,6 +145,9 @@ class TarArchive:
             for jpeg, json in entries:
                 yield Pair(_read(file, jpeg), _read(file, json), jpeg.name, json.name)
 
+    def reader(self) -> TarArchive:
+        return self
+
     def pairs(self, problems: Problems) -> Iterator[Pair]:
         return self.read(self.index(problems))
 
@@ -175,6 +183,9 @@ class FolderArchive:
         for jpeg, json in entries:
             image, annotations = (epath.Path(m.name).read_bytes() for m in (jpeg, json))
             yield Pair(image, annotations, jpeg.name, json.name)
+
+    def reader(self) -> FolderArchive:
+        return FolderArchive(self.name, ())  # the entries have the paths
 
     def pairs(self, problems: Problems) -> Iterator[Pair]:
         return self.read(self.index(problems))

@@ -7,16 +7,16 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 from absl import logging
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import Archive, number_of
+from sa1b_tfds.archive import TAR_BYTES, Archive, number_of
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.report import REPORT
-from sa1b_tfds.building.size import TAR_BYTES, expected_bytes
+from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
 from sa1b_tfds.ensure import ensure_tars
 from sa1b_tfds.links import Link, read_links, tar_number
@@ -24,8 +24,10 @@ from sa1b_tfds.problems import OnError
 from sa1b_tfds.processes import available_cores
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 
-# Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine.
+# Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine. Where images are made
+# smaller, benchmarks/resize.py: 26 a second of 772 kB.
 _BYTES_PER_SECOND = 200e6
+_RESIZED_BYTES_PER_SECOND = 20e6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,14 @@ class BuildConfig:
     delete_tars: DeleteTars = "never"
     md5: bool = False
     add: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be positive, got {self.workers}.")
+        if self.delete_tars not in get_args(DeleteTars):
+            raise ValueError(
+                f"delete_tars must be one of {get_args(DeleteTars)}, got {self.delete_tars!r}."
+            )
 
     def builder(self) -> Builder:
         return Builder(
@@ -110,12 +120,14 @@ def plan(config: BuildConfig) -> BuildPlan:
     num_workers = config.workers or available_cores()
     at_once = downloads if config.delete_tars == "never" else min(downloads, num_workers)
     size = sum(tar.bytes for tar in to_do)
+    long_side = builder.builder_config.long_side
+    speed = _BYTES_PER_SECOND if long_side is None else _RESIZED_BYTES_PER_SECOND
     return BuildPlan(
         tars=tuple(tars),
-        prepared=expected_bytes(size, builder.builder_config.long_side),
+        prepared=expected_bytes(size, long_side),
         in_flight=at_once * TAR_BYTES,
         free=files.free_bytes(builder.data_path),
-        seconds=size / _BYTES_PER_SECOND / num_workers,
+        seconds=size / speed / num_workers,
     )
 
 
@@ -134,23 +146,21 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     sources = _sources(config, builder)
     staged = set(folder.staging.archives())
     _release(sources, lambda archive: archive.name in staged and is_in_flight(archive))
-    if folder.path.exists():
-        new = {archive.name for archive in sources.archives} - {t.archive for t in _built(folder)}
-        if new and not config.add:
-            raise ValueError(
-                f"{folder.path} is prepared already, without {len(new)} of the tars"
-                f" ({', '.join(sorted(new)[:3])}, ...). Extend it with --add."
-            )
-        if new:
-            builder.prepare_from(sources, extend=True)
-            _release(sources, lambda archive: True)
-    else:
+    there = folder.path.exists()
+    built = {tar.archive for tar in _built(folder)}
+    new = {archive.name for archive in sources.archives} - built
+    if there and new and not config.add:
+        raise ValueError(
+            f"{folder.path} is prepared already, without {len(new)} of the tars"
+            f" ({', '.join(sorted(new)[:3])}, ...). Extend it with --add."
+        )
+    if new or not there:
         if config.links_file is not None and config.delete_tars == "never":
             gone = [a.name for a in sources.archives if a.identity() is None]
-            if lacking := [name for name in gone if name not in staged]:
+            if lacking := [name for name in gone if name not in staged | built]:
                 ensure_tars(config.links_file, config.tars, lacking)
                 sources = _sources(config, builder)
-        builder.prepare_from(sources)
+        builder.prepare_from(sources, extend=there)
         _release(sources, lambda archive: True)
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)

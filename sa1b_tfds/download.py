@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from sa1b_tfds import files
 from sa1b_tfds.check import check_file
 from sa1b_tfds.checksums import hash_file, read_md5_table
 from sa1b_tfds.links import Link, LinksError, Selection, redact
@@ -22,7 +23,6 @@ from sa1b_tfds.transfer.fetch import Fetch, Progress
 from sa1b_tfds.transfer.folder import (
     CheckedFiles,
     DiskFull,
-    free_bytes,
     lock_folder,
     remove_stray_sidecar,
 )
@@ -178,7 +178,7 @@ class _Run:
                 planned[news.name] = news
         return Plan(
             files=tuple(planned[name] for name in self._selection.names),
-            free=free_bytes(self._folder),
+            free=files.free_bytes(self._folder) or 0,  # a local folder: never None
         )
 
     def _work_off(self, plan: Plan) -> None:

@@ -80,9 +80,13 @@ class SentMeanwhile:
 def write_whole(path: epath.Path, content: bytes) -> None:
     """Replaces `path`: a reader finds the old content or the new, never half."""
     draft = path.parent / f"{path.name}.{os.getpid()}.part"
-    draft.write_bytes(content)
-    sync(draft)
-    draft.replace(path)
+    try:
+        draft.write_bytes(content)
+        sync(draft)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 

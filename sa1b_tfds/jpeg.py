@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -85,11 +86,7 @@ def image_size(data: bytes) -> tuple[int, int]:
 def _decode(beginning: bytes) -> None:
     """Decodes an image whose height was cut down, of which only missing data may be wrong."""
     try:
-        with (
-            _strict(),
-            _of_any_size(),
-            Image.open(io.BytesIO(beginning), formats=("JPEG",)) as image,
-        ):
+        with _strict, Image.open(io.BytesIO(beginning), formats=("JPEG",)) as image:
             image.load()
     except (OSError, SyntaxError, ValueError) as e:
         raise ValueError(f"the JPEG does not decode: {e}") from e
@@ -112,11 +109,8 @@ def decode(data: bytes) -> np.ndarray:
     Raises:
       ValueError: if it does not decode.
     """
-    try:
-        with _strict(), _of_any_size(), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError) as e:
-        raise ValueError(f"the JPEG does not decode: {e}") from e
+    with _opened(data) as image:
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def shrink(data: bytes, long_side: int) -> bytes:
@@ -149,32 +143,39 @@ def thumbnail(data: bytes, long_side: int) -> np.ndarray:
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
     try:
-        with _strict(), _of_any_size(), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        with _strict, Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             yield image
     except (OSError, SyntaxError) as e:
         raise ValueError(f"the JPEG does not decode: {e}") from e
 
 
-@contextlib.contextmanager
-def _of_any_size() -> Iterator[None]:
-    """Lifts Pillow's limit of 179 million pixels: the limit here is `rle.MAX_PIXELS`."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+class _Pillow:
+    """While anybody decodes here, in whatever thread, Pillow is strict and takes any size.
+
+    Both are settings of the whole process. TFDS has Pillow fill up broken images with grey; and
+    Pillow's limit of 179 million pixels gives way to `rle.MAX_PIXELS`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: tuple[int | None, bool] = (None, False)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
+            self._inside += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = self._before
 
 
-@contextlib.contextmanager
-def _strict() -> Iterator[None]:
-    """TFDS tells Pillow, for the whole process, to fill up broken images with grey. Not here."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+_strict = _Pillow()
 
 
 def resize(image: Image.Image, long_side: int) -> Image.Image:

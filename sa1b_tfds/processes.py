@@ -70,6 +70,24 @@ def open_answers() -> Any:
     return answers
 
 
+def receive_all() -> queue.SimpleQueue[Any]:
+    """What the parent sends, as it comes. The process ends when the parent closes the pipe."""
+    received: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(received,), daemon=True).start()
+    return received
+
+
+def _receive(received: queue.SimpleQueue[Any]) -> None:
+    try:
+        while True:
+            received.put(pickle.load(sys.stdin.buffer))
+    except EOFError:
+        os._exit(0)  # also in the middle of a call: nobody is left to take its result
+    except BaseException:  # what came cannot be read here; the parent sees the process end
+        traceback.print_exc()
+        os._exit(1)
+
+
 def send(what: Any, pipe: Any) -> None:
     pickle.dump(what, pipe, pickle.HIGHEST_PROTOCOL)
     pipe.flush()
@@ -131,21 +149,33 @@ class Processes:
         self.close()
 
     def _run(self, function: Callable[..., _Result], args: tuple[Any, ...]) -> _Result:
-        process = self._idle.get() or self._start()
+        process = self._idle.get()
         try:
+            process = process or self._start()
             send((function, args), process.stdin)
             succeeded, answer = pickle.load(process.stdout)  # type: ignore[arg-type]
         except (EOFError, OSError, pickle.UnpicklingError) as e:
-            process.kill()
-            with self._lock:
-                self._running.discard(process)
-            self._idle.put(None)
-            ended = how_it_ended(process.wait())
+            if process is None:
+                raise
+            ended = how_it_ended(self._end(process))
+            process = None
             raise ProcessDied(f"The process that ran {function.__name__} {ended}") from e
-        self._idle.put(process)
+        except BaseException:  # such as what cannot be pickled, of which a part may be in the pipe
+            if process is not None:
+                self._end(process)
+                process = None
+            raise
+        finally:
+            self._idle.put(process)
         if not succeeded:
             raise answer
         return answer
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        process.kill()
+        with self._lock:
+            self._running.discard(process)
+        return process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._lock:
@@ -172,8 +202,7 @@ def in_order(
 def main() -> None:
     """The process's side: runs what comes in, until the parent closes the pipe."""
     answers = open_answers()
-    calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(calls,), daemon=True).start()
+    calls = receive_all()
     while True:
         function, args = calls.get()
         try:
@@ -181,14 +210,3 @@ def main() -> None:
         except Exception as e:
             answer = False, portable(e, function.__name__)
         send(answer, answers)
-
-
-def _receive(calls: queue.SimpleQueue[Any]) -> None:
-    try:
-        while True:
-            calls.put(pickle.load(sys.stdin.buffer))
-    except EOFError:
-        os._exit(0)  # also in the middle of a call: nobody is left to take its result
-    except BaseException:  # what came cannot be read here; the parent sees the process end
-        traceback.print_exc()
-        os._exit(1)

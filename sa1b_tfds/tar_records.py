@@ -24,9 +24,7 @@ from sa1b_tfds.tar_index import IndexedArchive, index_archive
 from sa1b_tfds.tar_stream import stream_link
 from sa1b_tfds.transfer.transport import TransferError
 
-# Images that a process reads at a time (benchmarks/read_tars.py): one alone leaves it waiting for
-# the next order a tenth of the time.
-_AT_A_TIME = 4
+_AT_A_TIME = 4  # images of a tar that a process reads for one order
 
 Part = tuple[list[bytes], list[BadInput]]  # records, and what could not become one
 

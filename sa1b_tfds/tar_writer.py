@@ -88,7 +88,7 @@ def write_tars(
             with _draft(path) as file, tarfile.open(fileobj=file, mode="w:", format=_USTAR) as tar:
                 for _ in range(images_per_tar):
                     for name, data in pair:
-                        _add(tar, name, data)
+                        add_file(tar, f"./{name}", data)
                     pair = next(pairs, None)
                     if pair is None or _is_full(tar, pair, max_tar_size):
                         break
@@ -137,8 +137,9 @@ def _draft(path: epath.Path) -> Iterator[Any]:
     files.sync(path.parent)
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(f"./{name}")
+def add_file(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Adds a file of the same header bytes every time: no date, owner or rights of this machine."""
+    info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, BytesIO(data))
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator, Mapping
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +14,7 @@ from sa1b_tfds.check import md5_problem
 from sa1b_tfds.checksums import hash_file
 from sa1b_tfds.links import is_tar_name, tar_name, tar_number
 from sa1b_tfds.problems import Problems, TornArchive
+from sa1b_tfds.processes import ProcessDied, Processes, available_cores
 
 _MAX_REASONS = 20
 
@@ -26,8 +25,9 @@ class TarReport:
 
     Attributes:
       name: of the tar.
-      status: 'whole'; 'torn' (it ends too early, or is no tar); 'wrong' (another MD5, no pairs, or
-        something in it that is not as it should be); 'unfinished' (a partial download); 'missing'.
+      status: 'whole'; 'torn' (it ends too early, or is no tar); 'wrong' (another MD5, no pairs,
+        something in it that is not as it should be, or it cannot be read); 'unfinished' (a partial
+        download); 'missing'.
       pairs: of an image and its annotations.
       md5: whether its MD5 was compared with a known one.
       reasons: why it is not whole, the first few.
@@ -107,20 +107,18 @@ def _reports(
         yield TarReport(name=name, status="unfinished", reasons=(reason,))
     for name in missing:
         yield TarReport(name=name, status="missing", reasons=("not in the folder",))
-    if not tasks:
-        return
-    size = min(workers or os.cpu_count() or 1, len(tasks))
-    if size == 1:
+    size = min(workers or available_cores(), len(tasks))
+    if size <= 1:
         yield from map(verify_tar, tasks)
         return
-    # Processes, as JSON and masks are Python's and NumPy's work; spawned, as forks and threads of
-    # the caller do not mix.
-    with multiprocessing.get_context("spawn").Pool(size, _leave_ctrl_c_to_the_parent) as pool:
-        yield from pool.imap_unordered(verify_tar, tasks)
-
-
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Processes(size) as processes:
+        name_of = {processes.submit(verify_tar, task): task.path.name for task in tasks}
+        for future in as_completed(name_of):
+            try:
+                yield future.result()
+            except ProcessDied as error:
+                reason = f"it was not looked at to its end: {error}"
+                yield TarReport(name=name_of[future], status="wrong", reasons=(reason,))
 
 
 def verify_tar(task: _Task) -> TarReport:

@@ -49,3 +49,19 @@ def prepared(tmp_path_factory):
     builder = tfds.builder("segment_anything", data_dir=folder, num_workers=1)
     builder.download_and_prepare(download_config=config)
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_dummy(tmp_path_factory) -> pathlib.Path:
+    """TFDS's data_dir with 'segment_anything/original' of dummy_data/. Not to be changed."""
+    import tensorflow_datasets as tfds
+
+    import sa1b_tfds  # noqa: F401
+
+    folder = tmp_path_factory.mktemp("dummy")
+    builder = tfds.builder("segment_anything", data_dir=folder, num_workers=1)
+    config = tfds.download.DownloadConfig(
+        manual_dir=pathlib.Path(__file__).parents[1] / "dummy_data"
+    )
+    builder.download_and_prepare(download_config=config)
+    return folder

@@ -4,12 +4,14 @@ import functools
 import hashlib
 import http.server
 import pathlib
+import shutil
 import threading
 
 import pytest
 import tensorflow_datasets as tfds
 
 from sa1b_tfds import cli
+from sa1b_tfds.build import BuildConfig, plan
 from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 
@@ -185,6 +187,31 @@ def test_all_deletes_own_tars_and_nothing_finished_is_lost(tars, tmp_path, capsy
 
 def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):
     data, disk = tmp_path / "data", tmp_path / "disk"
-    assert _sa1b(disk, "--data-dir", data, "--links-file", links[0]) == 0
-    assert len(list(disk.glob("*.tar"))) == 3
+    disk.mkdir()
+    shutil.copy(tars / "sa_000001.tar", disk)
+    assert _sa1b(disk, "--data-dir", data) == 0
+    (disk / "sa_000001.tar").unlink()
+    assert _sa1b(disk, "--data-dir", data, "--links-file", links[0], "--add") == 0
+    assert sorted(p.name for p in disk.glob("*.tar")) == ["sa_000000.tar", "sa_000002.tar"]
+    assert not (disk / IN_FLIGHT).exists()
     assert _ids(data) == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers must be positive, got 0"),
+        ({"delete_tars": "some"}, r"delete_tars must be one of \(.*\), got 'some'"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        BuildConfig(tars=tmp_path, **options)
+
+
+def test_a_plan_knows_that_smaller_images_take_longer(tars, tmp_path):
+    seconds = [
+        plan(BuildConfig(tars=tars, data_dir=tmp_path, config=config)).seconds
+        for config in ("original", "resized_1024")
+    ]
+    assert seconds[1] == pytest.approx(10 * seconds[0])

@@ -56,12 +56,9 @@ def load(data_dir, manual_dir=DUMMY_DATA, name="segment_anything", **kwargs):
     )
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """The dummy data, prepared."""
-    folder = tmp_path_factory.mktemp("data")
-    load(folder)
-    return folder
+@pytest.fixture
+def data_dir(prepared_dummy):
+    return prepared_dummy
 
 
 def test_nothing_is_lost_between_tar_and_tfds_load(data_dir):
@@ -362,10 +359,11 @@ def test_a_config_of_more_tars_than_there_are_says_which_are_missing(tmp_path, c
 
 
 def test_the_builder_pickles(tmp_path):
-    builder = tfds.builder("segment_anything/original_1pct", data_dir=tmp_path, on_error="skip")
+    options = {"on_error": "skip", "num_workers": 3, "md5": True}
+    builder = tfds.builder("segment_anything/original_1pct", data_dir=tmp_path, **options)
     copy = pickle.loads(pickle.dumps(builder))
     assert copy.data_path == builder.data_path
-    assert copy._on_error == "skip"
+    assert (copy._on_error, copy._num_workers, copy._md5) == ("skip", 3, True)
 
 
 @pytest.mark.parametrize("first", ["ours", "official"])

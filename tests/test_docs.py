@@ -46,16 +46,6 @@ def links():
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> pathlib.Path:
-    """TFDS's data_dir with the config original of the dummy tars."""
-    data = tmp_path_factory.mktemp("prepared")
-    builder = tfds.builder("segment_anything", data_dir=data, num_workers=1)
-    config = tfds.download.DownloadConfig(manual_dir=ROOT / "dummy_data")
-    builder.download_and_prepare(download_config=config)
-    return data
-
-
-@pytest.fixture(scope="module")
 def package(tmp_path_factory) -> pathlib.Path:
     """The package, but its MD5 table has the dummy tars' sums under SA-1B's names."""
     folder = tmp_path_factory.mktemp("package")
@@ -75,7 +65,7 @@ def run_page(package):
     """(page, folder to run it in) -> the exit code; see `page.py`."""
     environment = {
         **os.environ,
-        "TFDS_DATA_DIR": "../data",
+        "TFDS_DATA_DIR": "data",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "MPLBACKEND": "agg",
         "PYTHONPATH": str(package),
@@ -99,16 +89,16 @@ def run_page(package):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_of_a_page_runs(page, tmp_path, links, prepared, run_page):
+def test_every_block_of_a_page_runs(page, tmp_path, links, prepared_dummy, run_page):
     blocks = blocks_of(page.read_text())
     if not any(block.not_run is None for block in blocks):
         pytest.skip("no block of this page runs")
-    work, data = tmp_path / "work", tmp_path / "data"
+    work = tmp_path / "work"
     work.mkdir()
     shutil.copytree(ROOT / "dummy_data", work / "tars", ignore=shutil.ignore_patterns("*.py"))
     (work / "segment_anything_links.txt").write_text(links)
     if page.name not in _BUILD:
-        shutil.copytree(prepared, data)
+        shutil.copytree(prepared_dummy, work / "data")
     code = run_page(page, work)
     assert code == 0, (tmp_path / "log").read_text()[-6000:]
     printed = dict(json.loads((tmp_path / "printed").read_text()))

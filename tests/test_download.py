@@ -23,8 +23,8 @@ import pytest
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.download import download, plan_download
 from sa1b_tfds.ensure import MissingTarsError, ensure_tars
+from sa1b_tfds.files import FolderInUse
 from sa1b_tfds.links import SignedUrl, parse_links, read_links, select
-from sa1b_tfds.transfer.folder import FolderInUse
 from sa1b_tfds.transfer.plan import NotEnoughSpace
 from sa1b_tfds.transfer.report import Reporter
 from sa1b_tfds.transfer.settings import RateLimit, TransferConfig
@@ -514,7 +514,7 @@ def test_refresh_wait_goes_on_when_the_links_file_changes(server, tmp_path):
 def test_a_selection_that_cannot_fit_is_refused(tmp_path, monkeypatch):
     files = {f"sa_{n:06d}.tar": make_tar(n) for n in range(4)}
     size = len(files[NAME])
-    monkeypatch.setattr("sa1b_tfds.download.free_bytes", lambda folder: 2 * size + 100)
+    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: 2 * size + 100)
     with FaultServer(files) as server:
         selection = select(parse_links(server.links_text()))
         with pytest.raises(
@@ -543,7 +543,7 @@ def small_disk(tmp_path):
 
 def test_a_disk_that_fills_up_stops_the_run_with_all_bytes_kept(small_disk, monkeypatch):
     files = {f"sa_{n:06d}.tar": make_tar(n) for n in range(6)}
-    monkeypatch.setattr("sa1b_tfds.download.free_bytes", lambda folder: 10**9)
+    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: 10**9)
     with FaultServer(files) as server:
         first = fetch_all(server, small_disk, workers=3)
         reasons = {r.reason for r in first if not r.is_whole}

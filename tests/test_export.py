@@ -142,6 +142,17 @@ def test_tars_of_one_name_do_not_meet(tars, tmp_path):
     ]
 
 
+def test_loose_files_and_a_folder_of_the_same_label_do_not_meet(files, tmp_path):
+    (tmp_path / "in" / "files").mkdir(parents=True)
+    for image_id in range(4):
+        for name in (f"sa_{image_id}.jpg", f"sa_{image_id}.json"):
+            shutil.copy(files / name, tmp_path / "in" / ("files" if image_id % 2 else "."))
+    exported = run(tmp_path / "in", tmp_path / "out", Coco())
+    assert exported.counts["images"] == 4
+    assert len(list((exported.output / "images").rglob("*.jpg"))) == 4
+    assert sorted(os.listdir(exported.output / "images")) == ["files", "files_"]
+
+
 @pytest.mark.parametrize("format", [WebDataset(), SA1BTars(), Coco(), Yolo()])
 @pytest.mark.parametrize("max_images", [None, 4])
 def test_a_file_that_is_no_tar_is_named(tars, tmp_path, format, max_images):

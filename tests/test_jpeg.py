@@ -1,3 +1,4 @@
+import contextlib
 import io
 
 import numpy as np
@@ -103,6 +104,17 @@ def test_shrink_says_what_does_not_decode(monkeypatch, tolerant):
         with pytest.raises(ValueError, match="does not decode"):
             jpeg.shrink(broken, 20)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is tolerant
+
+
+def test_one_thread_does_not_loosen_another(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    limit = Image.MAX_IMAGE_PIXELS
+    with contextlib.ExitStack() as others:
+        with jpeg._opened(DATA):
+            others.enter_context(jpeg._opened(DATA))  # begins within, ends later
+        assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+        assert Image.MAX_IMAGE_PIXELS is None
+    assert (limit, True) == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
 def test_images_beyond_pillows_own_limit():

@@ -34,13 +34,8 @@ def tars(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prepared(tars, tmp_path_factory):
-    builder = tfds.builder(
-        "segment_anything", data_dir=tmp_path_factory.mktemp("data"), num_workers=1
-    )
-    config = tfds.download.DownloadConfig(manual_dir=tars)
-    builder.download_and_prepare(download_config=config)
-    return builder
+def prepared(prepared_dummy):
+    return tfds.builder("segment_anything", data_dir=prepared_dummy)
 
 
 def by_id(dataset):
@@ -191,33 +186,40 @@ def test_bad_input_is_skipped_logged_and_counted(bad, caplog):
     assert any("sa_000000.tar: ./sa_1.json: it is not JSON" in line for line in lines)
 
 
-def no_children():
+@pytest.fixture
+def children():
+    """The processes that the test has started and that live, as a function; others may be there."""
+    before = set(psutil.Process().children())
+    return lambda: [child for child in psutil.Process().children() if child not in before]
+
+
+def all_end(children):
     deadline = time.monotonic() + 20
-    while psutil.Process().children() and time.monotonic() < deadline:
+    while children() and time.monotonic() < deadline:
         time.sleep(0.02)
-    return not psutil.Process().children()
+    return not children()
 
 
-def test_no_process_outlives_a_pass(many):
+def test_no_process_outlives_a_pass(many, children):
     dataset = sa1b_tfds.read_tars(many, decoders=ONLY_IDS, num_workers=2)
     assert len(list(dataset)) == 35
-    assert no_children()
+    assert all_end(children)
     iterator = iter(dataset.take(30))
     next(iterator)
     del iterator
-    assert no_children()
+    assert all_end(children)
 
 
-def test_a_killed_process_is_an_error_and_no_hang(many):
+def test_a_killed_process_is_an_error_and_no_hang(many, children):
     order = tar_records.Order(interleave=1)
     sources = [TarArchive(path) for path in sorted(many.glob("*.tar"))]
     records = tar_records.read_records(sources, order, 1, Problems())
     next(records)
-    [child] = psutil.Process().children()
+    [child] = children()
     os.kill(child.pid, signal.SIGKILL)
     with pytest.raises(processes.ProcessDied, match=r"was ended by SIGKILL.*try fewer workers"):
         list(records)
-    assert no_children()
+    assert all_end(children)
 
 
 # Behind links.

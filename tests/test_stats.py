@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import time
 import numpy as np
 import psutil
 import pytest
-import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
@@ -276,17 +276,14 @@ def test_a_torn_tar_is_read_as_far_as_it_goes(tars, tmp_path):
     assert any("the tar is torn" in problem.reason for problem in statistics.problems.first)
 
 
-def test_prepared_data_have_the_same_statistics(tmp_path):
-    builder = tfds.builder("segment_anything", data_dir=tmp_path, num_workers=1)
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=DUMMY))
-    prepared = statistics_of(tmp_path, "original", workers=1).as_dict()
+def test_prepared_data_have_the_same_statistics(prepared_dummy):
+    prepared = statistics_of(prepared_dummy, "original", workers=1).as_dict()
     assert prepared == statistics_of(DUMMY, workers=1).as_dict()
 
 
-def test_a_broken_shard_is_a_problem(tmp_path):
-    builder = tfds.builder("segment_anything", data_dir=tmp_path, num_workers=1)
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=DUMMY))
-    shard = sorted(pathlib.Path(builder.data_path).glob("*tfrecord*"))[0]
+def test_a_broken_shard_is_a_problem(prepared_dummy, tmp_path):
+    shutil.copytree(prepared_dummy, tmp_path, dirs_exist_ok=True)
+    shard = sorted(tmp_path.rglob("*.tfrecord-*"))[0]
     shard.write_bytes(shard.read_bytes()[:-10])
     statistics = statistics_of(tmp_path, "original", workers=1)
     assert statistics.images == 7

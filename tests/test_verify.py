@@ -3,12 +3,14 @@
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 import tarfile
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -158,6 +160,30 @@ def test_the_command_over_several_processes(tmp_path):
     events = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert as_json.returncode == 0, as_json.stderr
     assert events[-1] == {"event": "summary", "ok": True, "whole": 2}
+
+
+def test_a_process_that_is_killed_fails_its_tar_only(tmp_path):
+    os.mkfifo(tmp_path / "sa_000000.tar")  # whoever opens it waits for a writer
+    for number in (1, 2):
+        (tmp_path / f"sa_{number:06d}.tar").write_bytes(GOOD)
+    reports = verify_folder(tmp_path, workers=2)
+    found = {report.name: report for report in (next(reports), next(reports))}
+    for process in psutil.Process().children():
+        process.kill()
+    (killed,) = reports
+    assert {report.status for report in found.values()} == {"whole"}
+    assert (killed.name, killed.status) == ("sa_000000.tar", "wrong")
+    assert "it was not looked at to its end: " in killed.reasons[0]
+    assert "was ended by SIGKILL" in killed.reasons[0]
+
+
+def test_a_tar_whose_md5_is_not_known_is_said(tmp_path, capsys):
+    (tmp_path / "sa_123456.tar").write_bytes(GOOD)
+    assert main(["verify", str(tmp_path), "--md5"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "1 of 1 tars whole",
+        "The MD5 of 1 of them is not known: only their headers were read.",
+    ]
 
 
 def test_md5_uses_the_table_that_comes_with_the_package(tmp_path, capsys):

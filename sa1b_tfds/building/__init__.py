@@ -1,1 +1,1 @@
-"""Tars -> shards of prepared data: one task a tar, who runs it, what survives a crash."""
+"""Tars -> shards of prepared data: one task a tar, and what survives a crash."""

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from absl import logging
 
 from sa1b_tfds.archive import Archive, TarArchive
-from sa1b_tfds.building import workers
 from sa1b_tfds.building.shards import Settings, Task
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import OnError, Problems
+from sa1b_tfds.running.pool import first_failure
 
 # Converts tasks as far as it can; returns, by the tar's name, why one could not be.
 Engine = Callable[[Sequence[Task]], Mapping[str, Exception]]
@@ -144,16 +144,6 @@ def _why(task: Task) -> str:
     if task.excluded:
         return f"{len(task.excluded)} of its images are in an earlier tar."
     return "another number of its images is needed for the limit over all tars."
-
-
-def first_failure(failures: Mapping[str, Exception], tasks: Sequence[workers.Task]) -> Exception:
-    """The first in the order of the tasks; logs all of them."""
-    names = [task.name for task in tasks if task.name in failures]
-    for name in names:
-        logging.error("%s failed: %s", name, failures[name])
-    if len(names) > 1:
-        logging.error("%d of them failed: %s", len(names), ", ".join(names))
-    return failures[names[0]]
 
 
 def _count_pairs(archive: Archive) -> int:

@@ -1,6 +1,6 @@
 """The one task of a build: a tar -> its shards, all of them or none. No TensorFlow here.
 
-A process pool (`workers.py`) and Beam (`beam_engine.py`) run the same `convert`. What it writes
+A process pool (`running/`) and Beam (`beam_engine.py`) run the same `convert`. What it writes
 depends on the tar and the task's settings alone: not on the worker, the engine, the order of files
 in the tar, or what was interrupted before.
 
@@ -33,10 +33,10 @@ from sa1b_tfds.archive import Archive, Entry, TarArchive
 from sa1b_tfds.building import source_md5
 from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.staging import FinishedTar, Shard, Staging
-from sa1b_tfds.building.workers import Progress
 from sa1b_tfds.examples import examples_of
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.problems import OnError, Problems
+from sa1b_tfds.running.workers import Progress
 
 MAX_SHARD_SIZE = 2**30
 # Raised whenever the same settings would give other bytes: what an older version staged is redone.

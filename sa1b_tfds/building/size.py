@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-# Of SA-1B's tars; benchmarks/resize.py measures how many bytes of a pair are masks, and how many
-# the image keeps at a long side of 1024 pixels.
-TAR_BYTES = 10_500_000_000
+# benchmarks/resize.py measures how many bytes of a pair are masks, and how many the image keeps at
+# a long side of 1024 pixels.
 _RESIZED_1024 = 0.5
 
 

@@ -33,11 +33,12 @@ def _verify(options: argparse.Namespace) -> int:
     from sa1b_tfds.checksums import read_md5_table
     from sa1b_tfds.verify import verify_folder
 
+    with_md5 = bool(options.md5 or options.md5_file)
     reports = verify_folder(
         options.folder,
         start=options.start,
         end=options.end,
-        md5=read_md5_table(options.md5_file) if options.md5 or options.md5_file else None,
+        md5=read_md5_table(options.md5_file) if with_md5 else None,
         deep=options.deep,
         workers=options.workers,
     )
@@ -45,7 +46,7 @@ def _verify(options: argparse.Namespace) -> int:
     without_md5 = 0
     for report in tqdm(reports, unit="tar", file=sys.stderr, disable=not sys.stderr.isatty()):
         counts[report.status] += 1
-        without_md5 += not report.md5
+        without_md5 += with_md5 and report.status == "whole" and not report.md5
         if options.json:
             print(json.dumps({"event": "tar", **asdict(report)}), flush=True)
             continue
@@ -55,8 +56,11 @@ def _verify(options: argparse.Namespace) -> int:
             tqdm.write(f"  {reason}", file=sys.stdout)
     is_whole = counts.total() > 0 and counts["whole"] == counts.total()
     if options.json:
-        print(json.dumps({"event": "summary", "ok": is_whole, **counts}))
+        unknown = {"without_md5": without_md5} if with_md5 else {}
+        print(json.dumps({"event": "summary", "ok": is_whole, **counts, **unknown}))
     else:
         others = [f"{counts[status]} {status}" for status in counts if status != "whole"]
         print(", ".join([f"{counts['whole']} of {counts.total()} tars whole", *sorted(others)]))
+        if without_md5:
+            print(f"The MD5 of {without_md5} of them is not known: only their headers were read.")
     return 0 if is_whole else 1

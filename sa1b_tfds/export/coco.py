@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 from pycocotools import mask as coco_mask
 
-from sa1b_tfds import files, jpeg
-from sa1b_tfds.annotations import Example
+from sa1b_tfds import jpeg
+from sa1b_tfds.annotations import Example, pixel_boxes
 from sa1b_tfds.export.format import PIECES, Finished, Item, append, move
 from sa1b_tfds.export.images import IMAGES, ImageFiles
 
@@ -70,15 +70,13 @@ class Coco(ImageFiles):
     def join(self, root: Path, pieces: Sequence[Finished]) -> None:
         folders = [root / PIECES / piece.label for piece in pieces]
         _refuse_repeated([folder / _IDS for folder in folders])
-        path = root / ANNOTATIONS
-        with path.open("wb") as file:
+        with (root / ANNOTATIONS).open("wb") as file:
             file.write(_dump(_HEAD)[:-1])
             for name, fragment in ((IMAGES, _IMAGES), ("annotations", _OBJECTS)):
                 file.write(f',\n"{name}": ['.encode())
                 _append_all([folder / fragment for folder in folders], file)
                 file.write(b"]")
             file.write(b"}\n")
-        files.sync(path)
         for piece in pieces:
             move(root, piece.label, f"{IMAGES}/{piece.label}", f"{IMAGES}/{piece.label}")
 
@@ -93,8 +91,7 @@ def annotations_of(example: Example) -> Iterator[dict[str, Any]]:
     counts = [c.decode() if isinstance(c, bytes) else c for c in example["masks"].counts]
     rles = [{"size": list(size), "counts": c} for c in counts]
     boxes = coco_mask.toBbox(rles) if rles else []
-    y_min, x_min, y_max, x_max = (columns["crop_box"].astype(np.float64) * (size * 2)).T
-    crops = np.stack([x_min, y_min, x_max - x_min, y_max - y_min], axis=1).round(2)
+    crops = pixel_boxes(columns["crop_box"], size)
     for i, segmentation in enumerate(rles):
         yield {
             "id": columns["id"][i],

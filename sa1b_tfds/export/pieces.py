@@ -20,12 +20,11 @@ import orjson
 from etils import epath
 
 from sa1b_tfds import files
-from sa1b_tfds.annotations import to_example
-from sa1b_tfds.building.workers import Progress
-from sa1b_tfds.examples import ArchivePart, Part
+from sa1b_tfds.examples import ArchivePart, Part, example_of
 from sa1b_tfds.export.format import PIECES, Finished, Format, Item, Span, in_order
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.problems import BadInput, OnError, Problems
+from sa1b_tfds.running.workers import Progress
 
 # Raised whenever the same settings would give other bytes: what an older version wrote is redone.
 _LAYOUT = 1
@@ -169,12 +168,8 @@ class _Images:
         entries = in_order(part, problems)[start:stop]
         for entry, pair in zip(entries, part.archive.read(entries), strict=True):
             self._read += entry.size
-            try:
-                example = to_example(pair.jpeg, pair.json)
-            except ValueError as e:
-                self._problems.report(part.name, pair.json_name, str(e))
-                continue
-            yield pair.json_name, Item(example, pair)
+            if (found := example_of(part.name, pair, self._problems)) is not None:
+                yield pair.json_name, Item(found, pair)
 
 
 def _sync_all(folder: Path) -> None:

@@ -22,15 +22,14 @@ from etils import epath
 
 from sa1b_tfds import files
 from sa1b_tfds.archive import number_of
-from sa1b_tfds.building.conversion import first_failure
-from sa1b_tfds.building.engines import ProcessPool
-from sa1b_tfds.building.progress import reporter_for_people
 from sa1b_tfds.examples import ArchivePart, Part, find_parts
 from sa1b_tfds.export.format import PIECES, Finished, Format
 from sa1b_tfds.export.pieces import Piece
 from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import available_cores
+from sa1b_tfds.running.pool import ProcessPool, first_failure
+from sa1b_tfds.running.progress import reporter_for_people
 
 REPORT = "export_report.json"
 _JOINING = "joining.json"
@@ -114,6 +113,8 @@ def export(config: ExportConfig) -> Exported:
             finished = convert(pieces, engine)
             files.write_whole(epath.Path(root / _JOINING), orjson.dumps({"job": job}))
             config.format.join(root, finished)
+            for path in root.iterdir():
+                files.sync(path)
             files.write_whole(epath.Path(root / REPORT), _report(job, finished))
         shutil.rmtree(root / PIECES, ignore_errors=True)
         (root / _JOINING).unlink(missing_ok=True)
@@ -185,10 +186,13 @@ def _labels(parts: Sequence[Part]) -> list[str]:
     """A name for each part: its file's, if no other has it; never a path, and never hidden."""
     names = [part.name.removesuffix(".tar").strip(".") for part in parts]
     often = Counter(name.rpartition("/")[2] for name in names)
-    labels = []
+    labels: list[str] = []
     for name in names:
         base = name.rpartition("/")[2]
-        labels.append(quote(base if often[base] == 1 else name, safe="") or "files")
+        label = quote(base if often[base] == 1 else name, safe="") or "files"
+        while label in labels:  # loose files beside a folder `files`, or `a` beside `a.`
+            label += "_"
+        labels.append(label)
     return labels
 
 

@@ -8,7 +8,6 @@ there are images.
 from __future__ import annotations
 
 import dataclasses
-import io
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import ClassVar
 from sa1b_tfds.examples import ArchivePart, Part
 from sa1b_tfds.export.format import Finished, Format, Item, Span, in_order, move
 from sa1b_tfds.problems import Problems
+from sa1b_tfds.tar_writer import add_file
 
 _TAR = "images.tar"
 
@@ -38,8 +38,8 @@ class _Tars(Format):
         with tarfile.open(folder / _TAR, "w", format=tarfile.USTAR_FORMAT) as tar:
             for item in items:
                 if item.pair is not None:
-                    _add(tar, f"{self.prefix}{item.name}.jpg", item.pair.jpeg)
-                    _add(tar, f"{self.prefix}{item.name}.json", item.pair.json)
+                    add_file(tar, f"{self.prefix}{item.name}.jpg", item.pair.jpeg)
+                    add_file(tar, f"{self.prefix}{item.name}.json", item.pair.json)
         return {}
 
 
@@ -95,9 +95,3 @@ class SA1BTars(_Tars):
         for piece in pieces:
             name = piece.label if piece.label.startswith("sa_") else f"sa_{piece.label}"
             move(root, piece.label, _TAR, f"{name}.tar")
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from sa1b_tfds import extras, files
+from sa1b_tfds import extras
 from sa1b_tfds.annotations import Example
 from sa1b_tfds.examples import Part
 from sa1b_tfds.export.format import Finished, Item, move
@@ -56,7 +56,6 @@ class Yolo(ImageFiles):
 
     def join(self, root: Path, pieces: Sequence[Finished]) -> None:
         (root / DATA).write_text(_YAML)
-        files.sync(root / DATA)
         for piece in pieces:
             for kind in (IMAGES, LABELS):
                 move(root, piece.label, f"{kind}/{piece.label}", f"{kind}/{piece.label}")

@@ -14,9 +14,8 @@ from etils import epath
 
 from sa1b_tfds import archive, features
 from sa1b_tfds.annotations import Example
-from sa1b_tfds.building import engines, prepared, shards
+from sa1b_tfds.building import prepared, shards
 from sa1b_tfds.building.conversion import Conversion, Engine
-from sa1b_tfds.building.progress import reporter_for_people
 from sa1b_tfds.building.report import REPORT, report_of
 from sa1b_tfds.building.sources import Sources, in_order
 from sa1b_tfds.building.staging import FinishedTar
@@ -26,6 +25,8 @@ from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.links import LINKS_PAGE, read_links, tar_name, tar_number
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import available_cores
+from sa1b_tfds.running.pool import ProcessPool
+from sa1b_tfds.running.progress import reporter_for_people
 from sa1b_tfds.segment_anything import configs
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
@@ -78,6 +79,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             1.4 seconds of a core for each GB.
           **kwargs: data_dir, config, version and file_format, as in TFDS.
         """
+        if num_workers is not None and num_workers < 1:
+            raise ValueError(f"num_workers must be positive, got {num_workers}.")
         super().__init__(**kwargs)
         # Survives pickling.
         self._original_state.update(on_error=on_error, num_workers=num_workers, md5=md5)
@@ -246,7 +249,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 runner=download_config.beam_runner, options=download_config.beam_options
             )
         hooks = self._sources or Sources(archives=[])
-        return engines.ProcessPool(
+        return ProcessPool(
             num_workers=self._num_workers,
             reporter=reporter_for_people(),
             fetch=_for_task(hooks.fetch),

@@ -107,9 +107,10 @@ def _tasks(parts: Sequence[Part]) -> Iterator[_Task]:
             entries = part.archive.index(problems)
         except OSError as e:
             problems.report(part.name, "", str(e))
+        reader = ArchivePart(part.archive.reader())
         for start in range(0, max(1, len(entries)), _AT_A_TIME):
             yield _Task(
-                part=part,
+                part=reader,
                 part_number=number,
                 entries=entries[start : start + _AT_A_TIME],
                 start=start,
@@ -139,8 +140,9 @@ def _finished(task: _Task, future: Future[Statistics]) -> tuple[_Task, Statistic
     try:
         return task, future.result()
     except ProcessDied as e:
+        number = task.images_known if task.entries is None else len(task.entries)
         where = f"images from {task.start} on" if task.entries is not None else ""
-        lost = Problem(task.part.name, where, f"up to {_AT_A_TIME} images were not read: {e}")
+        lost = Problem(task.part.name, where, f"up to {number} images were not read: {e}")
         return task, Statistics(
             problems=Findings.of([*task.problems, lost]),
             keys={(task.part.name, task.start): Keys.of([], [])},

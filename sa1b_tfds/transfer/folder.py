@@ -5,17 +5,17 @@ name chosen by us is ever a path. No network.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
-import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from sa1b_tfds import files
 
 LOCK_NAME = ".sa1b.lock"
 RECORD_NAME = ".sa1b.json"
@@ -24,10 +24,6 @@ RECORD_NAME = ".sa1b.json"
 _SYNC_BYTES = 1 << 24
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
-
-
-class FolderInUse(RuntimeError):
-    """Another process downloads into the folder."""
 
 
 class DiskFull(OSError):
@@ -40,23 +36,14 @@ def full_disk_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in files.DISK_FULL:
             raise
         raise DiskFull(error.errno, f"{os.strerror(error.errno)} while writing {path}") from None
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut: the name is data of the folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
     """Replaces `path` by `content` as JSON: a reader finds the old file or the new, never half."""
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(path.name + ".tmp")  # one name: a kill leaves one behind, not many
     try:
         with full_disk_named(path):
             with open(draft, "wb") as file:
@@ -64,7 +51,7 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)
-            sync_folder(path.parent)
+            files.sync(path.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -83,7 +70,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(handle, 200, 0).decode("utf-8", "replace").strip()
-            raise FolderInUse(
+            raise files.FolderInUse(
                 f"{folder} is in use by another download ({holder or 'holder unknown'}). "
                 "Wait for it or stop it, then run the same command again."
             ) from None
@@ -101,14 +88,6 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that this user may still write in `folder`, which need not exist yet."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,17 +181,13 @@ class Partial:
         self.offset, self.source, self.distrusted = 0, None, 0
 
     def sync(self) -> None:
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            with full_disk_named(self.path):
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+        with full_disk_named(self.path):
+            files.sync(self.path)
 
     def finish(self) -> None:
         """Gives the synced and checked file its name."""
         os.replace(self.path, self.final)
-        sync_folder(self.final.parent)
+        files.sync(self.final.parent)
         self._sidecar.unlink(missing_ok=True)
 
     def _read_sidecar(self) -> Source | None:

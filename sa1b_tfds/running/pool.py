@@ -1,6 +1,6 @@
-"""Who runs tasks: worker processes on this machine, while the disk is watched.
+"""Runs tasks in worker processes on this machine, while the disk is watched.
 
-Those of a build may run on Beam instead (`beam_engine.py`).
+A build's tasks may run on Beam instead (`building/beam_engine.py`).
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 import errno
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from absl import logging
 from etils import epath
 
 from sa1b_tfds import files
-from sa1b_tfds.building import workers
-from sa1b_tfds.building.workers import Ended, Event, Running, Task
+from sa1b_tfds.running import workers
+from sa1b_tfds.running.workers import Ended, Event, Running, Task
 from sa1b_tfds.telling import gigabytes
 
 
@@ -63,7 +64,7 @@ class ProcessPool:
     def __call__(self, tasks: Sequence[Task]) -> dict[str, Exception]:
         failures: dict[str, Exception] = {}
         space = _Space(tasks[0].folder)
-        if self.fetch is None:
+        if self.release is None:  # else room comes while it runs
             space.check(tasks)
         self.reporter.planned(tasks)
 
@@ -96,13 +97,24 @@ class ProcessPool:
         return failures
 
 
+def first_failure(failures: Mapping[str, Exception], tasks: Sequence[Task]) -> Exception:
+    """The first in the order of the tasks; logs all of them."""
+    names = [task.name for task in tasks if task.name in failures]
+    for name in names:
+        logging.error("%s failed: %s", name, failures[name])
+    if len(names) > 1:
+        logging.error("%d of them failed: %s", len(names), ", ".join(names))
+    return failures[names[0]]
+
+
 class _Space:
     """Whether what is still to be written fits. Used by several threads."""
 
     def __init__(self, folder: epath.Path):
         self._folder = folder
         self._lock = threading.Lock()
-        self._to_come: dict[str, int] = {}  # of the running tasks
+        self._expected: dict[str, int] = {}  # bytes of each running task, in all
+        self._to_come: dict[str, int] = {}  # and still to be written
         self._full = False
 
     def check(self, tasks: Sequence[Task]) -> None:
@@ -130,14 +142,13 @@ class _Space:
             if free is not None and needed > free:
                 self._full = True
                 self.refuse_if_full(task)
-            self._to_come[task.name] = expected
+            self._expected[task.name] = self._to_come[task.name] = expected
 
     def hear(self, event: Event) -> None:
         task, name = event.task, event.task.name
         with self._lock:
             if isinstance(event, Running) and name in self._to_come:
-                left = task.written(task.source_bytes()) - task.written(event.bytes)
-                self._to_come[name] = max(0, left)
+                self._to_come[name] = max(0, self._expected[name] - task.written(event.bytes))
             elif isinstance(event, Ended):
                 self._to_come.pop(name, None)
                 if isinstance(event.error, OSError) and event.error.errno in files.DISK_FULL:

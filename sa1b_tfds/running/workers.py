@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import pickle
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from etils import epath
 
-from sa1b_tfds.processes import how_it_ended, open_answers, portable, send, start
+from sa1b_tfds.processes import how_it_ended, open_answers, portable, receive_all, send, start
 from sa1b_tfds.telling import Every
 
 _PROGRESS_EVERY_S = 0.25
@@ -126,6 +124,7 @@ def _work_off(
         say(Started(task))
         error = None
         try:
+            worker.refuse_if_stopped(task)  # before anything is fetched for it
             before(task)
             worker.work(task, functools.partial(_say_running, say, task))
             after(task)
@@ -143,30 +142,41 @@ class _Worker:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
         self._stopped = False
 
-    def work(self, task: Task, on_progress: Progress) -> None:
+    def refuse_if_stopped(self, task: Task) -> None:
         if self._stopped:
             raise WorkerDied(f"{task.name} was not begun: the run was stopped.")
-        if self._process is None:
-            self._process = start(__name__)
-        process = self._process
+
+    def work(self, task: Task, on_progress: Progress) -> None:
+        with self._lock:
+            self.refuse_if_stopped(task)
+            process = self._process = self._process or start(__name__)
         try:
             send(task, process.stdin)
             while isinstance(answer := pickle.load(process.stdout), tuple):  # type: ignore[arg-type]
                 on_progress(*answer)
         except (EOFError, OSError, pickle.UnpicklingError) as e:
-            process.kill()
-            self._process = None
-            raise WorkerDied(_obituary(task, process.wait())) from e
+            raise WorkerDied(_obituary(task, self._end(process))) from e
+        except BaseException:  # such as what cannot be pickled, of which a part may be in the pipe
+            self._end(process)
+            raise
         if answer is not None:
             raise answer
 
     def stop(self) -> None:
-        self._stopped = True
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        with self._lock:
+            self._stopped = True
+            process = self._process
+        if process is not None:
+            self._end(process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        process.kill()
+        with self._lock:
+            self._process = None
+        return process.wait()
 
 
 def _obituary(task: Task, code: int) -> str:
@@ -179,18 +189,9 @@ def _obituary(task: Task, code: int) -> str:
 def main() -> None:
     """The worker's side: does the tasks that come in, until the parent closes the pipe."""
     answers = open_answers()
-    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(tasks,), daemon=True).start()
+    tasks = receive_all()
     while True:
         send(_do(tasks.get(), _Throttled(answers)), answers)
-
-
-def _receive(tasks: queue.SimpleQueue[Task]) -> None:
-    try:
-        while True:
-            tasks.put(pickle.load(sys.stdin.buffer))
-    except EOFError:
-        os._exit(0)  # also in the middle of a task: nobody is left to take it
 
 
 def _do(task: Task, on_progress: Progress) -> Exception | None:

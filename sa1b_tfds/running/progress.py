@@ -9,9 +9,9 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from sa1b_tfds.building.engines import Reporter
-from sa1b_tfds.building.size import TAR_BYTES
-from sa1b_tfds.building.workers import Ended, Event, Running, Task
+from sa1b_tfds.archive import TAR_BYTES
+from sa1b_tfds.running.pool import Reporter
+from sa1b_tfds.running.workers import Ended, Event, Running, Task
 from sa1b_tfds.telling import Every
 
 _LINE_EVERY_S = 30.0

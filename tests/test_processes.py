@@ -1,0 +1,92 @@
+"""Processes that run functions and tasks: whatever is given to one, nobody waits for ever."""
+
+import dataclasses
+import os
+import pathlib
+import sys
+import threading
+import types
+
+import pytest
+from etils import epath
+
+from sa1b_tfds.processes import ProcessDied, Processes
+from sa1b_tfds.running import workers
+
+
+@pytest.fixture
+def only_here(monkeypatch):
+    """A module that pickle knows here, and that no other process can import."""
+    module = types.ModuleType("only_here")
+    exec("class Thing:\n    name = 'thing'\n    folder = None", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    return module
+
+
+def test_what_cannot_be_passed_is_an_error_and_the_next_call_is_answered(only_here):
+    with Processes(1) as processes:
+        with pytest.raises(Exception, match=r"[Pp]ickle.*lambda"):
+            processes.submit(len, [b"x" * 2**20, lambda: None]).result(60)
+        with pytest.raises(ProcessDied, match=r"The process that ran len ended with code 1"):
+            processes.submit(len, [only_here.Thing()]).result(60)
+        with pytest.raises(ProcessDied, match=r"The process that ran kill was ended by SIGKILL"):
+            processes.submit(os.kill, 0, 9).result(60)
+        with pytest.raises(TypeError, match=r"object of type 'int' has no len"):
+            processes.submit(len, 1).result(60)
+        assert processes.submit(len, [1, 2]).result(60) == 2
+
+
+@dataclasses.dataclass
+class Task:
+    name: str
+    folder: epath.Path
+    unfit: object = None
+
+    def run(self, on_progress):
+        on_progress(1, 1)
+        pathlib.Path(self.folder, self.name).touch()
+
+
+def run(tasks, **options):
+    errors = {}
+
+    def on_event(event):
+        if isinstance(event, workers.Ended):
+            errors[event.task.name] = event.error
+
+    workers.run(tasks, 1, on_event=on_event, **options)
+    return errors
+
+
+def test_a_task_that_cannot_be_passed_fails_alone(only_here, tmp_path):
+    tasks = [
+        Task("a", tmp_path, lambda: None),
+        Task("b", tmp_path, only_here.Thing()),
+        Task("c", tmp_path),
+    ]
+    errors = run(tasks)
+    assert "lambda" in str(errors["a"])
+    assert str(errors["b"]).startswith("The worker process that had b ended with code 1.")
+    assert errors["c"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_nothing_is_fetched_for_a_task_once_the_run_is_stopped(tmp_path):
+    fetched, go_on = [], threading.Event()
+
+    def fetch(task):
+        fetched.append(task.name)
+        go_on.wait(60)
+
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    tasks = [Task(name, tmp_path) for name in "abc"]
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        workers.run(tasks, 1, on_event=interrupt, before=fetch)
+    go_on.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+    assert fetched in ([], ["a"])
+    assert list(tmp_path.iterdir()) == []
