@@ -4,24 +4,21 @@ import subprocess
 import sys
 
 CODE = """
-import json, sys, time
+import json, sys
 import tensorflow_datasets
 before = set(sys.modules)
-start = time.perf_counter()
 import sa1b_tfds
-seconds = time.perf_counter() - start
 ours = sorted(name for name in set(sys.modules) - before if not name.startswith("sa1b_tfds"))
 sa1b_tfds.decode_rle({"size": [1, 2], "counts": [1, 1]})
 tensorflow_datasets.builder_cls("segment_anything")
 sa1b_tfds.decode_masks_to(size=(8, 8))
-print(json.dumps([seconds, ours, "tensorflow" in sys.modules]))
+print(json.dumps([ours, "tensorflow" in sys.modules]))
 """
 
 
-def test_import_is_cheap_and_loads_no_tensorflow():
+def test_import_loads_no_tensorflow():
     run = subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, text=True)
-    seconds, others, tensorflow = json.loads(run.stdout)
-    assert seconds < 0.3
+    others, tensorflow = json.loads(run.stdout)
     assert others == []
     assert not tensorflow  # nor after what needs none was used
 

@@ -64,7 +64,8 @@ def equal(a, b):
 
 
 def test_the_raw_batch(of):
-    batch = next(iter(of(points_per_mask=2)))
+    dataset = of(points_per_mask=2)
+    batch = next(iter(dataset))
     spec = {name: (x.dtype.name, x.shape.as_list()) for name, x in batch.items()}
     assert spec == {
         "image": ("float32", [2, 64, 64, 3]),
@@ -77,7 +78,7 @@ def test_the_raw_batch(of):
         "original_size": ("int32", [2, 2]),
         "resized_size": ("int32", [2, 2]),
     }
-    assert {name: s.shape.as_list() for name, s in of(points_per_mask=2).element_spec.items()} == {
+    assert {name: s.shape.as_list() for name, s in dataset.element_spec.items()} == {
         name: shape for name, (_, shape) in spec.items()
     }
 
@@ -363,27 +364,18 @@ def official_data(tars, tmp_path_factory):
     return builder.data_path
 
 
-def test_data_of_the_official_builder_gives_the_same_batches(of, official_data):
-    fields = {"drop_remainder": False, "batch_size": 1, "scale_range": (0.7, 2.0)}
-    ours, theirs = (
-        {int(batch["image_id"][0]): batch for batch in dataset}
-        for dataset in (of(**fields), of(official_data, **fields))
-    )
-    assert len(ours) == 11
-    assert ours.keys() == theirs.keys()
-    assert all(equal(batch, theirs[image_id]) for image_id, batch in ours.items())
-
-
-def test_a_dataset_of_undecoded_elements_gives_the_same_batches(of, data_dir):
+def test_other_sources_give_the_same_batches(of, data_dir, official_data):
+    """What the official builder prepared, and a dataset of undecoded elements."""
     stored = tfds.load("segment_anything", split="train", data_dir=data_dir, decoders=UNDECODED)
-    fields = {"batch_size": 1, "drop_remainder": False}
-    ours, theirs = (
+    fields = {"drop_remainder": False, "batch_size": 1, "scale_range": (0.7, 2.0)}
+    ours, *others = (
         {int(batch["image_id"][0]): batch for batch in dataset}
-        for dataset in (of(**fields), of(stored, **fields))
+        for dataset in (of(**fields), of(official_data, **fields), of(stored, **fields))
     )
     assert len(ours) == 11
-    assert ours.keys() == theirs.keys()
-    assert all(equal(batch, theirs[image_id]) for image_id, batch in ours.items())
+    for theirs in others:
+        assert ours.keys() == theirs.keys()
+        assert all(equal(batch, theirs[image_id]) for image_id, batch in ours.items())
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -410,6 +402,11 @@ def test_shards_are_disjoint_and_complete(data_dir, count):
 def test_bad_sources(of, source, error, message):
     with pytest.raises(error, match=message):
         of(source)
+
+
+def test_a_dataset_has_no_splits(of):
+    with pytest.raises(ValueError, match=r"split must be 'train' with a tf.data.Dataset, got 'tr"):
+        of(tf.data.Dataset.range(3), split="train[:50%]")
 
 
 def test_a_batch_larger_than_the_data_is_an_error(of):

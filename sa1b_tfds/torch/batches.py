@@ -50,7 +50,7 @@ class TransformersCollate:
       input_boxes: float32 [B, N, 4], (x0, y0, x1, y1) in pixels of pixel_values.
       original_sizes, reshaped_input_sizes: int64 [B, 2], (H, W) before and after scaling.
       masks: bool [B, N, M, M], what SamModel should predict.
-      mask_valid: bool [B, N], False where a mask is padding.
+      mask_valid: bool [B, N], False where a mask is padding, or M x M shows no pixel of it.
     """
 
     masks_per_image: int = 8
@@ -87,8 +87,8 @@ class TransformersCollate:
             "original_sizes": torch.tensor(original),
             "reshaped_input_sizes": torch.tensor(resized),
             "masks": self._masks(masks[:n], original),
-            "mask_valid": torch.arange(self.masks_per_image) < n,
         }
+        row["mask_valid"] = row["masks"].any(dim=(1, 2))
         scale = torch.tensor([resized[1] / original[1], resized[0] / original[0]])  # x, y
         if self.points_per_mask:
             points = torch.zeros(self.masks_per_image, self.points_per_mask, 2)

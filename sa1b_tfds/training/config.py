@@ -84,9 +84,9 @@ class TrainingConfig:
         best predicted IoU ('score').
       masks_as: 'pixels' gives masks; 'runs', a hundredth of the bytes, what
         `sa1b_tfds.rasterize_runs` draws them from on the device. Layouts 'raw' and 'keras_hub'.
-      runs_per_mask: the room for 'runs' on average; an image's masks share K times that, and one
-        that finds none left is not valid. 256: of SA-1B at 256 x 256 half of the masks need 34,
-        and one in a hundred 900.
+      runs_per_mask: the room for 'runs' on average; an image's masks share K times that. One that
+        finds none left is not valid, and an image that has only such is left out. 256: of SA-1B at
+        256 x 256 half of the masks need 34, and one in a hundred 900.
       relevance: adds the map of how many masks cover each pixel, and how good they are, of all
         masks that pass the filters. Off: it parses the masks that were not chosen as well.
 
@@ -109,10 +109,11 @@ class TrainingConfig:
         tf.random.stateless_*. Keys, shapes and dtypes must stay.
 
     Stream:
-      split: as in TFDS: 'train[:99%]' leaves a hold-out.
+      split: as in TFDS: 'train[:99%]' leaves a hold-out. A tf.data.Dataset is taken whole.
       shuffle: images in the buffer, of about 1 MB each; files are shuffled, too. 0: the order of
         the files. 256: prepared data already lies in a random order within each tar.
-      seed: everything random is a function of it, of the epoch and of the image's id.
+      seed: everything random is a function of it, of the epoch and of the image's id; and of
+        TensorFlow's global seed, if one is set.
       deterministic: the same batches in every run. False: whatever is ready first, which helps
         where files come at uneven speeds.
       repeat: endless, one epoch after the other. False: an iteration is an epoch; the next

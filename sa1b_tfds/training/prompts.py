@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from sa1b_tfds.masks import RunEnds
+from sa1b_tfds.masks import RunEnds, upper_bound
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.views import View, to_model
 
@@ -127,10 +127,10 @@ def locate(runs: Shown, pixel: tf.Tensor) -> tf.Tensor:
 
     They are numbered column by column. A mask that shows none gives (0, 0).
     """
-    wanted = tf.reshape(pixel + runs.before[:, None], [1, -1])
-    run = tf.raw_ops.UpperBound(sorted_inputs=runs.end[None], values=wanted)[0]
+    wanted = tf.reshape(pixel + runs.before[:, None], [-1])
+    run = upper_bound(runs.end, wanted)
     run = tf.minimum(run, tf.size(runs.end) - 1)  # of masks that show nothing
-    back = tf.cast(tf.gather(runs.end, run) - wanted[0], tf.int32)
+    back = tf.cast(tf.gather(runs.end, run) - wanted, tf.int32)
     place = tf.reshape(tf.gather(runs.stop, run) - back, tf.shape(pixel))
     place = tf.where(runs.pixels[:, None] > 0, place, 0)
     return tf.stack([place // runs.height, place % runs.height], axis=-1)

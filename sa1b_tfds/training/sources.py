@@ -141,6 +141,11 @@ def _shuffled(
 
 
 def _of_dataset(dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[int, int]) -> Source:
+    if config.split != "train":
+        raise ValueError(
+            f"split must be 'train' with a tf.data.Dataset, got {config.split!r}: take or skip"
+            " elements of the dataset."
+        )
     spec = dataset.element_spec
     try:
         stored = spec["masks"]["counts"], spec["image"]
