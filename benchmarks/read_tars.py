@@ -20,9 +20,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from build import _of_tar, _write_tars, synthetic
 
 import sa1b_tfds
+from build import _of_tar, _write_tars, synthetic
 
 
 def main() -> None:

@@ -27,9 +27,9 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 import numpy as np
-from build import synthetic
 from PIL import Image
 
+from build import synthetic
 from sa1b_tfds import archive, jpeg
 from sa1b_tfds.problems import Problems
 

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from build import _of_tar, _write_tars, synthetic
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset
 
+from build import _of_tar, _write_tars, synthetic
 from sa1b_tfds import archive
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.torch import SA1BDataset
