@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 SIDE = 64  # of the model image: 4 x 4 patches, masks of 16 x 16
@@ -45,6 +47,18 @@ def keras_sam(seed: int = 0) -> Any:
             ),
         )
     )
+
+
+@contextlib.contextmanager
+def eager_steps() -> Iterator[None]:
+    """Keras runs its steps op by op: for one step that is a fraction of what a graph costs."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 def transformers_sam() -> Any:

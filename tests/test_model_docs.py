@@ -17,5 +17,6 @@ def test_keras_hub(prepared, monkeypatch):
     )
     (code,) = [b.code for b in blocks_of(PAGE.read_text()) if "tiny" in (b.not_run or "")]
     scope = {}
-    exec(code.replace(", config)", f", config, data_dir={str(prepared)!r})"), scope)
+    with sam.eager_steps():
+        exec(code.replace(", config)", f", config, data_dir={str(prepared)!r})"), scope)
     assert scope["model"].history.history["loss"][0] > 0
