@@ -32,7 +32,6 @@ SECONDS = 180
 TARS = "TARS"  # stands for a folder of synthetic tars
 # What a script needs to be told to finish in time, or at all; the others run as they are.
 OPTIONS = {
-    "build.py": ["--images", "160", "--rounds", "2"],
     "crash.py": ["--kills", "8"],
     "download.py": ["--gigabytes", "2", "--rounds", "2"],
     "shard_size.py": [TARS],
