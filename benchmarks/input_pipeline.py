@@ -44,7 +44,7 @@ _ALLOCATOR = "TF_CPU_ALLOCATOR_USE_BFC"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--like", type=pathlib.Path, help="take the images of this tar, repeated")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--prepared", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.prepared:
