@@ -42,12 +42,10 @@ __all__ = [
     "decode_relevance",
     "decode_rle",
     "encode_mask",
-    "metrics",
     "pack_runs",
     "rasterize_runs",
     "read_tars",
     "relevance_map",
-    "show",
     "training_dataset",
     "write_tars",
 ]
