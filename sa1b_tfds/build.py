@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,11 +13,12 @@ import orjson
 from absl import logging
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import TAR_BYTES, Archive, number_of
+from sa1b_tfds.archive import TAR_BYTES, number_of
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.report import REPORT
 from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
+from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.ensure import ensure_tars
 from sa1b_tfds.links import Link, read_links, tar_number
 from sa1b_tfds.problems import OnError
@@ -39,7 +40,7 @@ class BuildConfig:
     links_file: download what the config wants and the folder lacks.
     workers: tars at a time; None is one a core.
     delete_tars: 'downloaded' downloads and deletes tar by tar; 'all' also deletes the user's own,
-      each once it is finished.
+      each once it is finished and nothing of it was skipped.
     md5: take the MD5 of every tar that no download of ours has checked, and compare it.
     add: extend prepared data with the tars that are not in it yet.
     """
@@ -145,7 +146,8 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     folder = Folder(builder.data_path)
     sources = _sources(config, builder)
     staged = set(folder.staging.archives())
-    _release(sources, lambda archive: archive.name in staged and is_in_flight(archive))
+    in_flight = filter(is_in_flight, sources.archives)
+    _release(sources, filter(None, (folder.staging.finished(tar.name) for tar in in_flight)))
     there = folder.path.exists()
     built = {tar.archive for tar in _built(folder)}
     new = {archive.name for archive in sources.archives} - built
@@ -161,7 +163,7 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
                 ensure_tars(config.links_file, config.tars, lacking)
                 sources = _sources(config, builder)
         builder.prepare_from(sources, extend=there)
-        _release(sources, lambda archive: True)
+    _release(sources, _built(folder))
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)
     return orjson.loads((folder.path / REPORT).read_bytes())
@@ -192,12 +194,16 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
     return dataclasses.replace(sources, archives=chosen)
 
 
-def _release(sources: Sources, which: Callable[[Archive], bool]) -> None:
-    """Deletes finished tars for which a kill left no time."""
-    for archive in sources.archives:
-        if sources.release is not None and archive.identity() is not None and which(archive):
-            sources.release(archive)
+def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
+    """Deletes finished tars for which a kill left no time; not what has taken their place since."""
+    if sources.release is None:
+        return
+    archives = {archive.name: archive for archive in sources.archives}
+    for tar in finished:
+        archive = archives.get(tar.archive)
+        if archive is not None and archive.identity() == tar.source:
+            sources.release(archive, tar)
 
 
-def _built(folder: Folder) -> list[Any]:
+def _built(folder: Folder) -> list[FinishedTar]:
     return folder.tars() if folder.path.exists() else []

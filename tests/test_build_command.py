@@ -185,6 +185,24 @@ def test_all_deletes_own_tars_and_nothing_finished_is_lost(tars, tmp_path, capsy
     assert _ids(data) == list(range(12))
 
 
+def test_all_keeps_a_tar_of_which_something_was_skipped(tars, tmp_path, caplog):
+    torn = tars / "sa_000002.tar"
+    torn.write_bytes(torn.read_bytes()[:-15000])
+    arguments = (tars, "--data-dir", tmp_path / "data", "--on-error", "skip")
+    with caplog.at_level("WARNING", "absl"):
+        assert _sa1b(*arguments, "--delete-tars=all") == 0
+    assert list(tars.iterdir()) == [torn]
+    assert caplog.text.count("sa_000002.tar is not deleted: something of it was skipped.") == 1
+
+
+def test_all_deletes_what_a_kill_left_and_not_what_came_since(tars, tmp_path):
+    arguments = (tars, "--data-dir", tmp_path / "data")
+    assert _sa1b(*arguments) == 0
+    (tars / "sa_000001.tar").write_bytes(b"another one")
+    assert _sa1b(*arguments, "--delete-tars=all") == 0
+    assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
+
+
 def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):
     data, disk = tmp_path / "data", tmp_path / "disk"
     disk.mkdir()

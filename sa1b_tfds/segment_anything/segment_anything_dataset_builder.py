@@ -252,8 +252,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         return ProcessPool(
             num_workers=self._num_workers,
             reporter=reporter_for_people(),
-            fetch=_for_task(hooks.fetch),
-            release=_for_task(hooks.release),
+            fetch=_fetch_for(hooks),
+            release=_release_after(hooks),
         )
 
     def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:
@@ -389,7 +389,18 @@ def _refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
         )
 
 
-def _for_task(
-    hook: Callable[[archive.Archive], None] | None,
-) -> Callable[[shards.Task], None] | None:
-    return None if hook is None else lambda task: hook(task.archive)
+def _fetch_for(sources: Sources) -> Callable[[shards.Task], None] | None:
+    fetch = sources.fetch
+    return None if fetch is None else lambda task: fetch(task.archive)
+
+
+def _release_after(sources: Sources) -> Callable[[shards.Task], None] | None:
+    release = sources.release
+    if release is None:
+        return None
+
+    def after(task: shards.Task) -> None:
+        if (finished := task.staging.finished(task.archive.name)) is not None:
+            release(task.archive, finished)
+
+    return after
