@@ -104,6 +104,22 @@ def test_build_then_add(tars, tmp_path, capsys):
     assert _ids(data) == list(range(12))
 
 
+def test_add_keeps_shards_of_another_size_and_cuts_alike(tars, tmp_path, caplog):
+    data = tmp_path / "data"
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    config = tfds.download.DownloadConfig(manual_dir=tars, max_shard_size=8000)
+    Builder(data_dir=data).download_and_prepare(download_config=config)
+    before = building.shards_of(data / building.FINAL)
+    for tar in tars.iterdir():
+        tar.unlink()  # finished tars are not needed
+    held_back.rename(tars / "sa_000001.tar")
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    after = list(building.shards_of(data / building.FINAL).values())
+    assert (len(before), len(after)) == (6, 9)
+    assert after[:3] + after[6:] == list(before.values())
+    assert "converted again" not in caplog.text
+
+
 def test_add_that_fails_leaves_the_data_as_it_was(tars, tmp_path, capsys):
     data = tmp_path / "data"
     assert _sa1b(tars, "--data-dir", data) == 0

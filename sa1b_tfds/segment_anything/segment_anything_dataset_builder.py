@@ -156,7 +156,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         with self._folder.locked():
             self._folder.clean()
             try:
-                with self._room_for_data():
+                with self._room_for_data(download_config):
                     super().download_and_prepare(
                         download_config=download_config, file_format=file_format, **kwargs
                     )
@@ -174,18 +174,21 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           extend: if there is data, convert only what is not in it and exchange it.
         """
         self._sources, self._extend = sources, extend
+        config = tfds.download.DownloadConfig()
+        if extend and (there := prepared.Folder(self.data_path).tars()):
+            # What is there is kept as it is, and what comes is cut alike.
+            config.max_shard_size = there[-1].settings["max_shard_size"]
         try:
-            self.download_and_prepare()
+            self.download_and_prepare(download_config=config)
         finally:
             self._sources, self._extend = None, False
 
     @contextlib.contextmanager
-    def _room_for_data(self) -> Iterator[None]:
+    def _room_for_data(self, config: tfds.download.DownloadConfig | None) -> Iterator[None]:
         """TFDS writes only where no data is: to extend some, all of it is staged first."""
-        if self._sources is None or not (self._extend and self._folder.path.exists()):
+        if not (self._sources and config and self._extend and self._folder.path.exists()):
             yield
             return
-        config = tfds.download.DownloadConfig()
         self._folder.restage(self.info.splits["train"].filepaths)
         self._conversion(self._sources.archives, config).run(self._engine(config))
         with self._folder.exchanged():
