@@ -86,12 +86,16 @@ class WebDataset(_Tars):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SA1BTars(_Tars):
-    """One tar for each tar, under its name, with `./sa_<id>.jpg` and `.json` in it."""
+    """One tar for each tar or folder: `sa_*.tar`, by its name, with `./sa_<id>.jpg` and `.json`."""
 
     name: ClassVar[str] = "sa1b"
     prefix: ClassVar[str] = "./"
 
     def join(self, root: Path, pieces: Sequence[Finished]) -> None:
-        for piece in pieces:
-            name = piece.label if piece.label.startswith("sa_") else f"sa_{piece.label}"
-            move(root, piece.label, _TAR, f"{name}.tar")
+        taken = {piece.label for piece in pieces}
+        for label in [piece.label for piece in pieces]:
+            name = label if label.startswith("sa_") else f"sa_{label}"
+            while name != label and name in taken:  # the folder `x` beside the tar `sa_x`
+                name += "_"
+            taken.add(name)
+            move(root, label, _TAR, f"{name}.tar")
