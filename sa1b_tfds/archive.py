@@ -107,6 +107,14 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
     return sorted(found, key=lambda archive: archive.name.rpartition("/")[::-1])
 
 
+def archives_at(path: epath.PathLike) -> list[Archive]:
+    """The tar at `path`, or what `find_archives` finds in a folder there; empty if there is none."""
+    path = epath.Path(path)
+    if path.is_dir():
+        return find_archives(path)
+    return [TarArchive(path)] if path.exists() else []
+
+
 def number_of(archive: Archive) -> int | None:
     """The number in a tar's name: 20 for sa_000020.tar, and for its extracted folder."""
     match = _NUMBER.match(archive.name.rpartition("/")[2])
