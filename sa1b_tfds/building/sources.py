@@ -13,7 +13,7 @@ from typing import Literal, TypeGuard
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.archive import Archive, TarArchive, find_archives
+from sa1b_tfds.archive import Archive, TarArchive, find_archives, sorted_by_name
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.download import download
 from sa1b_tfds.links import Link
@@ -29,11 +29,6 @@ class Sources:
     archives: Sequence[Archive]
     fetch: Callable[[Archive], None] | None = None
     release: Callable[[Archive, FinishedTar], None] | None = None
-
-
-def in_order(archives: Mapping[str, Archive]) -> list[Archive]:
-    """By file name, as `find_archives` has them."""
-    return sorted(archives.values(), key=lambda a: a.name.rpartition("/")[::-1])
 
 
 def is_in_flight(archive: Archive) -> TypeGuard[TarArchive]:
@@ -78,7 +73,7 @@ def find_sources(
             logging.warning("%s is not deleted: something of it was skipped.", archive.name)
 
     return Sources(
-        archives=in_order(archives),
+        archives=sorted_by_name(archives.values()),
         fetch=fetch if links else None,
         release=release if delete_tars != "never" else None,
     )

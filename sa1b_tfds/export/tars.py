@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sa1b_tfds.examples import ArchivePart, Part
-from sa1b_tfds.export.format import Finished, Format, Item, Span, in_order, move
+from sa1b_tfds.export.format import Finished, Format, Item, Span, entries_by_name, move
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.tar_writer import add_file
 
@@ -70,7 +70,7 @@ class WebDataset(_Tars):
         spans: list[Span] = []
         start = size = 0
         room = self.shard_size - tarfile.RECORDSIZE  # its end is filled up to a record
-        entries = in_order(part, problems)[:limit]
+        entries = entries_by_name(part, problems)[:limit]
         for i, entry in enumerate(entries):
             if i > start and (size + entry.size > room or i - start == self.shard_images):
                 spans.append(Span(start, i, size))

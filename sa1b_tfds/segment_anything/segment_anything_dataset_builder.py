@@ -17,7 +17,7 @@ from sa1b_tfds.annotations import Example
 from sa1b_tfds.building import prepared, shards
 from sa1b_tfds.building.conversion import Conversion, Engine
 from sa1b_tfds.building.report import REPORT, report_of
-from sa1b_tfds.building.sources import Sources, in_order
+from sa1b_tfds.building.sources import Sources
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.ensure import ensure_tars, find_links_file
@@ -288,7 +288,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             if name not in by_name and self._chosen([gone]):
                 logging.warning("%s is not there any more; its finished shards are used.", name)
                 by_name[name] = gone
-        return in_order(by_name)
+        return archive.sorted_by_name(by_name.values())
 
     def _archives(self, folder: epath.Path) -> list[archive.Archive]:
         """The config's tars: those that are there, and with a links file also those that lack."""
