@@ -113,7 +113,7 @@ def sorted_by_name(archives: Iterable[Archive]) -> list[Archive]:
 
 
 def archives_at(path: epath.PathLike) -> list[Archive]:
-    """The tar at `path`, or what `find_archives` finds in a folder there; empty if there is none."""
+    """The tar at `path`, or what `find_archives` finds in a folder there; empty if nothing is."""
     path = epath.Path(path)
     if path.is_dir():
         return find_archives(path)
