@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from sa1b_tfds import extras, rle
-from sa1b_tfds.metrics.iou import as_dense, as_rles, compute_iou, require_one_size
+from sa1b_tfds.mask_forms import as_dense, as_rles, require_one_size
+from sa1b_tfds.metrics.iou import compute_iou
 
 DILATION_RATIO = 0.02
 

@@ -12,8 +12,9 @@ from etils import epath
 
 from sa1b_tfds import rle
 from sa1b_tfds.examples import read_examples
+from sa1b_tfds.mask_forms import as_rles
 from sa1b_tfds.metrics import coco_eval
-from sa1b_tfds.metrics.iou import as_rles, iou_of_rles
+from sa1b_tfds.metrics.iou import iou_of_rles
 from sa1b_tfds.metrics.matching import match_best, match_one_to_one
 from sa1b_tfds.metrics.predictions import Prediction, read_predictions
 from sa1b_tfds.metrics.summary import boundary_ious, summarise

@@ -16,8 +16,9 @@ from PIL import Image
 
 from sa1b_tfds import extras
 from sa1b_tfds.annotations import Example
+from sa1b_tfds.mask_forms import as_dense, as_rles
 from sa1b_tfds.metrics.bootstrap import mean_interval
-from sa1b_tfds.metrics.iou import as_dense, as_rles, iou_matrix
+from sa1b_tfds.metrics.iou import iou_matrix
 
 Predict = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
 

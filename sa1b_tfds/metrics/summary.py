@@ -7,9 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from sa1b_tfds import rle
+from sa1b_tfds.mask_forms import as_rles
 from sa1b_tfds.metrics.bootstrap import mean_interval
 from sa1b_tfds.metrics.boundary import DILATION_RATIO, boundary_iou_of_rles
-from sa1b_tfds.metrics.iou import as_rles, iou_matrix
+from sa1b_tfds.metrics.iou import iou_matrix
 from sa1b_tfds.metrics.matching import Matches, match_best, match_one_to_one
 
 # COCO's, by the area of the ground truth in pixels: [from, to).
