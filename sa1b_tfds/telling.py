@@ -1,8 +1,11 @@
-"""What all that tells people of progress shares: numbers of bytes, and not too many lines."""
+"""What all that tells people of progress shares: numbers of bytes, lines, and not too many."""
 
 from __future__ import annotations
 
 import time
+from typing import TextIO
+
+LINE_EVERY_S = 30.0  # of lines that only say how far a run is
 
 
 def gigabytes(count: float) -> str:
@@ -11,6 +14,11 @@ def gigabytes(count: float) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count:.0f} bytes"
+
+
+def log_line(text: str, stream: TextIO) -> None:
+    """Writes a line with the time of day before it."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=stream, flush=True)
 
 
 class Every:
