@@ -17,7 +17,7 @@ from sa1b_tfds.metrics import coco_eval
 from sa1b_tfds.metrics.iou import iou_of_rles
 from sa1b_tfds.metrics.matching import match_best, match_one_to_one
 from sa1b_tfds.metrics.predictions import Prediction, read_predictions
-from sa1b_tfds.metrics.summary import boundary_ious, summarise
+from sa1b_tfds.metrics.summary import matched_boundary_ious, summarise
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.processes import Processes, available_cores, in_order
 
@@ -123,7 +123,7 @@ def _evaluate(masks: rle.Checked, predictions: list[Prediction], where: str) -> 
     best = match_best(iou)
     columns = {
         "iou": best.iou,
-        "boundary_iou": boundary_ious(predicted, truths, best),
+        "boundary_iou": matched_boundary_ious(predicted, truths, best),
         "area": rle.areas(rle.run_lengths(masks.counts, masks.size)),
         "one_to_one": match_one_to_one(iou).iou,
     }
