@@ -59,11 +59,21 @@ class CocoEvaluation:
     ) -> Image:
         """What accumulate() needs of an image; takes what `add` takes, and adds nothing."""
         predictions, masks = as_rles(predictions), as_rles(masks)
+        if iou is None:
+            iou = iou_matrix(predictions, masks)
+        return self.evaluate_rles(predictions, scores, masks, iou)
+
+    def evaluate_rles(
+        self,
+        predictions: Sequence[dict[str, Any]],
+        scores: Any,
+        masks: Sequence[dict[str, Any]],
+        iou: np.ndarray,
+    ) -> Image:
+        """`evaluate_image` of RLEs that are checked."""
         scores = np.asarray(scores, np.float64)
         if scores.shape != (len(predictions),):
             raise ValueError(f"{len(predictions)} predictions need as many scores, got {scores}.")
-        if iou is None:
-            iou = iou_matrix(predictions, masks)
         params, key = self._eval.params, (_IMAGE, _CATEGORY)
         # As COCOeval has it: the best first, and no more than it looks at.
         best = np.argsort(-scores, kind="mergesort")[: params.maxDets[-1]]

@@ -16,7 +16,7 @@ from sa1b_tfds.mask_forms import as_rles
 from sa1b_tfds.metrics import coco_eval
 from sa1b_tfds.metrics.iou import iou_of_rles
 from sa1b_tfds.metrics.matching import match_best, match_one_to_one
-from sa1b_tfds.metrics.predictions import Prediction, read_predictions
+from sa1b_tfds.metrics.predictions import Prediction, checked_rles, read_predictions
 from sa1b_tfds.metrics.summary import matched_boundary_ious, summarise
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.processes import Processes, available_cores, in_order
@@ -116,7 +116,7 @@ class _Image(NamedTuple):
 def _evaluate(masks: rle.Checked, predictions: list[Prediction], where: str) -> _Image:
     truths = as_rles(masks)
     try:
-        predicted = [prediction.rle(masks.size) for prediction in predictions]
+        predicted = checked_rles(predictions, masks.size)
     except ValueError as e:
         raise ValueError(f"{where}: {e}") from e
     iou = iou_of_rles(predicted, truths)
@@ -128,7 +128,7 @@ def _evaluate(masks: rle.Checked, predictions: list[Prediction], where: str) -> 
         "one_to_one": match_one_to_one(iou).iou,
     }
     scores = [prediction.score for prediction in predictions]
-    coco = coco_eval.CocoEvaluation().evaluate_image(predicted, scores, truths, iou)
+    coco = coco_eval.CocoEvaluation().evaluate_rles(predicted, scores, truths, iou)
     return _Image(columns, coco, len(predictions))
 
 
