@@ -9,6 +9,8 @@ first image on. The page cache is warm: it measures the processor's work, not th
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import pathlib
 import statistics
@@ -44,7 +46,8 @@ def _compare(folder: pathlib.Path, options: argparse.Namespace) -> None:
     decoders = {"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=options.masks)}
     builder = tfds.builder("segment_anything", data_dir=folder / "data")
     config = tfds.download.DownloadConfig(manual_dir=tars)
-    builder.download_and_prepare(download_config=config)
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS says where it writes
+        builder.download_and_prepare(download_config=config)
 
     # Else TFDS keeps what it decoded of data as small as this in memory.
     no_cache = tfds.ReadConfig(try_autocache=False)
