@@ -157,6 +157,8 @@ def _watch(command: list[str], source: pathlib.Path, folder: pathlib.Path, *argu
         [*command, str(source), str(target), *map(str, arguments)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        # As in an installed package, modules are compiled once and not by every process.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
     )
     log: list[bytes] = []
     reader = threading.Thread(target=lambda: log.append(process.stderr.read()))

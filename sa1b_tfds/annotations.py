@@ -119,7 +119,7 @@ def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:
         raise ValueError(f"annotation {e.index}: the RLE is malformed: {e.reason}") from e
 
 
-def _usual_counts(segmentations: list[Any], size: list[int]) -> list[Any] | None:
+def _usual_counts(segmentations: list[Any], size: list[int]) -> list[bytes] | None:
     """The counts, if each is a string and each size the image's, as SA-1B has it; else None."""
     try:
         counts = [segmentation["counts"] for segmentation in segmentations]
@@ -127,7 +127,7 @@ def _usual_counts(segmentations: list[Any], size: list[int]) -> list[Any] | None
     except (KeyError, TypeError, IndexError):
         return None
     usual = set(map(type, counts)) <= {str} and sizes.count(size) == len(sizes)
-    return counts if usual else None
+    return list(map(str.encode, counts)) if usual else None
 
 
 def _narrow(column: np.ndarray, name: str) -> np.ndarray:

@@ -94,8 +94,9 @@ def _decode(beginning: bytes) -> None:
 
 def _end_of_scan(data: bytes, start: int) -> int:
     scan = np.frombuffer(data, np.uint8)[start:]
-    if len(scan) > 1:  # NumPy finds the first one that could be it in half the time
-        start += int(np.argmax((scan[:-1] == 0xFF) & (scan[1:] != 0)))
+    if len(scan) > 1:  # NumPy finds the first one that could be it in a third of the time
+        could_be = scan[:-1] == 0xFF
+        start += int(np.logical_and(could_be, scan[1:], out=could_be).argmax())
     end = _END_OF_SCAN.search(data, start)
     return end.start() if end else len(data)
 

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Protocol
 
 import google_crc32c
@@ -244,8 +244,11 @@ def _float_list(values: np.ndarray) -> list[bytes]:
     return _field(2, _field(1, [packed]) if packed else [])
 
 
-def _int64_list(values: Iterable[int]) -> list[bytes]:
-    packed = _varints(np.asarray(values, np.int64))
+def _int64_list(values: Sequence[int] | np.ndarray) -> list[bytes]:
+    if isinstance(values, np.ndarray):
+        packed = _varints(values)
+    else:  # one or two of them
+        packed = b"".join(_varint(value % 2**64) for value in values)
     return _field(3, _field(1, [packed]) if packed else [])
 
 

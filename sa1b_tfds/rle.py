@@ -344,70 +344,70 @@ def bboxes(runs: Runs, size: Sequence[int]) -> np.ndarray:
 def _values(group: np.ndarray, last_char: np.ndarray, splits: np.ndarray) -> np.ndarray:
     """-> int32 [V], what the groups of each value say; `last_char` [V] is where its last one is.
 
-    Nearly all have three groups at most: they are looked up by the last three, whatever these are.
+    Nearly all have three groups at most: those are looked up, by 16 bits that fit the caches.
     """
-    key = np.zeros(len(group), np.int32)
-    key[2:] = group[:-2]
-    key <<= 6
-    key[1:] |= group[:-1]
-    key <<= 6
-    key |= group
+    goes_on = group >> 5
+    second = group * goes_on  # before the last one, if it belongs to the same value
+    third = second[:-1] * goes_on[1:]
+    key = group.astype(np.uint16)
+    for back, groups in ((1, second), (2, third)):
+        shifted = groups[:-1].astype(np.uint16) * np.uint16(1 << 5 * back)  # faster than <<
+        np.bitwise_xor(key[back:], shifted, out=key[back:])
     values = _value_of_three_groups().take(key.take(last_char))
-    going_on = group >= 32
-    three_go_on = np.flatnonzero(going_on[:-2] & going_on[1:-1] & going_on[2:])
-    if not len(three_go_on):
-        return values
-    longer = np.unique(np.searchsorted(last_char, three_go_on))
-    end = last_char[longer]
-    chars = end - np.where(longer > 0, last_char[longer - 1], -1)
-    too_long = longer[chars > _MAX_CHARS_PER_RUN]
-    _refuse(np.searchsorted(splits, too_long, "right") - 1, TOO_LONG)
-    value = (group[end].astype(np.int32) ^ 16) - 16
-    for back in range(1, _MAX_CHARS_PER_RUN):
-        more = chars > back
-        value[more] = (value[more] << 5) + (group[end[more] - back] - 32)
-    values[longer] = value
+    ends = 3 + np.flatnonzero((goes_on[:-3] & goes_on[1:-2] & goes_on[2:-1]) > goes_on[3:])
+    if len(ends):
+        longer = np.searchsorted(last_char, ends)
+        values[longer] = _value_of_more_groups(group, ends, splits, longer)
     return values
 
 
 @functools.cache
 def _value_of_three_groups() -> np.ndarray:
-    """int32 [2**18]: the value whose last three groups these are, if it has no more than those."""
-    key = np.arange(1 << 18, dtype=np.int32)
-    third, second, last = key >> 12, key >> 6 & 63, key & 63
-    value = (last ^ 16) - 16
-    two = second >= 32
-    value[two] = (value[two] << 5) + second[two] - 32
-    three = two & (third >= 32)
-    value[three] = (value[three] << 5) + third[three] - 32
+    """int32 [2**16], the value of each key: three groups with bit 15, else two with bit 10."""
+    key = np.arange(1 << 16, dtype=np.int32)
+    three = key >> 15 == 1
+    two = three | (key >> 10 & 1 == 1)
+    value = ((key & 31) ^ 16) - 16
+    value[two] = (value[two] << 5) + (key[two] >> 5 & 31)
+    value[three] = (value[three] << 5) + (key[three] >> 10 & 31 ^ 1)  # `second` flipped one bit
+    return value
+
+
+def _value_of_more_groups(
+    group: np.ndarray, ends: np.ndarray, splits: np.ndarray, index: np.ndarray
+) -> np.ndarray:
+    """-> int32, of each value that ends at `ends`, and is the one at `index` of all."""
+    value = (group[ends].astype(np.int32) ^ 16) - 16
+    more = np.ones(len(ends), bool)
+    for back in range(1, _MAX_CHARS_PER_RUN + 1):
+        before = group[ends - back]  # wraps around only where nothing goes on
+        more &= (before >= 32) & (ends >= back)
+        if not more.any():
+            break
+        if back == _MAX_CHARS_PER_RUN:
+            _refuse(np.searchsorted(splits, index[more], "right") - 1, TOO_LONG)
+        value = np.where(more, (value << 5) + (before & 31), value)
     return value
 
 
 def _undo_differences(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """-> lengths [V], of the same dtype; `first` [N] says where each mask begins.
+    """Changes values [V] into lengths, of the same dtype; `first` [N] says where each mask begins.
 
     In each mask run 0 stands alone, and 1, 3, 5, ... and 2, 4, 6, ... are two chains of
-    differences. All chains are summed at once, by the parity of the place among all values, and
-    what was summed before a chain began is taken off again.
+    differences. All chains of all masks are summed at once, by the parity of the place among all
+    values; where a chain begins, what was summed before is taken off.
     """
-    even = np.append(values, np.zeros(len(values) % 2, values.dtype))
-    summed = [np.ascontiguousarray(even[parity::2]) for parity in (0, 1)]
-    for part in summed:
-        np.cumsum(part, dtype=part.dtype, out=part)
-
-    def at(place: np.ndarray) -> np.ndarray:
-        return np.choose(place % 2, [part.take(place // 2, mode="clip") for part in summed])
-
-    before = np.where(first > 0, at(first - 1), values.dtype.type(0))  # the chain of run 1
-    alone = at(first)  # the chain of run 2 begins after run 0
     stop = np.append(first[1:], len(values))
-    lengths = np.empty_like(values)
-    for parity, part in enumerate(summed):
-        places = (stop + 1 - parity) // 2 - (first + 1 - parity) // 2
-        base = np.repeat(np.where(first % 2 == parity, alone, before), places)
-        np.subtract(part[: len(base)], base, out=lengths[parity::2])
-    lengths[first] = values[first]
-    return lengths
+    has_run_2 = first[first + 2 < stop]
+    values[has_run_2 + 2] -= values[has_run_2]
+    for parity in (0, 1):
+        part = np.ascontiguousarray(values[parity::2])  # np.cumsum is slow at every second one
+        begins, ends = (first + 1 - parity) // 2, (stop + 1 - parity) // 2
+        begins = begins[begins < ends]
+        if len(begins):
+            part[begins[1:]] -= np.add.reduceat(part, begins, dtype=part.dtype)[:-1]
+        values[parity::2] = np.cumsum(part, dtype=part.dtype)
+    return values
 
 
 def _refuse(masks: np.ndarray, reason: str) -> None:

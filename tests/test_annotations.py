@@ -33,7 +33,7 @@ def test_every_value_survives():
     columns = example["annotations"]
     scale = np.array([24, 32, 24, 32])
     for i, source in enumerate(CONTENT["annotations"]):
-        assert example["masks"].counts[i] == source["segmentation"]["counts"]
+        assert example["masks"].counts[i] == source["segmentation"]["counts"].encode()
         assert columns["id"][i] == source["id"]
         assert columns["area"][i] == source["area"]
         assert columns["predicted_iou"][i] == np.float32(source["predicted_iou"])
