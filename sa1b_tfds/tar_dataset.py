@@ -16,10 +16,10 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds.archive import Archive, archives_at
+from sa1b_tfds.features import features_dict
 from sa1b_tfds.links import Link, SignedUrl
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import available_cores
-from sa1b_tfds.segment_anything.segment_anything_dataset_builder import features_dict
 from sa1b_tfds.tar_records import Order, read_records
 
 Source = str | os.PathLike[str] | Link

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow_datasets.public_api as tfds
 from absl import logging
 from etils import epath
@@ -30,7 +29,6 @@ from sa1b_tfds.running.progress import reporter_for_people
 from sa1b_tfds.segment_anything import configs
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
-_BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
 _HOW_TO_SKIP = (
     "To leave out what cannot be read, counted and listed, pass builder_kwargs={'on_error': 'skip'}"
     " or build 'segment_anything/<config>/on_error=skip', or `sa1b build --on-error skip`"
@@ -93,7 +91,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     def _info(self) -> tfds.core.DatasetInfo:
         """Returns the dataset's features and metadata."""
         return self.dataset_info_from_configs(
-            features=features_dict(),
+            features=features.features_dict(),
             supervised_keys=("image", "masks"),
             homepage=HOMEPAGE,
             license=f"SA-1B Dataset Research License, see {HOMEPAGE}",
@@ -323,47 +321,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     def _chosen(self, found: list[archive.Archive]) -> list[archive.Archive]:
         tars = self.builder_config.tars
         return [a for a in found if tars is None or archive.number_of(a) in tars]
-
-
-def features_dict() -> tfds.features.FeaturesDict:
-    """The features of an example, as stored and as read."""
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(
-                encoding_format="jpeg", doc="The photograph, RGB, 0 to 255."
-            ),
-            "masks": features.RleMasks(doc="Which pixels belong to mask i: 0 or 1."),
-            "image_id": tfds.features.Scalar(np.int64, doc="Unique in the dataset."),
-            "file_name": tfds.features.Text(doc="The image's name, as its JSON has it."),
-            "annotations": tfds.features.FeaturesDict(
-                {
-                    "id": _column(np.int64, "Unique in the dataset."),
-                    "area": _column(np.int64, "Pixels in the mask."),
-                    "bbox": _column(np.float32, "The mask's box. " + _BOX, 4),
-                    "crop_box": _column(
-                        np.float32,
-                        "The crop of the image in which the mask was found. " + _BOX,
-                        4,
-                    ),
-                    "predicted_iou": _column(
-                        np.float32, "The model's own estimate of the mask's quality."
-                    ),
-                    "stability_score": _column(
-                        np.float32, "IoU of the mask at a stricter and a laxer threshold."
-                    ),
-                    "point_coords": _column(
-                        np.float32,
-                        "The point that prompted the mask: (x, y) in pixels of the mask.",
-                        2,
-                    ),
-                }
-            ),
-        }
-    )
-
-
-def _column(dtype: type, doc: str, *shape: int) -> tfds.features.Tensor:
-    return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, doc=doc)
 
 
 def _nothing_left(tars: Sequence[FinishedTar]) -> ValueError:
