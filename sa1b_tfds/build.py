@@ -24,6 +24,7 @@ from sa1b_tfds.links import Link, read_links, tar_number
 from sa1b_tfds.problems import OnError
 from sa1b_tfds.processes import available_cores
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+from sa1b_tfds.telling import some_of
 
 # Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine. Where images are made
 # smaller, benchmarks/resize.py: 26 a second of 772 kB.
@@ -154,7 +155,7 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     if there and new and not config.add:
         raise ValueError(
             f"{folder.path} is prepared already, without {len(new)} of the tars"
-            f" ({', '.join(sorted(new)[:3])}, ...). Extend it with --add."
+            f" ({some_of(sorted(new))}). Extend it with --add."
         )
     if new or not there:
         if config.links_file is not None and config.delete_tars == "never":
@@ -170,24 +171,25 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
 
 
 def _sources(config: BuildConfig, builder: Builder) -> Sources:
-    wanted = builder.builder_config.tars
+    chosen_by = builder.builder_config
+    wanted = chosen_by.tars or ()
     links: dict[str, Link] = {}
     if config.links_file is not None:
         listed = read_links(config.links_file).tars
-        links = {n: link for n, link in listed.items() if wanted is None or tar_number(n) in wanted}
+        links = {n: link for n, link in listed.items() if chosen_by.has_tar(tar_number(n))}
     sources = find_sources(config.tars, links, config.delete_tars)
-    chosen = [a for a in sources.archives if wanted is None or number_of(a) in wanted]
+    chosen = [a for a in sources.archives if chosen_by.has_tar(number_of(a))]
     folder = Folder(builder.data_path)
     if not (chosen or folder.path.exists() or folder.staging.archives()):
         raise FileNotFoundError(
             f"{config.tars} holds no tar of {config.config!r} (sa_000000.tar and so on), nor"
             " extracted files. Put some there, or name a links file with --links-file."
         )
-    if lacking := set(wanted or ()) - {number_of(archive) for archive in chosen}:
+    if lacking := set(wanted) - {number_of(archive) for archive in chosen}:
         logging.warning(
             "%d of the %d tars of %r are neither in %s nor to be downloaded, and left out.",
             len(lacking),
-            len(wanted or ()),
+            len(wanted),
             config.config,
             config.tars,
         )

@@ -90,7 +90,7 @@ def test_build_then_add(tars, tmp_path, capsys):
 
     held_back.rename(tars / "sa_000001.tar")
     assert _sa1b(tars, "--data-dir", data) == 1
-    assert "without 1 of the tars (sa_000001.tar, ...). Extend it with --add." in (
+    assert "without 1 of the tars (sa_000001.tar). Extend it with --add." in (
         capsys.readouterr().err
     )
     (tars / "sa_000000.tar").unlink()  # finished tars are not needed

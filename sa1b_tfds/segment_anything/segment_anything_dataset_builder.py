@@ -27,6 +27,7 @@ from sa1b_tfds.processes import available_cores
 from sa1b_tfds.running.pool import ProcessPool
 from sa1b_tfds.running.progress import reporter_for_people
 from sa1b_tfds.segment_anything import configs
+from sa1b_tfds.telling import some_of
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
 _HOW_TO_SKIP = (
@@ -302,7 +303,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 len(self.builder_config.tars),
                 self.builder_config.name,
                 folder,
-                ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else ""),
+                some_of(lacking),
             )
         elif not found:
             ensure_tars(None, folder, None)  # says what to put where
@@ -319,8 +320,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         return sorted(name for name in names if tar_number(name) not in there)
 
     def _chosen(self, found: list[archive.Archive]) -> list[archive.Archive]:
-        tars = self.builder_config.tars
-        return [a for a in found if tars is None or archive.number_of(a) in tars]
+        return [a for a in found if self.builder_config.has_tar(archive.number_of(a))]
 
 
 def _nothing_left(tars: Sequence[FinishedTar]) -> ValueError:
