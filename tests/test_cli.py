@@ -6,6 +6,10 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
+from sa1b_tfds import cli
+
 DUMMY = pathlib.Path(__file__).parents[1] / "dummy_data"
 
 
@@ -16,3 +20,18 @@ def test_a_reader_that_leaves_ends_it_without_a_word():
     run = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (run.returncode, run.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["stats", str(DUMMY), "--json"],
+        ["show", str(DUMMY), "--out"],
+        ["eval", "--predictions", "p.json", "--data", str(DUMMY), "--out"],
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path, capsys, command):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*command, str(tmp_path / "file" / "out.html")])
+    assert f"{tmp_path}/file cannot be made: " in capsys.readouterr().err
