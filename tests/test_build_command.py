@@ -211,6 +211,19 @@ def test_all_keeps_a_tar_of_which_something_was_skipped(tars, tmp_path, caplog):
     assert caplog.text.count("sa_000002.tar is not deleted: something of it was skipped.") == 1
 
 
+def test_all_keeps_a_tar_with_an_image_of_an_earlier_one(tars, tmp_path, capsys):
+    again = building.make.files_of(2)  # of sa_000000.tar
+    files = {name: data for i in (20, 21) for name, data in building.make.files_of(i).items()}
+    building.make.write_tar(tars / "sa_000003.tar", files | again)
+    arguments = (tars, "--data-dir", tmp_path / "data", "--delete-tars=all")
+    assert _sa1b(*arguments) == 1  # it is converted once more to say so
+    assert "image id 2 was in sa_000000.tar before" in capsys.readouterr().err
+    assert [path.name for path in tars.iterdir()] == ["sa_000003.tar"]
+    assert _sa1b(*arguments, "--on-error", "skip") == 0
+    assert [path.name for path in tars.iterdir()] == ["sa_000003.tar"]
+    assert _ids(tmp_path / "data") == [*range(12), 20, 21]
+
+
 def test_all_deletes_what_a_kill_left_and_not_what_came_since(tars, tmp_path):
     arguments = (tars, "--data-dir", tmp_path / "data")
     assert _sa1b(*arguments) == 0

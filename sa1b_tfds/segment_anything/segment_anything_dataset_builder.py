@@ -16,8 +16,9 @@ from sa1b_tfds.annotations import Example
 from sa1b_tfds.building import prepared, shards
 from sa1b_tfds.building.conversion import Conversion, Engine
 from sa1b_tfds.building.report import REPORT, report_of
-from sa1b_tfds.building.sources import Sources
-from sa1b_tfds.building.staging import FinishedTar
+from sa1b_tfds.building.settled import Settled
+from sa1b_tfds.building.sources import Sources, is_in_flight
+from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
@@ -255,7 +256,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             num_workers=self._num_workers,
             reporter=reporter_for_people(),
             fetch=_fetch_for(hooks),
-            release=_release_after(hooks),
+            release=_release_after(hooks, self._folder.staging),
         )
 
     def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:
@@ -354,13 +355,19 @@ def _fetch_for(sources: Sources) -> Callable[[shards.Task], None] | None:
     return None if fetch is None else lambda task: fetch(task.archive)
 
 
-def _release_after(sources: Sources) -> Callable[[shards.Task], None] | None:
+def _release_after(sources: Sources, staging: Staging) -> Callable[[shards.Task], None] | None:
+    """Releases at once what can be downloaded again, and the user's own once it is settled."""
     release = sources.release
     if release is None:
         return None
+    settled = Settled(sources.archives, staging)
 
     def after(task: shards.Task) -> None:
-        if (finished := task.staging.finished(task.archive.name)) is not None:
+        finished = staging.finished(task.archive.name)
+        if is_in_flight(task.archive) and finished is not None:
             release(task.archive, finished)
+        for own, finished in settled.advance():
+            if not is_in_flight(own):
+                release(own, finished)
 
     return after
