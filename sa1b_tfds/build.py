@@ -41,7 +41,7 @@ class BuildConfig:
     links_file: download what the config wants and the folder lacks.
     workers: tars at a time; None is one a core.
     delete_tars: 'downloaded' downloads and deletes tar by tar; 'all' also deletes the user's own,
-      each once it is finished and nothing of it was skipped.
+      each once it is finished and all of it is in the data.
     md5: take the MD5 of every tar that no download of ours has checked, and compare it.
     add: extend prepared data with the tars that are not in it yet.
     """

@@ -208,7 +208,7 @@ def test_all_keeps_a_tar_of_which_something_was_skipped(tars, tmp_path, caplog):
     with caplog.at_level("WARNING", "absl"):
         assert _sa1b(*arguments, "--delete-tars=all") == 0
     assert list(tars.iterdir()) == [torn]
-    assert caplog.text.count("sa_000002.tar is not deleted: something of it was skipped.") == 1
+    assert caplog.text.count("sa_000002.tar is not deleted: not all of it is in the data.") == 1
 
 
 def test_all_keeps_a_tar_with_an_image_of_an_earlier_one(tars, tmp_path, capsys):
@@ -229,6 +229,14 @@ def test_all_deletes_what_a_kill_left_and_not_what_came_since(tars, tmp_path):
     assert _sa1b(*arguments) == 0
     (tars / "sa_000001.tar").write_bytes(b"another one")
     assert _sa1b(*arguments, "--delete-tars=all") == 0
+    assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
+
+
+def test_all_keeps_a_tar_of_which_only_the_first_images_were_taken(tars, tmp_path):
+    config = tfds.download.DownloadConfig(manual_dir=tars, max_examples_per_split=6)
+    Builder(data_dir=tmp_path / "data").download_and_prepare(download_config=config)
+    (tars / "sa_000002.tar").unlink()  # of which none was taken
+    assert _sa1b(tars, "--data-dir", tmp_path / "data", "--delete-tars=all") == 0
     assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
 
 

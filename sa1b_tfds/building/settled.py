@@ -23,9 +23,9 @@ class Settled:
         self._waiting = collections.deque(archives)
         self._ids = ImageIds()
         self._lock = threading.Lock()
-        for name in staging.archives():  # of earlier builds, deleted since
-            if name not in {archive.name for archive in archives}:
-                self._has_repeated(staging.finished(name))
+        deleted = set(staging.archives()) - {archive.name for archive in archives}
+        for name in sorted(deleted):
+            self._has_repeated(staging.finished(name))
 
     def advance(self) -> list[tuple[Archive, FinishedTar]]:
         """Those that have become settled since the last call."""

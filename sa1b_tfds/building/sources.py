@@ -41,7 +41,7 @@ def find_sources(
 ) -> Sources:
     """The archives in a folder, and tars with a link that are downloaded when their turn comes.
 
-    With delete_tars='all', a tar of the user's own stays if anything of it was skipped: it may be
+    With delete_tars='all', a tar of the user's own stays if not all of it is in the data: it may be
     torn, and is the only one. One that was downloaded was checked then, and its link is there.
     """
     root = epath.Path(folder)
@@ -66,11 +66,11 @@ def find_sources(
             archive.path.parent.rmtree()
         elif delete_tars != "all" or not isinstance(archive, TarArchive):
             return
-        elif not finished.problems:
+        elif finished.is_whole:
             archive.path.unlink()
         elif archive.name not in kept:
             kept.add(archive.name)
-            logging.warning("%s is not deleted: something of it was skipped.", archive.name)
+            logging.warning("%s is not deleted: not all of it is in the data.", archive.name)
 
     return Sources(
         archives=sorted_by_name(archives.values()),
