@@ -4,7 +4,7 @@ python benchmarks/shard_size.py [TARS] [--workers 2]
 
 Reading is `as_dataset` without decoding, in file order and with files shuffled, once warm. The last
 column is the number of files that all 1,000 tars of SA-1B would give. Without TARS it takes two
-synthetic ones of 32 images.
+synthetic ones of 240 images, 180 MB each, so that the two largest sizes give the same shards.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import io
 import os
 import pathlib
+import shutil
 import tempfile
 import time
 
@@ -39,13 +40,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sa1b_shards") as name:
         folder = pathlib.Path(name)
         templates = [] if options.tars else [synthetic(i) for i in range(4)]
-        tars = options.tars or _write_tars(folder / "tars", templates, tars=2, images=32)
-        for turn in range(options.rounds):
+        tars = options.tars or _write_tars(folder / "tars", templates, tars=2, images=240)
+        for _ in range(options.rounds):
             for mib in _SIZES_MIB:
+                data_dir = folder / "data"
                 builder = tfds.builder(
-                    "segment_anything",
-                    data_dir=folder / f"{mib}-{turn}",
-                    num_workers=options.workers,
+                    "segment_anything", data_dir=data_dir, num_workers=options.workers
                 )
                 config = tfds.download.DownloadConfig(manual_dir=tars, max_shard_size=mib * 2**20)
                 began = time.perf_counter()
@@ -59,6 +59,7 @@ def main() -> None:
                     began = time.perf_counter()
                     images = sum(1 for _ in dataset)
                     seconds.append(time.perf_counter() - began)
+                shutil.rmtree(data_dir)
                 rows[mib] = [
                     min(pair) for pair in zip(seconds, rows.get(mib, seconds), strict=True)
                 ]
