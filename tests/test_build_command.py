@@ -80,10 +80,11 @@ def test_tars_that_a_config_lacks_are_said(tars, tmp_path, caplog):
     assert "7 of the 10 tars of 'original_1pct' are neither in" in caplog.text
 
 
-def test_build_then_add(tars, tmp_path, capsys):
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_build_then_add(tars, tmp_path, capsys, file_format):
     data = tmp_path / "data"
     held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
-    assert _sa1b(tars, "--data-dir", data) == 0
+    assert _sa1b(tars, "--data-dir", data, "--file-format", file_format) == 0
     summary = capsys.readouterr().out.splitlines()[-1]
     assert summary.startswith("8 images of 2 tars in 2 shards, ")
     before = building.shards_of(data / building.FINAL)
