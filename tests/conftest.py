@@ -1,8 +1,10 @@
 """Settings for all tests."""
 
+import gc
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 
 import hypothesis
@@ -11,6 +13,17 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 hypothesis.settings.register_profile("sa1b", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("sa1b")
+
+# A suite that a shell started in the background ignores Ctrl-C; what the tests start is not to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A million objects are alive once TensorFlow is there: to look through them at each hundred graph
+# nodes takes a fifth of the suite's time.
+gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_collection_finish(session):
+    gc.freeze()
 
 
 @pytest.fixture
