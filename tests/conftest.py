@@ -6,6 +6,8 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 
 import hypothesis
 import pytest
@@ -20,6 +22,35 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A million objects are alive once TensorFlow is there: to look through them at each hundred graph
 # nodes takes a fifth of the suite's time.
 gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_configure(config):
+    """Starts what forks programs for the tests (see `forked.py`), one for all xdist workers."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = tempfile.TemporaryDirectory()
+    os.environ["FORKED"] = f"{folder.name}/socket"
+    # TFDS and Matplotlib read these when they are imported; PYTHONPATH is that of each program.
+    environment = {**os.environ, "TFDS_DATA_DIR": "data", "MPLBACKEND": "agg"}
+    environment.pop("PYTHONPATH", None)
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            pathlib.Path(__file__).with_name("forked.py"),
+            "serve",
+            os.environ["FORKED"],
+        ],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what TensorFlow says when it is imported
+    )
+
+    def stop():
+        server.stdin.close()
+        server.wait()
+        folder.cleanup()
+
+    config.add_cleanup(stop)
 
 
 def pytest_collection_finish(session):

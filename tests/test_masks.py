@@ -137,7 +137,9 @@ def test_malformed_names_the_first_wrong_mask(decode, index, reason, wrong):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("decode", [masks_lib.decode_masks, decode_sizes], ids=["eager", "function"])
+@pytest.mark.parametrize(
+    "decode", [masks_lib.decode_masks, decode_sizes], ids=["eager", "function"]
+)
 def test_sizes_must_be_positive_and_bounded(decode, arguments):
     with pytest.raises(tf.errors.InvalidArgumentError, match="not positive, or too large"):
         decode(tf.constant(["6"]), **{"size": (2, 3), **arguments})
