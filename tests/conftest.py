@@ -24,6 +24,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.set_threshold(50_000, 20, 50)
 
 
+# What takes longest begins first, so that nothing long is left for one process at the end.
+_SLOWEST = """
+    training_pipeline keras docs builder build export training_scale read_tars torch show layouts
+    download all_paths stats huggingface build_command masks lightning example_scripts rasterize
+    relevance metrics model_docs training_transforms beam shards training_config import features
+""".split()
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}.py": place for place, name in enumerate(_SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests stay in one process, unless --dist says otherwise: they share what it built."""
+    if config.option.dist != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
 def pytest_configure(config):
     """Starts what forks programs for the tests (see `forked.py`), one for all xdist workers."""
     if hasattr(config, "workerinput"):
