@@ -25,11 +25,37 @@ gc.set_threshold(50_000, 20, 50)
 
 
 # What takes longest begins first, so that nothing long is left for one process at the end.
-_SLOWEST = """
-    training_pipeline keras docs builder build export training_scale read_tars torch show layouts
-    download all_paths stats huggingface build_command masks lightning example_scripts rasterize
-    relevance metrics model_docs training_transforms beam shards training_config import features
-""".split()
+_SLOWEST = (
+    "training_pipeline",
+    "keras",
+    "docs",
+    "builder",
+    "build",
+    "export",
+    "training_scale",
+    "read_tars",
+    "torch",
+    "show",
+    "layouts",
+    "download",
+    "all_paths",
+    "stats",
+    "huggingface",
+    "build_command",
+    "masks",
+    "lightning",
+    "example_scripts",
+    "rasterize",
+    "relevance",
+    "metrics",
+    "model_docs",
+    "training_transforms",
+    "beam",
+    "shards",
+    "training_config",
+    "import",
+    "features",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -39,7 +65,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file's tests stay in one process, unless --dist says otherwise: they share what it built."""
+    """Without --dist a file's tests stay in one process: they share what it has built."""
     if config.option.dist != "load":
         return None
     from xdist.scheduler import LoadFileScheduling
