@@ -33,7 +33,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def ask(path: str, arguments: list[str]) -> int:
-    """Has a program run; returns its exit code."""
+    """Has a program run; returns its exit code, -N if signal N ended it."""
     what = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.connect(path)
@@ -66,6 +66,8 @@ def _keep(connection: socket.socket) -> None:
     if program == 0:
         connection.close()
         _become(fds, **json.loads(message))
+    for fd in fds:  # so that its pipes end with the program
+        os.close(fd)
     ended = os.pidfd_open(program)
     if ended not in select.select([connection, ended], [], [])[0]:
         os.kill(program, signal.SIGKILL)
@@ -121,4 +123,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
     else:
-        sys.exit(ask(sys.argv[1], sys.argv[2:]))
+        code = ask(sys.argv[1], sys.argv[2:])
+        if code < 0:
+            os.kill(os.getpid(), -code)
+        sys.exit(code)
