@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Each process would else compile every module anew, where the environment says so.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test lint docs bench
 

@@ -1,6 +1,6 @@
 """`sa1b download` beside parallel curl, over loopback: throughput, CPU seconds a GB, memory.
 
-    python benchmarks/download.py [--connections 4] [--gigabytes 4] [--rounds 3] [--dir /dev/shm]
+    python benchmarks/download.py [--connections 4] [--gigabytes 2] [--rounds 2] [--dir /dev/shm]
 
 Both fetch the same tars with as many connections from a server that only calls sendfile, into a
 folder in memory, so that no disk sets the pace; the times are of the whole commands, their start
@@ -98,8 +98,8 @@ def run(command: list[str]) -> tuple[float, float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--connections", type=int, default=4)
-    parser.add_argument("--gigabytes", type=float, default=4.0, help="in all (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--gigabytes", type=float, default=2.0, help="in all (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--dir", help="a folder in memory (one of its own in /dev/shm)")
     options = parser.parse_args()
 

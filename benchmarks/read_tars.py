@@ -1,6 +1,6 @@
 """Reads the same images from raw tars and from prepared TFRecords, in turns, and compares.
 
-python benchmarks/read_tars.py [--images 64] [--like sa_000000.tar] [--num-workers 1] [--masks 32]
+python benchmarks/read_tars.py [--images 40] [--like sa_000000.tar] [--num-workers 1] [--masks 32]
 
 Both decode the images in full and the masks to 256 x 256, on all cores. A pass is timed from its
 first image on. The page cache is warm: it measures the processor's work, not the disk's.
@@ -9,6 +9,8 @@ first image on. The page cache is warm: it measures the processor's work, not th
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import pathlib
 import statistics
@@ -27,7 +29,7 @@ from build import _of_tar, _write_tars, synthetic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=64, help="a tar (%(default)s)")
+    parser.add_argument("--images", type=int, default=40, help="a tar (%(default)s)")
     parser.add_argument("--tars", type=int, default=4)
     parser.add_argument("--masks", type=int, default=32, help="that are decoded (%(default)s)")
     parser.add_argument("--num-workers", type=int, default=None)
@@ -44,7 +46,8 @@ def _compare(folder: pathlib.Path, options: argparse.Namespace) -> None:
     decoders = {"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=options.masks)}
     builder = tfds.builder("segment_anything", data_dir=folder / "data")
     config = tfds.download.DownloadConfig(manual_dir=tars)
-    builder.download_and_prepare(download_config=config)
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS says where it writes
+        builder.download_and_prepare(download_config=config)
 
     # Else TFDS keeps what it decoded of data as small as this in memory.
     no_cache = tfds.ReadConfig(try_autocache=False)

@@ -1,6 +1,6 @@
 """Which library makes the images of the `resized_1024` configs: speed and closeness, side by side.
 
-python benchmarks/resize.py [TARS] [--images 16]
+python benchmarks/resize.py [TARS] [--images 8]
 
 Every candidate decodes a JPEG, resizes it to a long side of 1024 and encodes it at the quality in
 use, in turns; what counts are the seconds of one core. Its error is that of the resized pixels
@@ -41,7 +41,7 @@ Candidate = tuple[Callable[[bytes], Any], Callable[[Any], bytes]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("tars", nargs="?")
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     images, masks = zip(*read_pairs(options.tars, options.images), strict=True)

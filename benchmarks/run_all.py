@@ -21,7 +21,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from typing import Any
 
@@ -29,13 +28,8 @@ FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 PAGE = FOLDER.parent / "docs" / "performance.md"
 SECONDS = 180
-TARS = "TARS"  # stands for a folder of synthetic tars
-# What a script needs to be told to finish in time, or at all; the others run as they are.
-OPTIONS = {
-    "crash.py": ["--kills", "8"],
-    "download.py": ["--gigabytes", "2", "--rounds", "2"],
-    "shard_size.py": [TARS],
-}
+# What a script needs to be told to finish in time; the others run as they are.
+OPTIONS = {"crash.py": ["--kills", "8"]}
 _PACKAGES = (
     "sa1b_tfds",
     "tensorflow",
@@ -64,18 +58,16 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     failed = {}
-    with tempfile.TemporaryDirectory(prefix="sa1b_bench") as folder:
-        tars = pathlib.Path(folder) / "tars"
-        for name in asked_for:
-            print(f"{name} ...", flush=True)
-            try:
-                result = run(FOLDER / name, _options(name, tars))
-            except RuntimeError as e:
-                failed[name] = str(e)
-                continue
-            print(f"  ratio {result['ratio']} in {result['seconds']:.0f} s", flush=True)
-            results[name] = result
-            RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    for name in asked_for:
+        print(f"{name} ...", flush=True)
+        try:
+            result = run(FOLDER / name, OPTIONS.get(name, []))
+        except RuntimeError as e:
+            failed[name] = str(e)
+            continue
+        print(f"  ratio {result['ratio']} in {result['seconds']:.0f} s", flush=True)
+        results[name] = result
+        RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     PAGE.write_text(with_results(PAGE.read_text(), results))
     for name, reason in failed.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
@@ -110,10 +102,9 @@ def run(script: pathlib.Path, options: list[str], seconds: float = SECONDS) -> d
     found = re.fullmatch(r"ratio: ([\d.]+)", out.rstrip().rpartition("\n")[2])
     if not found:
         raise RuntimeError(f"its last line is no ratio:\n{out[-500:]}")
-    shown = ["TARS" if option.endswith("/tars") else option for option in options]
     return {
         "what": (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")[0],
-        "command": " ".join(["python", f"benchmarks/{script.name}", *shown]),
+        "command": " ".join(["python", f"benchmarks/{script.name}", *options]),
         "ratio": float(found[1]),
         "printed": out.rstrip().splitlines()[:-1],
         "seconds": round(time.monotonic() - began, 1),
@@ -169,16 +160,6 @@ def _where(result: dict[str, Any]) -> str:
         f"{name} {version}" for name, version in sorted(result["versions"].items())
     )
     return f"{result['machine']}, with {versions}"
-
-
-def _options(name: str, tars: pathlib.Path) -> list[str]:
-    options = OPTIONS.get(name, [])
-    if TARS in options and not tars.exists():
-        sys.path.insert(0, str(FOLDER))
-        import build
-
-        build._write_tars(tars, [build.synthetic(seed) for seed in range(4)], tars=2, images=32)
-    return [str(tars) if option == TARS else option for option in options]
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
 """What the size of shards costs: building and reading the same tars at several sizes, in turns.
 
-python benchmarks/shard_size.py TARS [--workers 2]
+python benchmarks/shard_size.py [TARS] [--workers 2]
 
 Reading is `as_dataset` without decoding, in file order and with files shuffled, once warm. The last
-column is the number of files that all 1,000 tars of SA-1B would give.
+column is the number of files that all 1,000 tars of SA-1B would give. Without TARS it takes two
+synthetic ones of 240 images, 180 MB each, so that the two largest sizes give the same shards.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import pathlib
+import shutil
 import tempfile
 import time
 
@@ -19,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow_datasets as tfds
 
 import sa1b_tfds  # registers the builder
+from build import _write_tars, synthetic
 from sa1b_tfds.archive import TAR_BYTES
 
 _SIZES_MIB = (16, 64, 256, 1024)
@@ -26,26 +31,26 @@ _SIZES_MIB = (16, 64, 256, 1024)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("tars")
+    parser.add_argument("tars", nargs="?")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     skip = {"image": tfds.decode.SkipDecoding(), "masks": tfds.decode.SkipDecoding()}
     rows: dict[int, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for turn in range(options.rounds):
+    with tempfile.TemporaryDirectory(prefix="sa1b_shards") as name:
+        folder = pathlib.Path(name)
+        templates = [] if options.tars else [synthetic(i) for i in range(4)]
+        tars = options.tars or _write_tars(folder / "tars", templates, tars=2, images=240)
+        for _ in range(options.rounds):
             for mib in _SIZES_MIB:
+                data_dir = folder / "data"
                 builder = tfds.builder(
-                    "segment_anything",
-                    data_dir=pathlib.Path(folder) / f"{mib}-{turn}",
-                    num_workers=options.workers,
+                    "segment_anything", data_dir=data_dir, num_workers=options.workers
                 )
+                config = tfds.download.DownloadConfig(manual_dir=tars, max_shard_size=mib * 2**20)
                 began = time.perf_counter()
-                builder.download_and_prepare(
-                    download_config=tfds.download.DownloadConfig(
-                        manual_dir=options.tars, max_shard_size=mib * 2**20
-                    )
-                )
+                with contextlib.redirect_stdout(io.StringIO()):  # TFDS says where it writes
+                    builder.download_and_prepare(download_config=config)
                 seconds = [time.perf_counter() - began]
                 for shuffle in (False, True):
                     dataset = builder.as_dataset(
@@ -54,6 +59,7 @@ def main() -> None:
                     began = time.perf_counter()
                     images = sum(1 for _ in dataset)
                     seconds.append(time.perf_counter() - began)
+                shutil.rmtree(data_dir)
                 rows[mib] = [
                     min(pair) for pair in zip(seconds, rows.get(mib, seconds), strict=True)
                 ]

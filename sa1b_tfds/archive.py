@@ -104,7 +104,20 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
     if tars and folders:
         logging.warning("Reading the tars in %s; the loose files there are left out.", root)
     found = tars or [FolderArchive(name, files) for name, files in folders.items()]
-    return sorted(found, key=lambda archive: archive.name.rpartition("/")[::-1])
+    return sorted_by_name(found)
+
+
+def sorted_by_name(archives: Iterable[Archive]) -> list[Archive]:
+    """By file name, and then by folder: the order in which a dataset has its archives."""
+    return sorted(archives, key=lambda archive: archive.name.rpartition("/")[::-1])
+
+
+def archives_at(path: epath.PathLike) -> list[Archive]:
+    """The tar at `path`, or what `find_archives` finds in a folder there; empty if nothing is."""
+    path = epath.Path(path)
+    if path.is_dir():
+        return find_archives(path)
+    return [TarArchive(path)] if path.exists() else []
 
 
 def number_of(archive: Archive) -> int | None:

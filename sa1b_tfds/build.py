@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,16 +13,18 @@ import orjson
 from absl import logging
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import TAR_BYTES, Archive, number_of
+from sa1b_tfds.archive import TAR_BYTES, number_of
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.report import REPORT
 from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
+from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.ensure import ensure_tars
 from sa1b_tfds.links import Link, read_links, tar_number
 from sa1b_tfds.problems import OnError
 from sa1b_tfds.processes import available_cores
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+from sa1b_tfds.telling import some_of
 
 # Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine. Where images are made
 # smaller, benchmarks/resize.py: 26 a second of 772 kB.
@@ -39,7 +41,7 @@ class BuildConfig:
     links_file: download what the config wants and the folder lacks.
     workers: tars at a time; None is one a core.
     delete_tars: 'downloaded' downloads and deletes tar by tar; 'all' also deletes the user's own,
-      each once it is finished.
+      each once it is finished and all of it is in the data.
     md5: take the MD5 of every tar that no download of ours has checked, and compare it.
     add: extend prepared data with the tars that are not in it yet.
     """
@@ -145,14 +147,15 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     folder = Folder(builder.data_path)
     sources = _sources(config, builder)
     staged = set(folder.staging.archives())
-    _release(sources, lambda archive: archive.name in staged and is_in_flight(archive))
+    in_flight = filter(is_in_flight, sources.archives)
+    _release(sources, filter(None, (folder.staging.finished(tar.name) for tar in in_flight)))
     there = folder.path.exists()
     built = {tar.archive for tar in _built(folder)}
     new = {archive.name for archive in sources.archives} - built
     if there and new and not config.add:
         raise ValueError(
             f"{folder.path} is prepared already, without {len(new)} of the tars"
-            f" ({', '.join(sorted(new)[:3])}, ...). Extend it with --add."
+            f" ({some_of(sorted(new))}). Extend it with --add."
         )
     if new or not there:
         if config.links_file is not None and config.delete_tars == "never":
@@ -161,43 +164,48 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
                 ensure_tars(config.links_file, config.tars, lacking)
                 sources = _sources(config, builder)
         builder.prepare_from(sources, extend=there)
-        _release(sources, lambda archive: True)
+    _release(sources, _built(folder))
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)
     return orjson.loads((folder.path / REPORT).read_bytes())
 
 
 def _sources(config: BuildConfig, builder: Builder) -> Sources:
-    wanted = builder.builder_config.tars
+    chosen_by = builder.builder_config
+    wanted = chosen_by.tars or ()
     links: dict[str, Link] = {}
     if config.links_file is not None:
         listed = read_links(config.links_file).tars
-        links = {n: link for n, link in listed.items() if wanted is None or tar_number(n) in wanted}
+        links = {n: link for n, link in listed.items() if chosen_by.has_tar(tar_number(n))}
     sources = find_sources(config.tars, links, config.delete_tars)
-    chosen = [a for a in sources.archives if wanted is None or number_of(a) in wanted]
+    chosen = [a for a in sources.archives if chosen_by.has_tar(number_of(a))]
     folder = Folder(builder.data_path)
     if not (chosen or folder.path.exists() or folder.staging.archives()):
         raise FileNotFoundError(
             f"{config.tars} holds no tar of {config.config!r} (sa_000000.tar and so on), nor"
             " extracted files. Put some there, or name a links file with --links-file."
         )
-    if lacking := set(wanted or ()) - {number_of(archive) for archive in chosen}:
+    if lacking := set(wanted) - {number_of(archive) for archive in chosen}:
         logging.warning(
             "%d of the %d tars of %r are neither in %s nor to be downloaded, and left out.",
             len(lacking),
-            len(wanted or ()),
+            len(wanted),
             config.config,
             config.tars,
         )
     return dataclasses.replace(sources, archives=chosen)
 
 
-def _release(sources: Sources, which: Callable[[Archive], bool]) -> None:
-    """Deletes finished tars for which a kill left no time."""
-    for archive in sources.archives:
-        if sources.release is not None and archive.identity() is not None and which(archive):
-            sources.release(archive)
+def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
+    """Deletes finished tars for which a kill left no time; not what has taken their place since."""
+    if sources.release is None:
+        return
+    archives = {archive.name: archive for archive in sources.archives}
+    for tar in finished:
+        archive = archives.get(tar.archive)
+        if archive is not None and archive.identity() == tar.source:
+            sources.release(archive, tar)
 
 
-def _built(folder: Folder) -> list[Any]:
+def _built(folder: Folder) -> list[FinishedTar]:
     return folder.tars() if folder.path.exists() else []

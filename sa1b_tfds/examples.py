@@ -14,7 +14,7 @@ from etils import epath
 
 from sa1b_tfds import records
 from sa1b_tfds.annotations import Example, to_example
-from sa1b_tfds.archive import Archive, Entry, Pair, TarArchive, find_archives, identity_of
+from sa1b_tfds.archive import Archive, Entry, Pair, archives_at, identity_of
 from sa1b_tfds.problems import Problems
 
 _INFO = "dataset_info.json"
@@ -122,11 +122,9 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
     path = epath.Path(source)
     if config is not None:
         path = _newest_version(path, config)
-    if path.is_file():
-        return [ArchivePart(TarArchive(path))]
     if (path / _INFO).exists():
         return _shards(path)
-    parts: list[Part] = [ArchivePart(a) for a in find_archives(path)] if path.exists() else []
+    parts: list[Part] = [ArchivePart(archive) for archive in archives_at(path)]
     if not parts:
         raise FileNotFoundError(
             f"{path} holds neither sa_*.tar, nor extracted sa_*.jpg and .json, nor prepared data"

@@ -1,6 +1,6 @@
-"""RleMasks: the TFDS feature that stores masks as RLE and gives them as pixels.
+"""The TFDS features of an example; among them RleMasks, which stores RLE and gives pixels.
 
-The path of this class, `sa1b_tfds.features.RleMasks`, stands in the features.json of every prepared
+The path of that class, `sa1b_tfds.features.RleMasks`, stands in the features.json of every prepared
 dataset: it must not move. TensorFlow is imported only where a tensor is decoded, so that
 `as_data_source` works without it.
 """
@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from sa1b_tfds import overlay, rle
 
+_BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
 _REPR_SIDE = 256  # pixels of the longer side of the picture in `as_dataframe`
 
 
@@ -126,3 +127,44 @@ def decode_masks_to(
     if max_masks is not None and max_masks < 1:
         raise ValueError(f"max_masks must be positive, got {max_masks}.")
     return _DecodeMasksTo(None if size is None else rle.check_size(size), max_masks)
+
+
+def features_dict() -> tfds.features.FeaturesDict:
+    """The features of an example: `image`, `masks`, `image_id`, `file_name`, `annotations`."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(
+                encoding_format="jpeg", doc="The photograph, RGB, 0 to 255."
+            ),
+            "masks": RleMasks(doc="Which pixels belong to mask i: 0 or 1."),
+            "image_id": tfds.features.Scalar(np.int64, doc="Unique in the dataset."),
+            "file_name": tfds.features.Text(doc="The image's name, as its JSON has it."),
+            "annotations": tfds.features.FeaturesDict(
+                {
+                    "id": _column(np.int64, "Unique in the dataset."),
+                    "area": _column(np.int64, "Pixels in the mask."),
+                    "bbox": _column(np.float32, "The mask's box. " + _BOX, 4),
+                    "crop_box": _column(
+                        np.float32,
+                        "The crop of the image in which the mask was found. " + _BOX,
+                        4,
+                    ),
+                    "predicted_iou": _column(
+                        np.float32, "The model's own estimate of the mask's quality."
+                    ),
+                    "stability_score": _column(
+                        np.float32, "IoU of the mask at a stricter and a laxer threshold."
+                    ),
+                    "point_coords": _column(
+                        np.float32,
+                        "The point that prompted the mask: (x, y) in pixels of the mask.",
+                        2,
+                    ),
+                }
+            ),
+        }
+    )
+
+
+def _column(dtype: type, doc: str, *shape: int) -> tfds.features.Tensor:
+    return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, doc=doc)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from etils import epath
 
@@ -19,6 +21,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # So much is written before it is sent to the disk: few enough threads and syncs, and a short last
 # one.
 _SEND_BYTES = 64 * 2**20
+_ABANDONED_S = 3600.0  # a draft of `write_whole` is written in seconds
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS)
 
 
@@ -78,8 +81,12 @@ class SentMeanwhile:
 
 
 def write_whole(path: epath.Path, content: bytes) -> None:
-    """Replaces `path`: a reader finds the old content or the new, never half."""
+    """Replaces `path`: a reader finds the old content or the new, never half.
+
+    Several processes may do it at a time. What one that was killed has left is removed later on.
+    """
     draft = path.parent / f"{path.name}.{os.getpid()}.part"
+    _remove_abandoned(path)
     try:
         draft.write_bytes(content)
         sync(draft)
@@ -88,6 +95,14 @@ def write_whole(path: epath.Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def _remove_abandoned(path: epath.Path) -> None:
+    if is_local(path):
+        for draft in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+            with suppress(FileNotFoundError):
+                if time.time() - os.stat(draft).st_mtime > _ABANDONED_S:
+                    draft.unlink()
 
 
 def link_or_copy(source: epath.Path, target: epath.Path) -> None:

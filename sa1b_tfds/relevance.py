@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sa1b_tfds import rle
-from sa1b_tfds.metrics.iou import as_rles, require_one_size
+from sa1b_tfds.mask_forms import as_rles, require_one_size
 
 
 def relevance_map(

@@ -15,11 +15,11 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.archive import Archive, TarArchive, find_archives
+from sa1b_tfds.archive import Archive, archives_at
+from sa1b_tfds.features import features_dict
 from sa1b_tfds.links import Link, SignedUrl
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import available_cores
-from sa1b_tfds.segment_anything.segment_anything_dataset_builder import features_dict
 from sa1b_tfds.tar_records import Order, read_records
 
 Source = str | os.PathLike[str] | Link
@@ -140,11 +140,8 @@ def _find_one(source: Any, number: int) -> Sequence[Archive | Link]:
         # Of a link only the name of a tar is no secret.
         name = re.search(r"/(sa_\d+\.tar(\.gz)?)$", urlsplit(source).path)
         return [Link(name=name[1] if name else f"link {number} ({url.host})", url=url)]
-    path = epath.Path(source)
-    if path.is_dir():
-        if archives := find_archives(path):
-            return archives
-        raise FileNotFoundError(f"{path} holds neither sa_*.tar nor extracted sa_*.jpg and .json.")
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there.")
-    return [TarArchive(path)]
+    if archives := archives_at(source):
+        return archives
+    if not epath.Path(source).exists():
+        raise FileNotFoundError(f"{source} is not there.")
+    raise FileNotFoundError(f"{source} holds neither sa_*.tar nor extracted sa_*.jpg and .json.")

@@ -23,15 +23,7 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import (
-    MAX_BYTES,
-    Archive,
-    Entry,
-    Member,
-    Pair,
-    TarArchive,
-    find_archives,
-)
+from sa1b_tfds.archive import MAX_BYTES, Archive, Entry, Member, Pair, TarArchive
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
 
 _MAGIC = b"sa1b_tfds index 1\n"
@@ -151,23 +143,6 @@ def index_archive(archive: Archive, problems: Problems | None = None) -> Indexed
     for problem in found:
         problems.report(archive.name, problem.member, problem.reason, type(problem))
     return IndexedArchive(archive, index)
-
-
-def index_archives(root: epath.PathLike, problems: Problems | None = None) -> list[IndexedArchive]:
-    """Indexes a tar, or all that `find_archives` finds in a folder, in the order of their names.
-
-    Raises:
-      FileNotFoundError: if there is neither a tar nor an extracted pair.
-    """
-    root = epath.Path(root)
-    found: list[Archive] = [TarArchive(root)] if root.is_file() else []
-    if root.is_dir():
-        found = find_archives(root)
-    if not found:
-        raise FileNotFoundError(
-            f"{root} holds neither sa_*.tar nor extracted sa_*.jpg and sa_*.json."
-        )
-    return [index_archive(archive, problems) for archive in found]
 
 
 def _stamp(archive: TarArchive) -> list[int]:

@@ -26,7 +26,7 @@ from sa1b_tfds.transfer.transport import TransferError
 
 _AT_A_TIME = 4  # images of a tar that a process reads for one order
 
-Part = tuple[list[bytes], list[BadInput]]  # records, and what could not become one
+Records = tuple[list[bytes], list[BadInput]]  # records, and what could not become one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,13 +72,15 @@ def report_all(found: Iterable[BadInput], problems: Problems) -> None:
         problems.report(problem.archive, problem.member, problem.reason, type(problem))
 
 
-def _in_turn(lanes: Iterator[Iterator[Future[Part]]], interleave: int) -> Iterator[Future[Part]]:
+def _in_turn(
+    lanes: Iterator[Iterator[Future[Records]]], interleave: int
+) -> Iterator[Future[Records]]:
     """One of each of `interleave` lanes in turn; where a lane ends, the next one takes its place.
 
     One more is open, so that its index is there when its turn comes.
     """
-    opened: collections.deque[Iterator[Future[Part]]] = collections.deque()
-    active: collections.deque[Iterator[Future[Part]]] = collections.deque()
+    opened: collections.deque[Iterator[Future[Records]]] = collections.deque()
+    active: collections.deque[Iterator[Future[Records]]] = collections.deque()
     while True:
         while len(active) + len(opened) <= interleave and (lane := next(lanes, None)):
             opened.append(lane)
@@ -97,7 +99,7 @@ def _open(
     rng: np.random.Generator | None,
     processes: Processes,
     problems: Problems,
-) -> Iterator[Future[Part]]:
+) -> Iterator[Future[Records]]:
     if isinstance(source, Link):
         return _of_link(source, processes, problems)
     return _of_archive(processes.submit(_index, source), rng, processes, problems)
@@ -108,7 +110,7 @@ def _of_archive(
     rng: np.random.Generator | None,
     processes: Processes,
     problems: Problems,
-) -> Iterator[Future[Part]]:
+) -> Iterator[Future[Records]]:
     archive, found = indexed.result()
     report_all(found, problems)
     numbers = np.arange(len(archive)) if rng is None else rng.permutation(len(archive))
@@ -117,7 +119,7 @@ def _of_archive(
         yield processes.submit(_read, archive.archive, entries)
 
 
-def _of_link(link: Link, processes: Processes, problems: Problems) -> Iterator[Future[Part]]:
+def _of_link(link: Link, processes: Processes, problems: Problems) -> Iterator[Future[Records]]:
     try:
         for pair in stream_link(link, problems):
             yield processes.submit(_convert, link.name, pair)
@@ -134,13 +136,13 @@ def _index(archive: Archive) -> tuple[IndexedArchive, list[BadInput]]:
     return index_archive(archive, problems), problems.found
 
 
-def _read(archive: Archive, entries: list[Entry]) -> Part:
+def _read(archive: Archive, entries: list[Entry]) -> Records:
     problems = Problems("skip")
     examples = examples_of(archive, entries, problems)
     return [records.serialise(example) for _, example in examples], problems.found
 
 
-def _convert(archive: str, pair: Pair) -> Part:
+def _convert(archive: str, pair: Pair) -> Records:
     problems = Problems("skip")
     example = example_of(archive, pair, problems)
     return [] if example is None else [records.serialise(example)], problems.found

@@ -111,7 +111,9 @@ def _held(folder: epath.Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
             yield
     except files.FolderInUse:
-        raise files.FolderInUse(f"Another process writes into {folder}.") from None
+        raise files.FolderInUse(
+            f"Another process writes into {folder}. Wait for it, or take another folder."
+        ) from None
 
 
 def _refuse_to_overwrite(folder: epath.Path, first_tar: int) -> None:

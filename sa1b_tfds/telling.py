@@ -1,8 +1,12 @@
-"""What all that tells people of progress shares: numbers of bytes, and not too many lines."""
+"""What all that tells people of progress shares: bytes, names, lines, and not too many."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import TextIO
+
+LINE_EVERY_S = 30.0  # of lines that only say how far a run is
 
 
 def gigabytes(count: float) -> str:
@@ -11,6 +15,16 @@ def gigabytes(count: float) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count:.0f} bytes"
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """The first few names for a message: 'a, b, c, ...'."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
+def log_line(text: str, stream: TextIO) -> None:
+    """Writes a line with the time of day before it."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=stream, flush=True)
 
 
 class Every:

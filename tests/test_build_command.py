@@ -90,7 +90,7 @@ def test_build_then_add(tars, tmp_path, capsys):
 
     held_back.rename(tars / "sa_000001.tar")
     assert _sa1b(tars, "--data-dir", data) == 1
-    assert "without 1 of the tars (sa_000001.tar, ...). Extend it with --add." in (
+    assert "without 1 of the tars (sa_000001.tar). Extend it with --add." in (
         capsys.readouterr().err
     )
     (tars / "sa_000000.tar").unlink()  # finished tars are not needed
@@ -102,6 +102,22 @@ def test_build_then_add(tars, tmp_path, capsys):
     assert list(after.values())[::2] == list(before.values())
     assert building.leftovers(data) == []
     assert _ids(data) == list(range(12))
+
+
+def test_add_keeps_shards_of_another_size_and_cuts_alike(tars, tmp_path, caplog):
+    data = tmp_path / "data"
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    config = tfds.download.DownloadConfig(manual_dir=tars, max_shard_size=8000)
+    Builder(data_dir=data).download_and_prepare(download_config=config)
+    before = building.shards_of(data / building.FINAL)
+    for tar in tars.iterdir():
+        tar.unlink()  # finished tars are not needed
+    held_back.rename(tars / "sa_000001.tar")
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    after = list(building.shards_of(data / building.FINAL).values())
+    assert (len(before), len(after)) == (6, 9)
+    assert after[:3] + after[6:] == list(before.values())
+    assert "converted again" not in caplog.text
 
 
 def test_add_that_fails_leaves_the_data_as_it_was(tars, tmp_path, capsys):
@@ -183,6 +199,45 @@ def test_all_deletes_own_tars_and_nothing_finished_is_lost(tars, tmp_path, capsy
     config = tfds.download.DownloadConfig(manual_dir=tars)
     Builder(data_dir=data).download_and_prepare(download_config=config)
     assert _ids(data) == list(range(12))
+
+
+def test_all_keeps_a_tar_of_which_something_was_skipped(tars, tmp_path, caplog):
+    torn = tars / "sa_000002.tar"
+    torn.write_bytes(torn.read_bytes()[:-15000])
+    arguments = (tars, "--data-dir", tmp_path / "data", "--on-error", "skip")
+    with caplog.at_level("WARNING", "absl"):
+        assert _sa1b(*arguments, "--delete-tars=all") == 0
+    assert list(tars.iterdir()) == [torn]
+    assert caplog.text.count("sa_000002.tar is not deleted: not all of it is in the data.") == 1
+
+
+def test_all_keeps_a_tar_with_an_image_of_an_earlier_one(tars, tmp_path, capsys):
+    again = building.make.files_of(2)  # of sa_000000.tar
+    files = {name: data for i in (20, 21) for name, data in building.make.files_of(i).items()}
+    building.make.write_tar(tars / "sa_000003.tar", files | again)
+    arguments = (tars, "--data-dir", tmp_path / "data", "--delete-tars=all")
+    assert _sa1b(*arguments) == 1  # it is converted once more to say so
+    assert "image id 2 was in sa_000000.tar before" in capsys.readouterr().err
+    assert [path.name for path in tars.iterdir()] == ["sa_000003.tar"]
+    assert _sa1b(*arguments, "--on-error", "skip") == 0
+    assert [path.name for path in tars.iterdir()] == ["sa_000003.tar"]
+    assert _ids(tmp_path / "data") == [*range(12), 20, 21]
+
+
+def test_all_deletes_what_a_kill_left_and_not_what_came_since(tars, tmp_path):
+    arguments = (tars, "--data-dir", tmp_path / "data")
+    assert _sa1b(*arguments) == 0
+    (tars / "sa_000001.tar").write_bytes(b"another one")
+    assert _sa1b(*arguments, "--delete-tars=all") == 0
+    assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
+
+
+def test_all_keeps_a_tar_of_which_only_the_first_images_were_taken(tars, tmp_path):
+    config = tfds.download.DownloadConfig(manual_dir=tars, max_examples_per_split=6)
+    Builder(data_dir=tmp_path / "data").download_and_prepare(download_config=config)
+    (tars / "sa_000002.tar").unlink()  # of which none was taken
+    assert _sa1b(tars, "--data-dir", tmp_path / "data", "--delete-tars=all") == 0
+    assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
 
 
 def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):

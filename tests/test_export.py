@@ -142,6 +142,25 @@ def test_tars_of_one_name_do_not_meet(tars, tmp_path):
     ]
 
 
+def test_folders_whose_names_differ_by_sa_only_do_not_meet(files, tmp_path):
+    for image_id in range(3):
+        folder = tmp_path / "in" / ("x", "sa_x", "x_")[image_id]
+        folder.mkdir(parents=True)
+        for suffix in ("jpg", "json"):
+            shutil.copy(files / f"sa_{image_id}.{suffix}", folder)
+    exported = run(tmp_path / "in", tmp_path / "out", SA1BTars())
+    assert exported.counts["images"] == 3
+    found = {a.name: len(a.index(Problems())) for a in find_archives(exported.output)}
+    assert found == {"sa_x.tar": 1, "sa_x_.tar": 1, "sa_x__.tar": 1}
+
+
+def test_a_tar_named_gz_that_is_not_compressed_loses_that_name(tars, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(tars / "sa_000000.tar", tmp_path / "in" / "sa_000000.tar.gz")
+    exported = run(tmp_path / "in", tmp_path / "out", SA1BTars())
+    assert [a.name for a in find_archives(exported.output)] == ["sa_000000.tar"]
+
+
 def test_loose_files_and_a_folder_of_the_same_label_do_not_meet(files, tmp_path):
     (tmp_path / "in" / "files").mkdir(parents=True)
     for image_id in range(4):

@@ -1,7 +1,10 @@
 import inspect
 import json
+import os
 import subprocess
 import sys
+
+import pytest
 
 CODE = """
 import json, sys
@@ -21,6 +24,21 @@ def test_import_loads_no_tensorflow():
     others, tensorflow = json.loads(run.stdout)
     assert others == []
     assert not tensorflow  # nor after what needs none was used
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "true"), ("false", "false")])
+def test_the_allocator_of_tensorflow_is_set_unless_the_user_has(before, after):
+    name = "TF_CPU_ALLOCATOR_USE_BFC"
+    others = {key: value for key, value in os.environ.items() if key != name}
+    code = f"import os, sa1b_tfds; print(os.environ[{name!r}])"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=others if before is None else {**others, name: before},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.strip() == after
 
 
 def test_every_public_name_is_there():

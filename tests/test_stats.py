@@ -245,7 +245,7 @@ def tars(tmp_path_factory):
 
 
 def test_the_command(tars, tmp_path, capsys):
-    out = tmp_path / "stats.json"
+    out = tmp_path / "new" / "stats.json"
     assert cli.main(["stats", str(tars), "--json", str(out), "--workers", "2"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("8 images, ")

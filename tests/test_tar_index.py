@@ -51,8 +51,8 @@ def kept_of(tar):
 
 
 def index_of(tar, problems=None):
-    [found] = tar_index.index_archives(tar, problems)
-    return found
+    [found] = archive.archives_at(tar)
+    return tar_index.index_archive(found, problems)
 
 
 def is_right(found):
@@ -223,9 +223,3 @@ def test_where_the_folder_cannot_be_written_the_index_is_in_the_cache(
 
     monkeypatch.setattr(tar_index, "_cache_paths", lambda path: [epath.Path("/proc/no/place")])
     assert is_right(index_of(tar))  # nowhere to keep it is no error
-
-
-def test_nothing_to_index(tmp_path):
-    for root in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(FileNotFoundError, match="holds neither"):
-            tar_index.index_archives(root)

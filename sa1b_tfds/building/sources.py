@@ -10,9 +10,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeGuard
 
+from absl import logging
 from etils import epath
 
-from sa1b_tfds.archive import Archive, TarArchive, find_archives
+from sa1b_tfds.archive import Archive, TarArchive, find_archives, sorted_by_name
+from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.download import download
 from sa1b_tfds.links import Link
 
@@ -22,16 +24,11 @@ DeleteTars = Literal["never", "downloaded", "all"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The archives of a build in their order, and how each is brought and released."""
+    """The archives of a build in their order, and how each is brought and, finished, released."""
 
     archives: Sequence[Archive]
     fetch: Callable[[Archive], None] | None = None
-    release: Callable[[Archive], None] | None = None
-
-
-def in_order(archives: Mapping[str, Archive]) -> list[Archive]:
-    """By file name, as `find_archives` has them."""
-    return sorted(archives.values(), key=lambda a: a.name.rpartition("/")[::-1])
+    release: Callable[[Archive, FinishedTar], None] | None = None
 
 
 def is_in_flight(archive: Archive) -> TypeGuard[TarArchive]:
@@ -42,12 +39,17 @@ def is_in_flight(archive: Archive) -> TypeGuard[TarArchive]:
 def find_sources(
     folder: epath.PathLike, links: Mapping[str, Link], delete_tars: DeleteTars
 ) -> Sources:
-    """The archives in a folder, and tars with a link that are downloaded when their turn comes."""
+    """The archives in a folder, and tars with a link that are downloaded when their turn comes.
+
+    With delete_tars='all', a tar of the user's own stays if not all of it is in the data: it may be
+    torn, and is the only one. One that was downloaded was checked then, and its link is there.
+    """
     root = epath.Path(folder)
     found = find_archives(root) if root.exists() else []
     archives = {archive.name: archive for archive in found}
     bases = {name.rpartition("/")[2] for name in archives}
     in_flight = root / IN_FLIGHT
+    kept: set[str] = set()
     for name in links:
         if name not in bases:
             archives[name] = TarArchive(in_flight / name / name, name)
@@ -59,14 +61,19 @@ def find_sources(
             if not result.is_whole:
                 raise RuntimeError(f"{name} was not downloaded: {result.reason or result.status}")
 
-    def release(archive: Archive) -> None:
+    def release(archive: Archive, finished: FinishedTar) -> None:
         if is_in_flight(archive):
             archive.path.parent.rmtree()
-        elif delete_tars == "all" and isinstance(archive, TarArchive):
+        elif delete_tars != "all" or not isinstance(archive, TarArchive):
+            return
+        elif finished.is_whole:
             archive.path.unlink()
+        elif archive.name not in kept:
+            kept.add(archive.name)
+            logging.warning("%s is not deleted: not all of it is in the data.", archive.name)
 
     return Sources(
-        archives=in_order(archives),
+        archives=sorted_by_name(archives.values()),
         fetch=fetch if links else None,
         release=release if delete_tars != "never" else None,
     )

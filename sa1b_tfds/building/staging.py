@@ -60,6 +60,11 @@ class FinishedTar:
         return sum(shard.examples for shard in self.shards)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all of the tar's images are in the shards, and nothing of it was skipped."""
+        return not self.problems and self.images == self.pairs
+
+    @property
     def size(self) -> int:
         """Bytes of all shards."""
         return sum(shard.bytes for shard in self.shards)

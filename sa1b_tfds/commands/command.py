@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from etils import epath
 
 _SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -27,3 +30,27 @@ def number_of_bytes(text: str) -> int:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes such as 200M")
     return int(float(found[1]) * _SIZES[found[2].upper()])
+
+
+def output_file(text: str) -> epath.Path:
+    """The path of a file to write. Its folder is made now: an error at the end costs hours."""
+    from etils import epath
+
+    path = epath.Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise argparse.ArgumentTypeError(f"{path.parent} cannot be made: {e.strerror}") from e
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder")
+    return path
+
+
+def write_json(path: epath.Path, content: Any) -> None:
+    """Writes indented JSON; the file is there whole or not at all."""
+    import orjson
+
+    from sa1b_tfds import files
+
+    text = orjson.dumps(content, option=orjson.OPT_INDENT_2)
+    files.write_whole(path, text + b"\n")

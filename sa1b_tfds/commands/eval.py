@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from sa1b_tfds.commands.command import Commands, add_command
+from sa1b_tfds.commands.command import Commands, add_command, output_file, write_json
 
 
 def add(commands: Commands) -> None:
@@ -36,14 +36,12 @@ def add(commands: Commands) -> None:
         help="leave out images without predictions; else their masks count as missed",
     )
     add("--workers", type=int, metavar="N", help="processes (one a core)")
-    add("--out", metavar="FILE", help="write all figures as JSON")
+    add("--out", type=output_file, metavar="FILE", help="write all figures as JSON")
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from etils import epath
     from tqdm import tqdm
 
-    from sa1b_tfds import files
     from sa1b_tfds.metrics import evaluate_predictions
     from sa1b_tfds.problems import Problems
 
@@ -62,11 +60,8 @@ def _eval(options: argparse.Namespace) -> int:
     for problem in problems.found:
         print(f"left out: {problem}", file=sys.stderr)
     if options.out:
-        import orjson
-
         figures["problems"] = [problem.as_dict() for problem in problems.found]
-        content = orjson.dumps(figures, option=orjson.OPT_INDENT_2)
-        files.write_whole(epath.Path(options.out), content + b"\n")
+        write_json(options.out, figures)
     return 1 if problems.found else 0
 
 

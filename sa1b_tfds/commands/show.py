@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sa1b_tfds.commands.command import Commands, add_command
+from sa1b_tfds.commands.command import Commands, add_command, output_file
+
+if TYPE_CHECKING:
+    from etils import epath
 
 
 def add(commands: Commands) -> None:
@@ -28,8 +31,6 @@ def add(commands: Commands) -> None:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from etils import epath
-
     from sa1b_tfds.examples import find_parts
     from sa1b_tfds.files import write_whole
     from sa1b_tfds.problems import Problems
@@ -52,8 +53,7 @@ def _show(options: argparse.Namespace) -> int:
             statistics=_statistics(options),
             problems=problems.found,
         ).encode()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(epath.Path(options.out), content)
+    write_whole(options.out, content)
     print(f"{len(examples)} images in {options.out}")
     return 0
 
@@ -72,11 +72,10 @@ def _statistics(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{options.stats} is not JSON: {e}") from e
 
 
-def _out(text: str) -> pathlib.Path:
-    path = pathlib.Path(text)
-    if path.suffix not in (".html", ".png"):
+def _out(text: str) -> epath.Path:
+    if pathlib.Path(text).suffix not in (".html", ".png"):
         raise argparse.ArgumentTypeError(f"{text!r} ends neither in .html nor in .png")
-    return path
+    return output_file(text)
 
 
 def _positive(text: str) -> int:

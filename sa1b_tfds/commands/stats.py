@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from sa1b_tfds.commands.command import Commands, add_command
+from sa1b_tfds.commands.command import Commands, add_command, output_file, write_json
 
 if TYPE_CHECKING:
     from sa1b_tfds.stats import Progress, Statistics
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
     add("--config", metavar="NAME", help="SOURCE is TFDS's data_dir; read this config in it")
     add("--workers", type=int, metavar="N", help="processes (one a core)")
-    add("--json", metavar="FILE", help="write all of it as JSON, with histograms")
+    add("--json", type=output_file, metavar="FILE", help="write all of it as JSON, with histograms")
 
 
 def read_statistics(source: str, config: str | None, workers: int | None = None) -> Statistics:
@@ -46,17 +46,10 @@ def read_statistics(source: str, config: str | None, workers: int | None = None)
 
 
 def _stats(options: argparse.Namespace) -> int:
-    from etils import epath
-
     statistics = read_statistics(options.source, options.config, options.workers)
     _print(statistics)
     if options.json:
-        import orjson
-
-        from sa1b_tfds import files
-
-        content = orjson.dumps(statistics.as_dict(), option=orjson.OPT_INDENT_2)
-        files.write_whole(epath.Path(options.json), content + b"\n")
+        write_json(options.json, statistics.as_dict())
     return 1 if statistics.problems.count else 0
 
 

@@ -89,7 +89,7 @@ class Format(abc.ABC):
         """Makes the output in `root` of its pieces; after a crash it is called again."""
 
 
-def in_order(part: ArchivePart, problems: Problems) -> list[Entry]:
+def entries_by_name(part: ArchivePart, problems: Problems) -> list[Entry]:
     """The pairs of an archive by file name: the same, however they lie in it."""
     return sorted(part.archive.index(problems), key=lambda e: e.jpeg.name.rpartition("/")[2])
 

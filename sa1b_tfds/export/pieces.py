@@ -21,7 +21,7 @@ from etils import epath
 
 from sa1b_tfds import files
 from sa1b_tfds.examples import ArchivePart, Part, example_of
-from sa1b_tfds.export.format import PIECES, Finished, Format, Item, Span, in_order
+from sa1b_tfds.export.format import PIECES, Finished, Format, Item, Span, entries_by_name
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.running.workers import Progress
@@ -165,7 +165,7 @@ class _Images:
             return
         # What is wrong with the archive as a whole is said once, by its first piece.
         problems = self._problems if start == 0 else Problems("skip")
-        entries = in_order(part, problems)[start:stop]
+        entries = entries_by_name(part, problems)[start:stop]
         for entry, pair in zip(entries, part.archive.read(entries), strict=True):
             self._read += entry.size
             if (found := example_of(part.name, pair, self._problems)) is not None:

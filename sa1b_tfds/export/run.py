@@ -184,7 +184,7 @@ def _number(part: Part) -> int | None:
 
 def _labels(parts: Sequence[Part]) -> list[str]:
     """A name for each part: its file's, if no other has it; never a path, and never hidden."""
-    names = [part.name.removesuffix(".tar").strip(".") for part in parts]
+    names = [part.name.removesuffix(".gz").removesuffix(".tar").strip(".") for part in parts]
     often = Counter(name.rpartition("/")[2] for name in names)
     labels: list[str] = []
     for name in names:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sa1b_tfds.examples import ArchivePart, Part
-from sa1b_tfds.export.format import Finished, Format, Item, Span, in_order, move
+from sa1b_tfds.export.format import Finished, Format, Item, Span, entries_by_name, move
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.tar_writer import add_file
 
@@ -70,7 +70,7 @@ class WebDataset(_Tars):
         spans: list[Span] = []
         start = size = 0
         room = self.shard_size - tarfile.RECORDSIZE  # its end is filled up to a record
-        entries = in_order(part, problems)[:limit]
+        entries = entries_by_name(part, problems)[:limit]
         for i, entry in enumerate(entries):
             if i > start and (size + entry.size > room or i - start == self.shard_images):
                 spans.append(Span(start, i, size))
@@ -86,12 +86,16 @@ class WebDataset(_Tars):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SA1BTars(_Tars):
-    """One tar for each tar, under its name, with `./sa_<id>.jpg` and `.json` in it."""
+    """One tar for each tar or folder: `sa_*.tar`, by its name, with `./sa_<id>.jpg` and `.json`."""
 
     name: ClassVar[str] = "sa1b"
     prefix: ClassVar[str] = "./"
 
     def join(self, root: Path, pieces: Sequence[Finished]) -> None:
-        for piece in pieces:
-            name = piece.label if piece.label.startswith("sa_") else f"sa_{piece.label}"
-            move(root, piece.label, _TAR, f"{name}.tar")
+        taken = {piece.label for piece in pieces}
+        for label in [piece.label for piece in pieces]:
+            name = label if label.startswith("sa_") else f"sa_{label}"
+            while name != label and name in taken:  # the folder `x` beside the tar `sa_x`
+                name += "_"
+            taken.add(name)
+            move(root, label, _TAR, f"{name}.tar")

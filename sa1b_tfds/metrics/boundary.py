@@ -9,15 +9,15 @@ an outline too.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sa1b_tfds import extras, rle
-from sa1b_tfds.metrics.iou import as_dense, as_rles, compute_iou, require_one_size
+from sa1b_tfds.mask_forms import as_dense, as_rles, require_one_size
+from sa1b_tfds.metrics.iou import compute_iou, iou_of_rles
 
 DILATION_RATIO = 0.02
 
@@ -48,38 +48,69 @@ def compute_boundary_iou(mask1: Any, mask2: Any, dilation_ratio: float = DILATIO
     """
     a, b = as_rles([mask1, mask2])
     require_one_size(a["size"], b["size"])
-    return boundary_iou_of_rles(a, b, dilation_ratio)
+    return float(boundary_ious([a], [b], dilation_ratio)[0])
 
 
-def boundary_iou_of_rles(
-    a: dict[str, Any], b: dict[str, Any], dilation_ratio: float = DILATION_RATIO
-) -> float:
-    """`compute_boundary_iou` of checked RLEs of one size. Only their common box is decoded."""
-    size = a["size"]
-    runs = rle.run_lengths([a["counts"], b["counts"]], size)
-    if not rle.areas(runs).all():
-        return 0.0
-    x, y, w, h = rle.bboxes(runs, size).T
+def boundary_ious(
+    a: Sequence[dict[str, Any]],
+    b: Sequence[dict[str, Any]],
+    dilation_ratio: float = DILATION_RATIO,
+) -> np.ndarray:
+    """`compute_boundary_iou` of N pairs of checked RLEs, each pair of one size: float64 [N]."""
+    extras.load("scipy.ndimage", "metrics")  # thin masks alone would do without
+    result = np.zeros(len(a))
+    places_of: dict[tuple[int, ...], list[int]] = {}
+    for place, mask in enumerate(a):
+        places_of.setdefault(tuple(mask["size"]), []).append(place)
+    for size, places in places_of.items():
+        one, other = (_Masks.of([masks[i]["counts"] for i in places], size) for masks in (a, b))
+        width = _width(size, dilation_ratio)
+        for number, i in enumerate(places):
+            if one.is_thin(number, width) and other.is_thin(number, width):
+                result[i] = iou_of_rles([a[i]], [b[i]])[0, 0]
+            else:
+                result[i] = _iou(one, other, number, width)
+    return result
+
+
+class _Masks(NamedTuple):
+    """N masks of one size: height, runs, boxes int64 [N, 4] as `rle.bboxes` has them."""
+
+    height: int
+    runs: rle.Runs
+    boxes: np.ndarray
+
+    @classmethod
+    def of(cls, counts: Sequence[bytes], size: Sequence[int]) -> _Masks:
+        runs = rle.run_lengths(counts, size)
+        return cls(size[0], runs, rle.bboxes(runs, size))
+
+    def is_thin(self, i: int, width: int) -> bool:
+        """Whether all of mask i is boundary, as nothing as wide as two boundaries fits into it."""
+        return min(self.boxes[i, 2:]) < 2 * width
+
+    def boundary(self, i: int, rows: slice, columns: slice, width: int) -> np.ndarray:
+        """bool [rows, columns], which hold all of mask i."""
+        lengths = self.runs.lengths[slice(*self.runs.splits[i : i + 2])]
+        start, stop = columns.start * self.height, columns.stop * self.height
+        ends = np.clip(np.cumsum(lengths), start, stop)
+        is_one = np.arange(len(lengths)) % 2 == 1
+        mask = np.repeat(is_one, np.diff(ends, prepend=start)).reshape(-1, self.height).T[rows]
+        return mask if self.is_thin(i, width) else _boundary(mask, width)
+
+
+def _iou(a: _Masks, b: _Masks, i: int, width: int) -> float:
+    """The boundary IoU of pair i. Only the common box is decoded.
+
+    All pixels of both are in there, and outside of it is as good as outside of the image.
+    """
+    x, y, w, h = np.stack([a.boxes[i], b.boxes[i]], axis=1)
     rows, columns = slice(y.min(), (y + h).max() + 1), slice(x.min(), (x + w).max() + 1)
-    width = _width(size, dilation_ratio)
-    # All pixels of both are in here, and outside of it is as good as outside of the image.
-    boundaries = (
-        _boundary(_columns(runs.lengths[start:stop], size[0], columns)[rows], width)
-        for start, stop in itertools.pairwise(runs.splits)
-    )
-    return compute_iou(*boundaries)
+    return compute_iou(*(masks.boundary(i, rows, columns, width) for masks in (a, b)))
 
 
 def _width(size: Sequence[int], dilation_ratio: float) -> int:
     return max(1, round(dilation_ratio * math.hypot(*size)))
-
-
-def _columns(lengths: np.ndarray, height: int, columns: slice) -> np.ndarray:
-    """Some columns of the mask with these runs, bool [H, columns]."""
-    start, stop = columns.start * height, columns.stop * height
-    ends = np.clip(np.cumsum(lengths), start, stop)
-    is_one = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(is_one, np.diff(ends, prepend=start)).reshape(-1, height).T
 
 
 def _boundary(mask: np.ndarray, width: int) -> np.ndarray:

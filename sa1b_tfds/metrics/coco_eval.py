@@ -15,7 +15,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
-from sa1b_tfds.metrics.iou import as_rles, iou_matrix
+from sa1b_tfds.mask_forms import as_rles
+from sa1b_tfds.metrics.iou import iou_matrix
 
 MAX_DETS = (1, 10, 100, 1000)
 _IMAGE = _CATEGORY = 1  # COCOeval sees one image at a time, and all masks as one category
@@ -58,11 +59,21 @@ class CocoEvaluation:
     ) -> Image:
         """What accumulate() needs of an image; takes what `add` takes, and adds nothing."""
         predictions, masks = as_rles(predictions), as_rles(masks)
+        if iou is None:
+            iou = iou_matrix(predictions, masks)
+        return self.evaluate_rles(predictions, scores, masks, iou)
+
+    def evaluate_rles(
+        self,
+        predictions: Sequence[dict[str, Any]],
+        scores: Any,
+        masks: Sequence[dict[str, Any]],
+        iou: np.ndarray,
+    ) -> Image:
+        """`evaluate_image` of RLEs that are checked."""
         scores = np.asarray(scores, np.float64)
         if scores.shape != (len(predictions),):
             raise ValueError(f"{len(predictions)} predictions need as many scores, got {scores}.")
-        if iou is None:
-            iou = iou_matrix(predictions, masks)
         params, key = self._eval.params, (_IMAGE, _CATEGORY)
         # As COCOeval has it: the best first, and no more than it looks at.
         best = np.argsort(-scores, kind="mergesort")[: params.maxDets[-1]]

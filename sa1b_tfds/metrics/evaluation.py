@@ -12,11 +12,12 @@ from etils import epath
 
 from sa1b_tfds import rle
 from sa1b_tfds.examples import read_examples
+from sa1b_tfds.mask_forms import as_rles
 from sa1b_tfds.metrics import coco_eval
-from sa1b_tfds.metrics.iou import as_rles, iou_of_rles
+from sa1b_tfds.metrics.iou import iou_of_rles
 from sa1b_tfds.metrics.matching import match_best, match_one_to_one
-from sa1b_tfds.metrics.predictions import Prediction, read_predictions
-from sa1b_tfds.metrics.summary import boundary_ious, summarise
+from sa1b_tfds.metrics.predictions import Prediction, checked_rles, read_predictions
+from sa1b_tfds.metrics.summary import matched_boundary_ious, summarise
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.processes import Processes, available_cores, in_order
 
@@ -115,19 +116,19 @@ class _Image(NamedTuple):
 def _evaluate(masks: rle.Checked, predictions: list[Prediction], where: str) -> _Image:
     truths = as_rles(masks)
     try:
-        predicted = [prediction.rle(masks.size) for prediction in predictions]
+        predicted = checked_rles(predictions, masks.size)
     except ValueError as e:
         raise ValueError(f"{where}: {e}") from e
     iou = iou_of_rles(predicted, truths)
     best = match_best(iou)
     columns = {
         "iou": best.iou,
-        "boundary_iou": boundary_ious(predicted, truths, best),
+        "boundary_iou": matched_boundary_ious(predicted, truths, best),
         "area": rle.areas(rle.run_lengths(masks.counts, masks.size)),
         "one_to_one": match_one_to_one(iou).iou,
     }
     scores = [prediction.score for prediction in predictions]
-    coco = coco_eval.CocoEvaluation().evaluate_image(predicted, scores, truths, iou)
+    coco = coco_eval.CocoEvaluation().evaluate_rles(predicted, scores, truths, iou)
     return _Image(columns, coco, len(predictions))
 
 

@@ -6,13 +6,13 @@ speak of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from sa1b_tfds import rle
+from sa1b_tfds.mask_forms import as_dense, as_rles, require_one_size
 
 
 def compute_iou(mask1: Any, mask2: Any) -> float:
@@ -52,44 +52,3 @@ def iou_of_rles(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> np.ndarray:
     if not a or not b:
         return np.zeros((len(a), len(b)))
     return np.asarray(coco_mask.iou(a, b, [0] * len(b)), np.float64)
-
-
-def as_rles(masks: Any) -> list[dict[str, Any]]:
-    """Masks in any of the forms that `iou_matrix` takes -> checked RLEs in pycocotools' form."""
-    if isinstance(masks, rle.Checked):
-        return [{"size": list(masks.size), "counts": _bytes(c)} for c in masks.counts]
-    result = []
-    for i, mask in enumerate(masks):
-        try:
-            result.append(_as_rle(mask))
-        except ValueError as e:
-            raise ValueError(f"mask {i}: {e}") from e
-    return result
-
-
-def as_dense(mask: Any) -> np.ndarray:
-    """One mask, dense or RLE -> bool [H, W]."""
-    if isinstance(mask, Mapping):
-        return rle.decode_rle(mask).astype(bool)
-    mask = np.asarray(mask)
-    if mask.ndim != 2:
-        raise ValueError(f"A mask must have the shape [H, W], got {list(mask.shape)}.")
-    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
-        raise ValueError(
-            "A mask of floats must hold only 0 and 1: compare logits or probabilities with a"
-            " threshold first."
-        )
-    return mask.astype(bool)
-
-
-def _as_rle(mask: Any) -> dict[str, Any]:
-    return rle.to_rle(mask) if isinstance(mask, Mapping) else rle.encode_mask(as_dense(mask))
-
-
-def _bytes(counts: bytes | str) -> bytes:
-    return counts.encode() if isinstance(counts, str) else counts
-
-
-def require_one_size(a: Sequence[int], b: Sequence[int]) -> None:
-    if tuple(a) != tuple(b):
-        raise ValueError("Masks of {}x{} and {}x{} cannot be compared.".format(*a, *b))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from etils import epath
@@ -37,6 +37,20 @@ class Prediction(NamedTuple):
             return rle.to_rle(self.segmentation, size)
         except ValueError as e:
             raise ValueError(f"entry {self.entry}: segmentation: {e}") from e
+
+
+def checked_rles(predictions: Sequence[Prediction], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """The checked RLE of each; raises what `Prediction.rle` raises."""
+    segmentations = [prediction.segmentation for prediction in predictions]
+    try:
+        counts = [own["counts"] for own in segmentations]
+        sizes = [list(own["size"]) for own in segmentations]
+        if sizes.count(list(size)) == len(sizes):
+            rle.run_lengths(counts, size)  # all at once, if each is compressed
+            return [{"size": list(size), "counts": own} for own in counts]
+    except (KeyError, TypeError, ValueError):
+        pass
+    return [prediction.rle(size) for prediction in predictions]  # says what is wrong, if anything
 
 
 def read_predictions(path: epath.PathLike) -> dict[int, list[Prediction]]:

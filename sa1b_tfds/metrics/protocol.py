@@ -7,17 +7,16 @@ fits the ground truth best ("oracle").
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from sa1b_tfds import extras
+from sa1b_tfds import extras, jpeg, rle
 from sa1b_tfds.annotations import Example
+from sa1b_tfds.mask_forms import as_dense, as_rles
 from sa1b_tfds.metrics.bootstrap import mean_interval
-from sa1b_tfds.metrics.iou import as_dense, as_rles, iou_matrix
+from sa1b_tfds.metrics.iou import iou_matrix
 
 Predict = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
 
@@ -38,9 +37,13 @@ def center_point(mask: Any) -> tuple[int, int]:
     if not dense.any():
         raise ValueError("An empty mask has no centre.")
     ndimage = extras.load("scipy.ndimage", "metrics")
-    distance = ndimage.distance_transform_edt(np.pad(dense, 1))[1:-1, 1:-1]
+    # Around its box nothing is in the mask, so that a rim of one pixel stands for all of it.
+    rows, columns = (np.flatnonzero(dense.any(axis=axis)) for axis in (1, 0))
+    top, left = int(rows[0]), int(columns[0])
+    box = np.pad(dense[top : rows[-1] + 1, left : columns[-1] + 1], 1)
+    distance = ndimage.distance_transform_edt(box)[1:-1, 1:-1]
     y, x = np.unravel_index(distance.argmax(), distance.shape)
-    return int(x), int(y)
+    return left + int(x), top + int(y)
 
 
 def single_point_iou(outputs: Any, scores: Any, gt_masks: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -84,15 +87,17 @@ def evaluate_single_point(
       None for fewer than two images.
 
     Raises:
-      ValueError: if there is no mask, or what `predict` returns does not fit.
+      ValueError: if there is no mask, a JPEG does not decode, or what `predict` returns does not
+        fit.
     """
     chosen, oracle, image_of = [], [], []
     for number, example in enumerate(examples):
-        masks = [m for m in as_rles(example["masks"]) if as_dense(m).any()]
+        masks = as_rles(example["masks"])
+        areas = rle.areas(rle.run_lengths(*example["masks"]))
+        masks = [mask for mask, area in zip(masks, areas, strict=True) if area]
         if not masks:
             continue
-        with Image.open(io.BytesIO(example["image"])) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = jpeg.decode(example["image"])
         if pixels.shape[:2] != example["masks"].size:
             raise ValueError(
                 "The image of {}x{} is not as large as its masks of {}x{}: evaluate on tars, or"

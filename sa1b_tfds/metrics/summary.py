@@ -7,9 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from sa1b_tfds import rle
+from sa1b_tfds.mask_forms import as_rles
 from sa1b_tfds.metrics.bootstrap import mean_interval
-from sa1b_tfds.metrics.boundary import DILATION_RATIO, boundary_iou_of_rles
-from sa1b_tfds.metrics.iou import as_rles, iou_matrix
+from sa1b_tfds.metrics.boundary import DILATION_RATIO, boundary_ious
+from sa1b_tfds.metrics.iou import iou_matrix
 from sa1b_tfds.metrics.matching import Matches, match_best, match_one_to_one
 
 # COCO's, by the area of the ground truth in pixels: [from, to).
@@ -57,11 +58,11 @@ def evaluate_masks(
     else:
         raise ValueError(f"matching must be one of pairs, {', '.join(_MATCHERS)}; got {matching!r}")
     areas = np.array([rle.area(truth) for truth in truths])
-    boundary_iou = boundary_ious(predictions, truths, matches, dilation_ratio)
+    boundary_iou = matched_boundary_ious(predictions, truths, matches, dilation_ratio)
     return summarise(matches.iou, boundary_iou, areas, seed=seed)
 
 
-def boundary_ious(
+def matched_boundary_ious(
     predictions: list[Any],
     truths: list[Any],
     matches: Matches,
@@ -69,14 +70,13 @@ def boundary_ious(
 ) -> np.ndarray:
     """The boundary IoU of each of M masks with its prediction, float64 [M]; 0 for none.
 
-    Both are lists of checked RLEs of one size.
+    Both are lists of checked RLEs; a mask and its prediction have one size.
     """
-    return np.array(
-        [
-            boundary_iou_of_rles(predictions[p], truth, dilation_ratio) if p >= 0 else 0.0
-            for p, truth in zip(matches.prediction, truths, strict=True)
-        ]
-    )
+    matched = np.flatnonzero(matches.prediction >= 0)
+    own = [predictions[p] for p in matches.prediction[matched]]
+    result = np.zeros(len(truths))
+    result[matched] = boundary_ious(own, [truths[i] for i in matched], dilation_ratio)
+    return result
 
 
 def summarise(

@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
+from sa1b_tfds import bars
 from sa1b_tfds.archive import TAR_BYTES
 from sa1b_tfds.running.pool import Reporter
 from sa1b_tfds.running.workers import Ended, Event, Running, Task
-from sa1b_tfds.telling import Every
-
-_LINE_EVERY_S = 30.0
+from sa1b_tfds.telling import LINE_EVERY_S, Every, log_line
 
 
 class Lines:
@@ -30,7 +29,7 @@ class Lines:
 
     def _begin(self, tasks: Sequence[Task]) -> None:
         self._began = time.monotonic()
-        self._line = Every(_LINE_EVERY_S, first=_LINE_EVERY_S)
+        self._line = Every(LINE_EVERY_S, first=LINE_EVERY_S)
         self._sizes = {t.name: t.source_bytes() or TAR_BYTES for t in tasks}
         self._bytes: dict[str, int] = {}
         self._images: dict[str, int] = {}
@@ -44,8 +43,7 @@ class Lines:
             self._ended += 1
             self._bytes[name] = self._sizes[name]
             self._write(f"{name}: {event.error or 'done'}")
-        if self._line.is_due():
-            self._write(f"{self._ended} of {len(self._sizes)} {self._unit}, {self.speed()}")
+        self._show(event)
 
     def close(self) -> None:
         pass
@@ -58,8 +56,13 @@ class Lines:
         images = sum(self._images.values())
         return f"{images / seconds:.0f} images/s, {done / seconds / 1e6:.0f} MB/s, {left} left"
 
+    def _show(self, event: Event) -> None:
+        """Tells how far the run is after an event, if it is time."""
+        if self._line.is_due():
+            self._write(f"{self._ended} of {len(self._sizes)} {self._unit}, {self.speed()}")
+
     def _write(self, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=self._stream, flush=True)
+        log_line(text, self._stream)
 
 
 class Bars(Lines):
@@ -67,50 +70,26 @@ class Bars(Lines):
 
     def __init__(self, stream: TextIO, unit: str):
         super().__init__(stream, unit)
-        self._all: tqdm[Any] | None = None
-        self._bars: dict[str, tqdm[Any]] = {}
+        self._bars = bars.Bars(stream)
 
     def planned(self, tasks: Sequence[Task]) -> None:
         super().planned(tasks)
-        self._all = self._bar(f"{len(tasks)} {self._unit}", sum(self._sizes.values()), 0)
+        self._bars.begin(f"{len(tasks)} {self._unit}", sum(self._sizes.values()))
 
-    def hear(self, event: Event) -> None:
-        super().hear(event)
+    def _show(self, event: Event) -> None:
         name = event.task.name
         if isinstance(event, Running):
-            if name not in self._bars:
-                taken = {-bar.pos for bar in self._bars.values()}
-                row = next(row for row in range(1, len(taken) + 2) if row not in taken)
-                self._bars[name] = self._bar(name, self._sizes[name] or None, row)
-            self._move(self._bars[name], event.bytes)
-        elif isinstance(event, Ended) and name in self._bars:
-            self._bars.pop(name).close()
-        if self._all is not None:
-            self._all.set_postfix_str(f"{self.speed()}, {self._ended} done", refresh=False)
-            self._move(self._all, sum(self._bytes.values()))
+            self._bars.move(name, event.bytes, self._sizes[name])
+        elif isinstance(event, Ended):
+            self._bars.end(name)
+        note = f"{self.speed()}, {self._ended} done"
+        self._bars.move_all(sum(self._bytes.values()), sum(self._sizes.values()), note)
 
     def close(self) -> None:
-        for bar in [*self._bars.values(), self._all]:
-            if bar is not None:
-                bar.close()
-
-    def _bar(self, name: str, total: int | None, row: int) -> tqdm[Any]:
-        return tqdm(
-            desc=name,
-            total=total,
-            position=row,
-            leave=row == 0,
-            file=self._stream,
-            unit="B",
-            unit_scale=True,
-            dynamic_ncols=True,
-        )
-
-    def _move(self, bar: tqdm[Any], position: int) -> None:
-        bar.update(position - bar.n)
+        self._bars.close()
 
     def _write(self, text: str) -> None:
-        tqdm.write(text, file=self._stream)
+        self._bars.write(text)
 
 
 def reporter_for_people(unit: str = "tars", stream: TextIO | None = None) -> Reporter:

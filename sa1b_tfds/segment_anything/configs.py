@@ -29,6 +29,10 @@ class SegmentAnythingConfig(tfds.core.BuilderConfig):
         if side is not None and not (isinstance(side, int) and side > 0):
             raise ValueError(f"long_side must be a positive integer or None, got {side!r}.")
 
+    def has_tar(self, number: int | None) -> bool:
+        """Whether it takes the tar with this number in its name; None: there is none in it."""
+        return self.tars is None or number in self.tars
+
 
 def _config(name: str, tars: range | None, long_side: int | None) -> SegmentAnythingConfig:
     which = "All tars" if tars is None else f"The first {len(tars)} tars by name"

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow_datasets.public_api as tfds
 from absl import logging
 from etils import epath
@@ -17,8 +16,9 @@ from sa1b_tfds.annotations import Example
 from sa1b_tfds.building import prepared, shards
 from sa1b_tfds.building.conversion import Conversion, Engine
 from sa1b_tfds.building.report import REPORT, report_of
-from sa1b_tfds.building.sources import Sources, in_order
-from sa1b_tfds.building.staging import FinishedTar
+from sa1b_tfds.building.settled import Settled
+from sa1b_tfds.building.sources import Sources, is_in_flight
+from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
@@ -28,9 +28,9 @@ from sa1b_tfds.processes import available_cores
 from sa1b_tfds.running.pool import ProcessPool
 from sa1b_tfds.running.progress import reporter_for_people
 from sa1b_tfds.segment_anything import configs
+from sa1b_tfds.telling import some_of
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
-_BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
 _HOW_TO_SKIP = (
     "To leave out what cannot be read, counted and listed, pass builder_kwargs={'on_error': 'skip'}"
     " or build 'segment_anything/<config>/on_error=skip', or `sa1b build --on-error skip`"
@@ -93,7 +93,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     def _info(self) -> tfds.core.DatasetInfo:
         """Returns the dataset's features and metadata."""
         return self.dataset_info_from_configs(
-            features=features_dict(),
+            features=features.features_dict(),
             supervised_keys=("image", "masks"),
             homepage=HOMEPAGE,
             license=f"SA-1B Dataset Research License, see {HOMEPAGE}",
@@ -156,7 +156,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         with self._folder.locked():
             self._folder.clean()
             try:
-                with self._room_for_data():
+                with self._room_for_data(download_config):
                     super().download_and_prepare(
                         download_config=download_config, file_format=file_format, **kwargs
                     )
@@ -174,18 +174,21 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           extend: if there is data, convert only what is not in it and exchange it.
         """
         self._sources, self._extend = sources, extend
+        config = tfds.download.DownloadConfig()
+        if extend and (there := prepared.Folder(self.data_path).tars()):
+            # What is there is kept as it is, and what comes is cut alike.
+            config.max_shard_size = there[-1].settings["max_shard_size"]
         try:
-            self.download_and_prepare()
+            self.download_and_prepare(download_config=config)
         finally:
             self._sources, self._extend = None, False
 
     @contextlib.contextmanager
-    def _room_for_data(self) -> Iterator[None]:
+    def _room_for_data(self, config: tfds.download.DownloadConfig | None) -> Iterator[None]:
         """TFDS writes only where no data is: to extend some, all of it is staged first."""
-        if self._sources is None or not (self._extend and self._folder.path.exists()):
+        if not (self._sources and config and self._extend and self._folder.path.exists()):
             yield
             return
-        config = tfds.download.DownloadConfig()
         self._folder.restage(self.info.splits["train"].filepaths)
         self._conversion(self._sources.archives, config).run(self._engine(config))
         with self._folder.exchanged():
@@ -252,8 +255,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         return ProcessPool(
             num_workers=self._num_workers,
             reporter=reporter_for_people(),
-            fetch=_for_task(hooks.fetch),
-            release=_for_task(hooks.release),
+            fetch=_fetch_for(hooks),
+            release=_release_after(hooks, self._folder.staging),
         )
 
     def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:
@@ -285,7 +288,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             if name not in by_name and self._chosen([gone]):
                 logging.warning("%s is not there any more; its finished shards are used.", name)
                 by_name[name] = gone
-        return in_order(by_name)
+        return archive.sorted_by_name(by_name.values())
 
     def _archives(self, folder: epath.Path) -> list[archive.Archive]:
         """The config's tars: those that are there, and with a links file also those that lack."""
@@ -301,7 +304,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 len(self.builder_config.tars),
                 self.builder_config.name,
                 folder,
-                ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else ""),
+                some_of(lacking),
             )
         elif not found:
             ensure_tars(None, folder, None)  # says what to put where
@@ -318,49 +321,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         return sorted(name for name in names if tar_number(name) not in there)
 
     def _chosen(self, found: list[archive.Archive]) -> list[archive.Archive]:
-        tars = self.builder_config.tars
-        return [a for a in found if tars is None or archive.number_of(a) in tars]
-
-
-def features_dict() -> tfds.features.FeaturesDict:
-    """The features of an example, as stored and as read."""
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(
-                encoding_format="jpeg", doc="The photograph, RGB, 0 to 255."
-            ),
-            "masks": features.RleMasks(doc="Which pixels belong to mask i: 0 or 1."),
-            "image_id": tfds.features.Scalar(np.int64, doc="Unique in the dataset."),
-            "file_name": tfds.features.Text(doc="The image's name, as its JSON has it."),
-            "annotations": tfds.features.FeaturesDict(
-                {
-                    "id": _column(np.int64, "Unique in the dataset."),
-                    "area": _column(np.int64, "Pixels in the mask."),
-                    "bbox": _column(np.float32, "The mask's box. " + _BOX, 4),
-                    "crop_box": _column(
-                        np.float32,
-                        "The crop of the image in which the mask was found. " + _BOX,
-                        4,
-                    ),
-                    "predicted_iou": _column(
-                        np.float32, "The model's own estimate of the mask's quality."
-                    ),
-                    "stability_score": _column(
-                        np.float32, "IoU of the mask at a stricter and a laxer threshold."
-                    ),
-                    "point_coords": _column(
-                        np.float32,
-                        "The point that prompted the mask: (x, y) in pixels of the mask.",
-                        2,
-                    ),
-                }
-            ),
-        }
-    )
-
-
-def _column(dtype: type, doc: str, *shape: int) -> tfds.features.Tensor:
-    return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, doc=doc)
+        return [a for a in found if self.builder_config.has_tar(archive.number_of(a))]
 
 
 def _nothing_left(tars: Sequence[FinishedTar]) -> ValueError:
@@ -389,7 +350,24 @@ def _refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
         )
 
 
-def _for_task(
-    hook: Callable[[archive.Archive], None] | None,
-) -> Callable[[shards.Task], None] | None:
-    return None if hook is None else lambda task: hook(task.archive)
+def _fetch_for(sources: Sources) -> Callable[[shards.Task], None] | None:
+    fetch = sources.fetch
+    return None if fetch is None else lambda task: fetch(task.archive)
+
+
+def _release_after(sources: Sources, staging: Staging) -> Callable[[shards.Task], None] | None:
+    """Releases at once what can be downloaded again, and the user's own once it is settled."""
+    release = sources.release
+    if release is None:
+        return None
+    settled = Settled(sources.archives, staging)
+
+    def after(task: shards.Task) -> None:
+        finished = staging.finished(task.archive.name)
+        if is_in_flight(task.archive) and finished is not None:
+            release(task.archive, finished)
+        for own, finished in settled.advance():
+            if not is_in_flight(own):
+                release(own, finished)
+
+    return after

@@ -10,12 +10,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from sa1b_tfds.telling import Every, gigabytes
+from sa1b_tfds import bars
+from sa1b_tfds.telling import LINE_EVERY_S, Every, gigabytes, log_line
 from sa1b_tfds.transfer.fetch import Progress
 from sa1b_tfds.transfer.plan import Plan
 from sa1b_tfds.transfer.report import FileResult, Reporter
-
-_LINE_EVERY_S = 30.0
 
 
 class Tally(Reporter):
@@ -102,11 +101,11 @@ class Lines(Tally):
     def __init__(self, stream: TextIO):
         super().__init__()
         self._stream = stream
-        self._line = Every(_LINE_EVERY_S)
+        self._line = Every(LINE_EVERY_S)
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
-        self._line = Every(_LINE_EVERY_S, first=_LINE_EVERY_S)
+        self._line = Every(LINE_EVERY_S, first=LINE_EVERY_S)
         self._write(f"{self.asked} files, {gigabytes(plan.needed)} to fetch")
 
     def note(self, text: str, name: str | None = None) -> None:
@@ -129,7 +128,7 @@ class Lines(Tally):
             self._write(f"{result.name}: {_outcome(result)}")
 
     def _write(self, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=self._stream, flush=True)
+        log_line(text, self._stream)
 
 
 class Bars(Tally):
@@ -137,37 +136,24 @@ class Bars(Tally):
 
     def __init__(self, stream: TextIO):
         super().__init__()
-        self._stream = stream
-        self._all: tqdm[Any] | None = None
-        self._bars: dict[str, tqdm[Any]] = {}
+        self._bars = bars.Bars(stream)
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
-        self._all = self._bar(f"{self.asked} files", self.total, self.position, 0)
+        self._bars.begin(f"{self.asked} files", self.total, self.position)
 
     def note(self, text: str, name: str | None = None) -> None:
-        tqdm.write(f"{name}: {text}" if name else text, file=self._stream)
+        self._bars.write(f"{name}: {text}" if name else text)
 
     def running(self, files: list[Progress]) -> None:
         super().running(files)
-        if self._all is None:
-            return
-        for name in self._bars.keys() - {file.name for file in files}:
-            self._bars.pop(name).close()
+        for name in self._bars.names - {file.name for file in files}:
+            self._bars.end(name)
         for file in files:
-            if file.name not in self._bars:
-                taken = {-bar.pos for bar in self._bars.values()}
-                row = next(row for row in range(1, len(taken) + 2) if row not in taken)
-                self._bars[file.name] = self._bar(file.name, file.size, file.position, row)
-            bar = self._bars[file.name]
-            bar.set_description_str(
-                f"{file.name} checking" if file.phase == "checking" else file.name, refresh=False
-            )
-            bar.total = file.size
-            self._move(bar, file.position)
-        self._all.total = self.total
-        self._all.set_postfix_str(f"{len(self.results)} of {self.asked} ended", refresh=False)
-        self._move(self._all, self.position)
+            note = "checking" if file.phase == "checking" else ""
+            self._bars.move(file.name, file.position, file.size, note)
+        ended = f"{len(self.results)} of {self.asked} ended"
+        self._bars.move_all(self.position, self.total, ended)
 
     def finished(self, result: FileResult) -> None:
         super().finished(result)
@@ -175,30 +161,7 @@ class Bars(Tally):
             self.note(_outcome(result), result.name)
 
     def close(self) -> None:
-        for bar in self._bars.values():
-            bar.close()
-        if self._all is not None:
-            self._all.close()
-
-    def _bar(self, name: str, total: int | None, position: int, row: int) -> tqdm[Any]:
-        return tqdm(
-            desc=name,
-            total=total,
-            initial=position,
-            position=row,
-            leave=row == 0,
-            file=self._stream,
-            unit="B",
-            unit_scale=True,
-            mininterval=0,
-            miniters=0,
-            smoothing=0.05,
-            dynamic_ncols=True,
-        )
-
-    @staticmethod
-    def _move(bar: tqdm[Any], position: int) -> None:
-        bar.update(position - bar.n)
+        self._bars.close()
 
 
 class JsonLines(Tally):

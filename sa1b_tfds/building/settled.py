@@ -1,0 +1,48 @@
+"""Which finished tars a running build cannot need again, so that they may be deleted.
+
+A tar is converted again when one of its images turns out to be in an earlier tar as well
+(`conversion.py`). So it is settled once all before it are finished and have no image of it.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Sequence
+
+from sa1b_tfds.archive import Archive
+from sa1b_tfds.building.staging import FinishedTar, Staging
+from sa1b_tfds.image_ids import ImageIds
+
+
+class Settled:
+    """Goes along the archives of a build in their order. Used by several threads."""
+
+    def __init__(self, archives: Sequence[Archive], staging: Staging):
+        self._staging = staging
+        self._waiting = collections.deque(archives)
+        self._ids = ImageIds()
+        self._lock = threading.Lock()
+        deleted = set(staging.archives()) - {archive.name for archive in archives}
+        for name in sorted(deleted):
+            self._has_repeated(staging.finished(name))
+
+    def advance(self) -> list[tuple[Archive, FinishedTar]]:
+        """Those that have become settled since the last call."""
+        settled = []
+        with self._lock:
+            while self._waiting:
+                finished = self._staging.finished(self._waiting[0].name)
+                if finished is None:
+                    break
+                archive = self._waiting.popleft()
+                if not self._has_repeated(finished):
+                    settled.append((archive, finished))
+        return settled
+
+    def _has_repeated(self, finished: FinishedTar | None) -> bool:
+        """Whether one of its images was there before; remembers all of them."""
+        if finished is None:
+            return False
+        earlier = [self._ids.add(i, finished.archive) for i in finished.image_ids.tolist()]
+        return any(earlier)

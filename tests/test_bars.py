@@ -1,0 +1,77 @@
+"""Bars on a terminal, and plain lines elsewhere, of downloads and of tasks in processes."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+
+from sa1b_tfds import bars
+from sa1b_tfds.running import progress as running
+from sa1b_tfds.running.workers import Ended, Running
+from sa1b_tfds.transfer import progress as transfer
+from sa1b_tfds.transfer.fetch import Progress
+from sa1b_tfds.transfer.plan import Plan, PlannedFile
+from sa1b_tfds.transfer.report import FileResult
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(params=[io.StringIO, Terminal])
+def stream(request):
+    return request.param()
+
+
+def test_bars_take_free_rows_and_end():
+    shown = bars.Bars(io.StringIO())
+    shown.move_all(1, 2, "too early, and no error")
+    shown.begin("all", 100)
+    for name in "abc":
+        shown.move(name, 0, 10)
+    shown.end("b")
+    shown.end("b")
+    shown.move("d", 5, None, "checking")
+    assert {name: -bar.pos for name, bar in shown._bars.items()} == {"a": 1, "c": 3, "d": 2}
+    assert (shown._bars["d"].desc, shown._bars["d"].n) == ("d checking", 5)
+    shown.begin("again", 50)
+    assert shown.names == set()
+    shown.close()
+
+
+def test_a_run_of_tasks(stream):
+    reporter = running.reporter_for_people("tars", stream)
+    assert isinstance(reporter, running.Bars) == stream.isatty()
+    tasks = [SimpleNamespace(name=name, source_bytes=lambda: 10**6) for name in ("a.tar", "b.tar")]
+    for _ in range(2):  # a conversion may have several rounds
+        reporter.planned(tasks)
+        reporter.hear(Running(tasks[0], 3, 500_000))
+        reporter.hear(Ended(tasks[0], None))
+        reporter.hear(Ended(tasks[1], ValueError("broken")))
+    reporter.close()
+    told = stream.getvalue()
+    assert told.count("a.tar: done") == 2
+    assert told.count("b.tar: broken") == 2
+    assert told.count("2 of 2 tars") == 0  # the line that says how far it is has its time
+    assert ("2 tars: 100%" in told) == stream.isatty()
+
+
+def test_a_download(stream):
+    reporter = transfer.reporter_for_people(stream)
+    assert isinstance(reporter, transfer.Bars) == stream.isatty()
+    reporter.note("asking")
+    file = PlannedFile(name="a.tar", action="fetch", size=10**6)
+    reporter.planned(Plan(files=(file,), free=10**9))
+    going = Progress(name="a.tar", position=400_000, fetched=400_000, size=10**6)
+    reporter.running([going])
+    going.phase = "checking"
+    reporter.running([going])
+    reporter.finished(FileResult(name="a.tar", status="done", fetched=10**6, checked_by="md5"))
+    reporter.running([])
+    reporter.close()
+    told = stream.getvalue()
+    assert "asking" in told
+    assert "a.tar: done, checked by md5" in told
+    assert ("1 files: 100%" in told) == stream.isatty()
+    assert reporter.summary().startswith("1 of 1 whole (1 downloaded, 0 already there); 1.0 MB")

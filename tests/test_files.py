@@ -1,0 +1,33 @@
+"""Files that appear whole or not at all; builds and downloads are killed in their own tests."""
+
+import os
+import time
+
+import pytest
+from etils import epath
+
+from sa1b_tfds import files
+
+
+def test_a_file_is_replaced_and_what_a_kill_left_is_removed(tmp_path):
+    path = epath.Path(tmp_path) / "a[b].json"
+    abandoned, at_work = (tmp_path / f"a[b].json.{pid}.part" for pid in (123, 124))
+    other = tmp_path / "ab.json.123.part"
+    for draft in (abandoned, at_work, other):
+        draft.write_bytes(b"half")
+    for draft in (abandoned, other):
+        os.utime(draft, (time.time() - 7200,) * 2)
+    for content in (b"old", b"new"):
+        files.write_whole(path, content)
+    assert path.read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == sorted(map(str, [path.name, at_work.name, other.name]))
+
+
+def test_what_fails_leaves_the_old_content_and_no_draft(tmp_path, monkeypatch):
+    path = epath.Path(tmp_path) / "a.json"
+    files.write_whole(path, b"old")
+    monkeypatch.setattr(files, "sync", lambda draft: draft.no_such_thing)
+    with pytest.raises(AttributeError):
+        files.write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.json"]
