@@ -16,6 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 hypothesis.settings.register_profile("sa1b", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("sa1b")
 
+# Where the environment forbids it, each of the processes would compile all modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A suite that a shell started in the background ignores Ctrl-C; what the tests start is not to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -105,6 +109,14 @@ def pytest_configure(config):
 
 def pytest_collection_finish(session):
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_seed_of_another_file():
+    """TensorFlow's own seed, which keras.utils.set_random_seed sets, has a say in all batches."""
+    yield
+    if tensorflow := sys.modules.get("tensorflow"):
+        tensorflow.random.set_seed(None)
 
 
 @pytest.fixture
