@@ -40,6 +40,7 @@ class BuildConfig:
     data_dir: of TFDS; None is its default.
     links_file: download what the config wants and the folder lacks.
     workers: tars at a time; None is one a core.
+    file_format: 'tfrecord' or 'array_record'; None is that of data that is there, else tfrecord.
     delete_tars: 'downloaded' downloads and deletes tar by tar; 'all' also deletes the user's own,
       each once it is finished and all of it is in the data.
     md5: take the MD5 of every tar that no download of ours has checked, and compare it.
@@ -51,7 +52,7 @@ class BuildConfig:
     data_dir: Path | None = None
     links_file: Path | None = None
     workers: int | None = None
-    file_format: str = "tfrecord"
+    file_format: str | None = None
     on_error: OnError = "raise"
     delete_tars: DeleteTars = "never"
     md5: bool = False

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from sa1b_tfds import cli
 from sa1b_tfds.build import BuildConfig, plan
 from sa1b_tfds.building.sources import IN_FLIGHT
+from sa1b_tfds.examples import read_examples
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 
 from . import building
@@ -52,9 +53,7 @@ def _sa1b(*arguments) -> int:
 
 
 def _ids(data_dir) -> list[int]:
-    skip = {"image": tfds.decode.SkipDecoding(), "masks": tfds.decode.SkipDecoding()}
-    dataset = Builder(data_dir=data_dir).as_dataset(split="train", decoders=skip)
-    return sorted(int(example["image_id"]) for example in dataset)
+    return sorted(example["image_id"] for example in read_examples(data_dir / building.FINAL))
 
 
 def test_plan_says_what_would_be_done_and_does_nothing(tars, tmp_path, capsys):
@@ -80,10 +79,11 @@ def test_tars_that_a_config_lacks_are_said(tars, tmp_path, caplog):
     assert "7 of the 10 tars of 'original_1pct' are neither in" in caplog.text
 
 
-def test_build_then_add(tars, tmp_path, capsys):
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_build_then_add(tars, tmp_path, capsys, file_format):
     data = tmp_path / "data"
     held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
-    assert _sa1b(tars, "--data-dir", data) == 0
+    assert _sa1b(tars, "--data-dir", data, "--file-format", file_format) == 0
     summary = capsys.readouterr().out.splitlines()[-1]
     assert summary.startswith("8 images of 2 tars in 2 shards, ")
     before = building.shards_of(data / building.FINAL)

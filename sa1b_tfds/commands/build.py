@@ -34,7 +34,11 @@ def add(commands: Commands) -> None:
         help="download, convert and delete tar by tar; 'all' deletes your own tars as well",
     )
     add("--add", action="store_true", help="extend prepared data with the tars it lacks")
-    add("--file-format", choices=("tfrecord", "array_record"), default="tfrecord")
+    add(
+        "--file-format",
+        choices=("tfrecord", "array_record"),
+        help="(that of prepared data, else tfrecord)",
+    )
     add(
         "--on-error",
         choices=("raise", "skip"),
