@@ -1,9 +1,13 @@
 """Settings for all tests."""
 
+import gc
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
+import sys
+import tempfile
 
 import hypothesis
 import pytest
@@ -11,6 +15,108 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 hypothesis.settings.register_profile("sa1b", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("sa1b")
+
+# Where the environment forbids it, each of the processes would compile all modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# A suite that a shell started in the background ignores Ctrl-C; what the tests start is not to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A million objects are alive once TensorFlow is there: to look through them at each hundred graph
+# nodes takes a fifth of the suite's time.
+gc.set_threshold(50_000, 20, 50)
+
+
+# What takes longest begins first, so that nothing long is left for one process at the end.
+_SLOWEST = (
+    "training_pipeline",
+    "keras",
+    "docs",
+    "builder",
+    "build",
+    "export",
+    "training_scale",
+    "read_tars",
+    "torch",
+    "show",
+    "layouts",
+    "download",
+    "all_paths",
+    "stats",
+    "huggingface",
+    "build_command",
+    "masks",
+    "lightning",
+    "example_scripts",
+    "rasterize",
+    "relevance",
+    "metrics",
+    "model_docs",
+    "training_transforms",
+    "beam",
+    "shards",
+    "training_config",
+    "import",
+    "features",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}.py": place for place, name in enumerate(_SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Without --dist a file's tests stay in one process: they share what it has built."""
+    if config.option.dist != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
+def pytest_configure(config):
+    """Starts what forks programs for the tests (see `forked.py`), one for all xdist workers."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = tempfile.TemporaryDirectory()
+    os.environ["FORKED"] = f"{folder.name}/socket"
+    # TFDS and Matplotlib read these when they are imported; PYTHONPATH is that of each program.
+    environment = {**os.environ, "TFDS_DATA_DIR": "data", "MPLBACKEND": "agg"}
+    environment.pop("PYTHONPATH", None)
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            pathlib.Path(__file__).with_name("forked.py"),
+            "serve",
+            os.environ["FORKED"],
+        ],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what TensorFlow says when it is imported
+    )
+
+    def stop():
+        server.stdin.close()
+        server.wait()
+        folder.cleanup()
+
+    config.add_cleanup(stop)
+
+
+def pytest_collection_finish(session):
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_seed_of_another_file():
+    """TensorFlow's own seed, which keras.utils.set_random_seed sets, has a say in all batches."""
+    yield
+    if tensorflow := sys.modules.get("tensorflow"):
+        tensorflow.random.set_seed(None)
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
-"""A page of documentation as a program: its blocks run one after the other, in the folder it is in.
+"""A page of documentation as a program: its blocks run one after the other.
 
-python tests/page.py
+python tests/page.py PAGE
 
-For each line PAGE <tab> FOLDER of stdin, the page runs in that folder, in a process that is forked
-from this one, since importing TensorFlow takes longer than most pages. A line with the process's
-exit code goes to stdout; to the folder above go `printed`, as JSON what each block printed, and
-`log`, what the process wrote.
+runs the page in the current folder. To the folder above goes `printed`: as JSON what each block
+printed.
 
 All Python blocks of the page share one process and one namespace; a block of bash stops at its
 first command that fails. A block does not run if the line before it is `<!-- not run: REASON -->`.
@@ -17,8 +15,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import multiprocessing
-import os
 import pathlib
 import re
 import subprocess
@@ -57,9 +53,8 @@ def blocks_of(text: str) -> list[Block]:
     ]
 
 
-def run(page: str, folder: str) -> int:
+def run(page: str) -> int:
     """Runs all blocks of a page; 1 if one fails, which stdout and stderr then tell."""
-    os.chdir(folder)
     namespace = {"__name__": "__main__"}
     printed: list[tuple[int, str]] = []
     for block in blocks_of(pathlib.Path(page).read_text()):
@@ -88,24 +83,5 @@ def run(page: str, folder: str) -> int:
     return 0
 
 
-def _run_forked(page: str, folder: str) -> None:
-    log = os.open(f"{folder}/../log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    sys.exit(run(page, folder))
-
-
-def main() -> None:
-    import sa1b_tfds.training.pipeline  # noqa: F401  and with it TensorFlow and TFDS
-
-    for line in sys.stdin:
-        process = multiprocessing.get_context("fork").Process(
-            target=_run_forked, args=line.rstrip("\n").split("\t")
-        )
-        process.start()
-        process.join()
-        print(process.exitcode, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(run(sys.argv[1]))

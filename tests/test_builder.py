@@ -20,6 +20,7 @@ from sa1b_tfds import archive, jpeg
 from sa1b_tfds.ensure import MissingTarsError
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.segment_anything import segment_anything_dataset_builder
+from tests import forked
 from tests.fault_server import FaultServer
 
 DUMMY_DATA = pathlib.Path(make.__file__).parent
@@ -386,10 +387,9 @@ def test_the_name_is_ours_whichever_was_imported_first(first):
 
 def tfds_build(*arguments):
     """Runs the `tfds build` command of this environment."""
-    command = [pathlib.Path(sys.executable).parent / "tfds", "build", *map(str, arguments)]
-    return subprocess.run(
-        [*command, "--imports", "sa1b_tfds"], capture_output=True, text=True, check=False
-    )
+    tfds_command = pathlib.Path(sys.executable).parent / "tfds"
+    command = forked.command(tfds_command, "build", *arguments, "--imports", "sa1b_tfds")
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_tfds_build(tmp_path):

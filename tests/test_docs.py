@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,10 +20,12 @@ import pytest
 import tensorflow_datasets as tfds
 
 import sa1b_tfds
+from tests import forked
 from tests.page import LANGUAGES, blocks_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPTS = pathlib.Path(sys.executable).parent
 _BUILD = {"README.md", "build.md"}  # the pages that prepare the data themselves
 
 
@@ -61,7 +64,21 @@ def package(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def run_page(package):
+def commands(tmp_path_factory) -> pathlib.Path:
+    """A folder with the commands of this environment that pages use, as forks."""
+    folder = tmp_path_factory.mktemp("commands")
+    for name, script in {
+        "python": [],
+        "sa1b": [SCRIPTS / "sa1b"],
+        "tfds": [SCRIPTS / "tfds"],
+    }.items():
+        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(forked.command(*script))} "$@"\n')
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def run_page(package, commands, tmp_path):
     """(page, folder to run it in) -> the exit code; see `page.py`."""
     environment = {
         **os.environ,
@@ -69,23 +86,17 @@ def run_page(package):
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "MPLBACKEND": "agg",
         "PYTHONPATH": str(package),
-        "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(commands), str(SCRIPTS), os.environ["PATH"]]),
     }
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "page.py")],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
 
-        def run(page: pathlib.Path, folder: pathlib.Path) -> int:
-            process.stdin.write(f"{page}\t{folder}\n")
-            process.stdin.flush()
-            return int(process.stdout.readline())
+    def run(page: pathlib.Path, folder: pathlib.Path) -> int:
+        with open(tmp_path / "log", "w") as log:
+            command = forked.command(ROOT / "tests" / "page.py", page)
+            return subprocess.run(
+                command, cwd=folder, env=environment, stdout=log, stderr=log
+            ).returncode
 
-        yield run
-        process.stdin.close()
+    return run
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -29,6 +29,7 @@ from sa1b_tfds.transfer.plan import NotEnoughSpace
 from sa1b_tfds.transfer.report import Reporter
 from sa1b_tfds.transfer.settings import RateLimit, TransferConfig
 from sa1b_tfds.transfer.transport import TransferError, Transport
+from tests import forked
 from tests.fault_server import EXPIRED_BODY, SIGNATURE, Fault, FaultServer, make_tar
 
 NAME = "sa_000000.tar"
@@ -678,9 +679,13 @@ def test_ensure_tars_names_all_that_is_missing_in_one_error(server, tmp_path):
 # As a user: the command itself, in a process of its own.
 
 
-def sa1b(*arguments, **kwargs):
+def in_an_interpreter(*arguments):
+    return [sys.executable, *map(str, arguments)]
+
+
+def sa1b(*arguments, command=forked.command, **kwargs):
     return subprocess.Popen(
-        [sys.executable, "-m", "sa1b_tfds.cli", *map(str, arguments)],
+        command("-m", "sa1b_tfds.cli", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -701,7 +706,7 @@ def write_inputs(server, folder, key="1"):
 
 def test_the_command_as_a_user_sees_it(server, tmp_path):
     command = write_inputs(server, tmp_path)
-    process = sa1b(*command)
+    process = sa1b(*command, command=in_an_interpreter)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert out.startswith("1 of 1 whole (1 downloaded, 0 already there); 19")
@@ -768,7 +773,7 @@ def test_ctrl_c_stops_within_two_seconds_and_loses_nothing(server, tmp_path, sen
     else:
         fault = Fault(send=sent, stall=60)
     server.faults[NAME] = [fault]
-    process = sa1b(*write_inputs(server, tmp_path))
+    process = sa1b(*write_inputs(server, tmp_path), command=in_an_interpreter)
     part = tmp_path / "out" / f"{NAME}.part"
     wait_for(lambda: server.of(NAME))
     wait_for(lambda: not sent or (part.exists() and part.stat().st_size == sent))
@@ -796,13 +801,13 @@ def test_kill_9_at_twenty_moments_loses_nothing_and_fetches_nothing_twice(tmp_pa
             kept = {p.name.removesuffix(".part"): p.stat().st_size for p in out.glob("*.part")}
             whole = {p.name for p in out.glob("*.tar")}
             seen = len(server.requests)
-            process = sa1b(*command, start_new_session=True)
+            process = sa1b(*command)
             # From the first byte of this run on; some kills before it.
             if kill % 5:
                 wait_for(functools.partial(has_begun, server, seen, process))
             time.sleep(moments.uniform(0.0, 0.4))
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.kill()
+            process.communicate()  # until its pipes end, and so the program
             check_nothing_twice(server.requests[seen:], kept, whole)
         kept = {p.name.removesuffix(".part"): p.stat().st_size for p in out.glob("*.part")}
         whole = {p.name for p in out.glob("*.tar")}
@@ -843,8 +848,8 @@ def die_at(*args):
 os.{function} = die_at
 sys.exit(main(sys.argv[1:]))
 """
-    command = [str(word) for word in write_inputs(server, tmp_path)]
-    killed = subprocess.run([sys.executable, "-c", code, *command], capture_output=True)
+    command = forked.command("-c", code, *write_inputs(server, tmp_path))
+    killed = subprocess.run(command, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     out = tmp_path / "out"
     kept = sum(p.stat().st_size for p in out.glob("sa_*") if p.suffix in (".part", ".tar"))

@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from tests import forked
+
 ROOT = pathlib.Path(__file__).parents[1]
 # What a script prints.
 SCRIPTS = {
@@ -22,6 +24,7 @@ _NEEDS = {
     "augment_torch.py": ("torch", "albumentations"),
     "data_source_torch.py": ("torch",),
 }
+_LOAD_TENSORFLOW = {"demo.py"}
 _ELSEWHERE = {"finetune_hf_sam.py": "test_huggingface.py", "finetune_keras_sam.py": "test_keras.py"}
 
 
@@ -36,8 +39,9 @@ def test_a_script_runs(name, tmp_path):
     for module in _NEEDS.get(name, ()):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
+    script = ROOT / "examples" / name
     run = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name)],
+        forked.command(script) if name in _LOAD_TENSORFLOW else [sys.executable, script],
         cwd=tmp_path,
         env={
             **os.environ,

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,13 +13,17 @@ from tests.test_rle import encode
 
 _INT32 = tf.TensorSpec(None, tf.int32)
 
+# To rewrite the functions takes AutoGraph longer than all of this file; it does so in
+# test_parallel_map_keeps_order.
+graph = functools.partial(tf.function, autograph=False)
 
-@tf.function(input_signature=[tf.TensorSpec(None, tf.string), _INT32])
+
+@graph(input_signature=[tf.TensorSpec(None, tf.string), _INT32])
 def decode_full(counts, size):
     return masks_lib.decode_masks(counts, size)
 
 
-@tf.function(
+@graph(
     input_signature=[
         tf.TensorSpec(None, tf.string),
         _INT32,
@@ -29,6 +35,11 @@ def decode_full(counts, size):
 def decode_all(counts, size, output_size, window, flip):
     """Every argument a tensor of unknown shape."""
     return masks_lib.decode_masks(counts, size, output_size, window, flip)
+
+
+@graph(input_signature=[tf.TensorSpec(None, tf.string), *[tf.TensorSpec(None, tf.int64)] * 3])
+def decode_sizes(counts, size=(2, 3), output_size=(2, 3), window=(0, 0, 2, 3)):
+    return masks_lib.decode_masks(counts, size, output_size, window)
 
 
 @given(strategies.masks())
@@ -96,7 +107,7 @@ def test_any_strings_give_what_numpy_gives(counts, size):
     [
         masks_lib.decode_masks,
         decode_full,
-        lambda c, s: next(iter(tf.data.Dataset.from_tensors((c, s)).map(masks_lib.decode_masks))),
+        lambda c, s: next(iter(tf.data.Dataset.from_tensors((c, s)).map(decode_full))),
     ],
     ids=["eager", "function", "tf.data"],
 )
@@ -126,15 +137,12 @@ def test_malformed_names_the_first_wrong_mask(decode, index, reason, wrong):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("in_graph", [False, True])
-def test_sizes_must_be_positive_and_bounded(arguments, in_graph):
-    arguments = {"size": (2, 3), **arguments}
-    decode = masks_lib.decode_masks
-    if in_graph:
-        arguments = {name: tf.constant(value) for name, value in arguments.items()}
-        decode = tf.function(decode)
+@pytest.mark.parametrize(
+    "decode", [masks_lib.decode_masks, decode_sizes], ids=["eager", "function"]
+)
+def test_sizes_must_be_positive_and_bounded(decode, arguments):
     with pytest.raises(tf.errors.InvalidArgumentError, match="not positive, or too large"):
-        decode(tf.constant(["6"]), **arguments)
+        decode(tf.constant(["6"]), **{"size": (2, 3), **arguments})
 
 
 @pytest.mark.parametrize(
@@ -168,10 +176,10 @@ def test_largest_image():
 
 
 def test_static_shapes_are_known():
-    decode = tf.function(lambda c: masks_lib.decode_masks(c, (20, 30), (5, 6)))
+    decode = graph(lambda c: masks_lib.decode_masks(c, (20, 30), (5, 6)))
     spec = tf.TensorSpec([3], tf.string)
     assert decode.get_concrete_function(spec).output_shapes.as_list() == [3, 5, 6]
-    decode = tf.function(lambda c: masks_lib.decode_masks(c, (20, 30), window=(0, 0, 8, 9)))
+    decode = graph(lambda c: masks_lib.decode_masks(c, (20, 30), window=(0, 0, 8, 9)))
     assert decode.get_concrete_function(spec).output_shapes[0] == 3
 
 

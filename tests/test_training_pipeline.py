@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import subprocess
-import sys
 import tarfile
 
 import numpy as np
@@ -20,7 +19,7 @@ from tensorflow_datasets.datasets.segment_anything import (
 from sa1b_tfds import TrainingConfig, encode_mask, training_dataset
 from sa1b_tfds.training.making import make_example
 from sa1b_tfds.training.sources import Record, find_source
-from tests import building
+from tests import building, forked
 
 SMALL = {"image_size": 64, "mask_size": 16, "masks_per_image": 3, "batch_size": 2, "shuffle": 4}
 UNDECODED = {"image": tfds.decode.SkipDecoding(), "masks": tfds.decode.SkipDecoding()}
@@ -145,7 +144,7 @@ print(digest.hexdigest())
 
 def test_the_same_seed_gives_the_same_batches_in_two_processes(data_dir):
     fields = {**SMALL, "scale_range": (0.5, 2.0), "flip": 0.5, "colour_jitter": 0.2}
-    command = [sys.executable, "-c", _DIGEST, str(data_dir), json.dumps(fields)]
+    command = forked.command("-c", _DIGEST, data_dir, json.dumps(fields))
     there = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
     digests = []
     tf.random.set_seed(7)  # TensorFlow's own counts as well, and another test may have set it
@@ -246,7 +245,10 @@ def test_a_crop_that_shows_no_mask_gives_way_to_the_whole_image():
         point_coords=tf.constant([[4.0, 4.0]]),
     )
     plain, cropping = (
-        tf.function(functools.partial(make_example, config=TrainingConfig(**fields, flip=0.5)))
+        tf.function(
+            functools.partial(make_example, config=TrainingConfig(**fields, flip=0.5)),
+            autograph=False,  # as in the pipeline
+        )
         for fields in (SMALL, {**SMALL, "scale_range": (4.0, 4.0)})
     )
     whole = 0

@@ -2,12 +2,10 @@
 
 import itertools
 import json
-import os
 import pathlib
 import re
 import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,6 +14,7 @@ import tensorflow as tf
 
 import sa1b_tfds
 from sa1b_tfds.training import pipeline
+from tests import forked
 
 ROOT = pathlib.Path(__file__).parents[1]
 IMAGES = list(range(16))  # of the fixture `prepared`
@@ -60,7 +59,7 @@ print(json.dumps(steps))
 def test_two_replicas_share_an_epoch(prepared):
     """Every image goes to one replica; batch_size is that of both together."""
     run = subprocess.run(
-        [sys.executable, "-c", DISTRIBUTE, str(prepared)],
+        forked.command("-c", DISTRIBUTE, prepared),
         check=True,
         capture_output=True,
         text=True,
@@ -104,8 +103,7 @@ def service():
                 free.bind(("localhost", 0))
                 port = str(free.getsockname()[1])
             own = code.replace("THIS_HOST:5051", f"localhost:{port}").replace("5051", port)
-            environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-            workers.append(subprocess.Popen([sys.executable, "-c", own], env=environment))
+            workers.append(subprocess.Popen(forked.command("-c", own)))
         while dispatcher._num_workers() < 2:
             assert all(worker.poll() is None for worker in workers)
             time.sleep(0.1)
