@@ -86,6 +86,8 @@ class GridEnds(NamedTuple):
     sign: tf.Tensor
 
 
+# AutoGraph would take seconds to find that there is no control flow on tensors in here.
+@tf.autograph.experimental.do_not_convert
 def decode_masks(
     counts: Any,
     size: Any,

@@ -32,6 +32,8 @@ class PackedRuns(NamedTuple):
     whole: tf.Tensor
 
 
+# AutoGraph would take seconds to find that there is no control flow on tensors in here.
+@tf.autograph.experimental.do_not_convert
 def pack_runs(
     counts: Any,
     size: Any,
@@ -125,6 +127,7 @@ def pack(
     return PackedRuns(tf.ensure_shape(toggles, [max_runs]), whole)
 
 
+@tf.autograph.experimental.do_not_convert
 def rasterize_runs(
     toggles: Any, num_masks: int, size: Sequence[int], dtype: Any = tf.uint8
 ) -> tf.Tensor:

@@ -12,6 +12,8 @@ _BITS = 52  # of a weight; the bits of a float64's fraction, too
 _BIAS = 1023  # of its exponent
 
 
+# AutoGraph would take seconds to find that there is no control flow on tensors in here.
+@tf.autograph.experimental.do_not_convert
 def decode_relevance(
     counts: Any,
     size: Any,
