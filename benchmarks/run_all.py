@@ -28,8 +28,6 @@ FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 PAGE = FOLDER.parent / "docs" / "performance.md"
 SECONDS = 180
-# What a script needs to be told to finish in time; the others run as they are.
-OPTIONS = {"crash.py": ["--kills", "8"]}
 _PACKAGES = (
     "sa1b_tfds",
     "tensorflow",
@@ -61,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in asked_for:
         print(f"{name} ...", flush=True)
         try:
-            result = run(FOLDER / name, OPTIONS.get(name, []))
+            result = run(FOLDER / name)
         except RuntimeError as e:
             failed[name] = str(e)
             continue
@@ -74,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def run(script: pathlib.Path, options: list[str], seconds: float = SECONDS) -> dict[str, Any]:
-    """Runs one script.
+def run(script: pathlib.Path, seconds: float = SECONDS) -> dict[str, Any]:
+    """Runs one script, as it is.
 
     Returns:
       What goes into the JSON: its ratio, what it printed, and on what it ran.
@@ -85,7 +83,7 @@ def run(script: pathlib.Path, options: list[str], seconds: float = SECONDS) -> d
     """
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, str(script), *options],
+        [sys.executable, str(script)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -104,7 +102,7 @@ def run(script: pathlib.Path, options: list[str], seconds: float = SECONDS) -> d
         raise RuntimeError(f"its last line is no ratio:\n{out[-500:]}")
     return {
         "what": (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")[0],
-        "command": " ".join(["python", f"benchmarks/{script.name}", *options]),
+        "command": f"python benchmarks/{script.name}",
         "ratio": float(found[1]),
         "printed": out.rstrip().splitlines()[:-1],
         "seconds": round(time.monotonic() - began, 1),
