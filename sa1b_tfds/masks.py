@@ -146,6 +146,8 @@ def check_arguments(counts: Any, size: Any, output_size: Any, window: Any) -> Ar
     return Arguments(counts, size, output_size, window)
 
 
+# As a function of its own it is traced once, and not for every dataset that uses it.
+@tf.function(autograph=False, reduce_retracing=True)
 def run_ends(counts: tf.Tensor, size: tf.Tensor) -> RunEnds:
     """Parses and checks RLE strings.
 
@@ -285,6 +287,7 @@ def on_grid(
     )
 
 
+@tf.function(autograph=False, reduce_retracing=True)  # as above
 def draw(
     ends: RunEnds,
     n: tf.Tensor | int,
