@@ -107,9 +107,14 @@ def plan(config: BuildConfig) -> BuildPlan:
     """What `build` would do. Writes nothing and reads no tar."""
     builder = config.builder()
     folder = Folder(builder.data_path)
-    done = set(folder.staging.archives()) | {tar.archive for tar in _built(folder)}
+    waiting = _waiting(folder, builder)
+    built = {tar.archive for tar in _built(folder)}
+    done = waiting.keys() | built
     tars = []
-    for archive in _sources(config, builder).archives:
+    archives = _sources(config, builder).archives
+    for name in sorted(waiting.keys() - built - {archive.name for archive in archives}):
+        tars.append(PlannedTar(name=name, state="finished", bytes=waiting[name].source["bytes"]))
+    for archive in archives:
         identity = archive.identity()
         state = "there" if identity else "to download"
         size = identity["bytes"] if identity else TAR_BYTES
@@ -147,12 +152,13 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     builder = config.builder()
     folder = Folder(builder.data_path)
     sources = _sources(config, builder)
-    staged = set(folder.staging.archives())
+    staged = _waiting(folder, builder)
     in_flight = filter(is_in_flight, sources.archives)
-    _release(sources, filter(None, (folder.staging.finished(tar.name) for tar in in_flight)))
+    _release(sources, filter(None, (staged.get(tar.name) for tar in in_flight)))
     there = folder.path.exists()
     built = {tar.archive for tar in _built(folder)}
-    new = {archive.name for archive in sources.archives} - built
+    # Also tars that were converted, and perhaps deleted, before a kill or an error came.
+    new = ({archive.name for archive in sources.archives} | staged.keys()) - built
     if there and new and not config.add:
         raise ValueError(
             f"{folder.path} is prepared already, without {len(new)} of the tars"
@@ -161,10 +167,12 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     if new or not there:
         if config.links_file is not None and config.delete_tars == "never":
             gone = [a.name for a in sources.archives if a.identity() is None]
-            if lacking := [name for name in gone if name not in staged | built]:
+            if lacking := [name for name in gone if name not in staged.keys() | built]:
                 ensure_tars(config.links_file, config.tars, lacking)
                 sources = _sources(config, builder)
         builder.prepare_from(sources, extend=there)
+    elif config.md5:
+        logging.warning("No MD5 was taken: that is done while tars are converted, and all are.")
     _release(sources, _built(folder))
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)
@@ -206,6 +214,14 @@ def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
         archive = archives.get(tar.archive)
         if archive is not None and archive.identity() == tar.source:
             sources.release(archive, tar)
+
+
+def _waiting(folder: Folder, builder: Builder) -> dict[str, FinishedTar]:
+    """The config's tars that are finished and staged, by name."""
+    names = filter(
+        lambda n: builder.builder_config.has_tar(tar_number(n)), folder.staging.archives()
+    )
+    return {name: finished for name in names if (finished := folder.staging.finished(name))}
 
 
 def _built(folder: Folder) -> list[FinishedTar]:

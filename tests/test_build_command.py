@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import pathlib
+import re
 import shutil
 import threading
 
@@ -129,6 +130,54 @@ def test_add_that_fails_leaves_the_data_as_it_was(tars, tmp_path, capsys):
     assert "sa_000009.tar" in capsys.readouterr().err
     assert building.shards_of(data / building.FINAL) == before
     assert _ids(data) == list(range(12))
+
+
+def test_what_an_add_that_failed_had_converted_and_deleted_comes_with_the_next(
+    tars, tmp_path, capsys
+):
+    data = tmp_path / "data"
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    assert _sa1b(tars, "--data-dir", data) == 0
+    held_back.rename(tars / "sa_000001.tar")
+    torn = tars / "sa_000009.tar"
+    torn.write_bytes((tars / "sa_000000.tar").read_bytes()[:-15000])
+    add = (tars, "--data-dir", data, "--add", "--delete-tars=all", "--workers", 1)
+    assert _sa1b(*add) == 1
+    assert not (tars / "sa_000001.tar").exists()
+    torn.unlink()
+    capsys.readouterr()
+    assert _sa1b(tars, "--data-dir", data) == 1
+    assert "without 1 of the tars (sa_000001.tar). Extend it with --add." in (
+        capsys.readouterr().err
+    )
+    assert _sa1b(*add, "--plan") == 0
+    assert capsys.readouterr().out.startswith("sa_000001.tar: finished")
+    assert _sa1b(*add) == 0
+    assert _ids(data) == list(range(12))
+    assert building.leftovers(data) == []
+
+
+def test_an_earlier_tar_with_images_of_one_that_is_gone(tars, tmp_path, capsys):
+    data = tmp_path / "data"
+    (tars / "sa_000000.tar").unlink()
+    assert _sa1b(tars, "--data-dir", data) == 0
+    (tars / "sa_000002.tar").rename(tars / "sa_000000.tar")
+    assert _sa1b(tars, "--data-dir", data, "--add") == 1
+    found = re.search(
+        "image id (8|9|10|11) of sa_000002.tar is in sa_000000.tar as well, .* put it back, or"
+        r" remove sa_000000.tar and (.*)\.$",
+        capsys.readouterr().err,
+    )
+    (tars / "sa_000000.tar").unlink()
+    pathlib.Path(found[2]).unlink()
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    assert _ids(data) == list(range(4, 12))
+
+
+def test_md5_of_what_is_prepared_already_is_not_taken_and_that_is_said(tars, tmp_path, caplog):
+    assert _sa1b(tars, "--data-dir", tmp_path / "data") == 0
+    assert _sa1b(tars, "--data-dir", tmp_path / "data", "--md5") == 0
+    assert "No MD5 was taken" in caplog.text
 
 
 def test_download_convert_delete(tars, links, tmp_path):

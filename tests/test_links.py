@@ -2,7 +2,15 @@
 
 import pytest
 
-from sa1b_tfds.links import LinksError, SignedUrl, parse_links, read_links, redact, select
+from sa1b_tfds.links import (
+    LINKS_PAGE,
+    LinksError,
+    SignedUrl,
+    parse_links,
+    read_links,
+    redact,
+    select,
+)
 
 URL = "https://cdn.example/v/t6/opaque/{}?_nc=1&oh=fake-signature&oe=6600"
 
@@ -142,4 +150,7 @@ def test_redact(text):
     shown = redact(text)
 
     assert not any(word in shown for word in ("fake-signature", "secret-path", "password"))
-    assert redact("nothing secret, http or so") == "nothing secret, http or so"
+    page = f"Request one at {LINKS_PAGE} and save it there."
+    for text in ("nothing secret, http or so", page):
+        assert redact(text) == text
+    assert redact(LINKS_PAGE + "?token=1") == "https://ai.meta.com/..."

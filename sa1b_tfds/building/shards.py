@@ -168,6 +168,14 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
     began = time.monotonic()
     source = task.archive.identity()
     if source is None:
+        if task.excluded:
+            image_id, other = task.excluded[0]
+            raise FileNotFoundError(
+                f"image id {image_id} of {task.archive.name} is in {other} as well, and"
+                f" {task.archive.name}, which would have to be converted again without it, is not"
+                f" there any more: put it back, or remove {other} and"
+                f" {task.staging.sidecar(other)}."
+            )
         raise FileNotFoundError(
             f"{task.archive.name} is not there any more, and what was finished of it does not fit:"
             f" put it back, or remove {task.staging.sidecar(task.archive.name)} to go without it."

@@ -68,6 +68,7 @@ def find_sources(
             return
         elif finished.is_whole:
             archive.path.unlink()
+            logging.warning("%s is deleted: all of it is in the data.", archive.name)
         elif archive.name not in kept:
             kept.add(archive.name)
             logging.warning("%s is not deleted: not all of it is in the data.", archive.name)

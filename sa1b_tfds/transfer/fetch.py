@@ -131,8 +131,8 @@ class Fetch:
     def _wrong_for_good(self, problem: str) -> str:
         return (
             f"{problem}, fetched from the start and checked again. The file is kept as "
-            f"{self._part.path.name}: if you trust it, --verify size accepts it without the MD5; "
-            "if not, delete it"
+            f"{self._part.path.name}: if you trust it, `sa1b download --verify size` accepts it "
+            "without the MD5; if not, delete it"
         )
 
     def _attempt(self) -> None:
