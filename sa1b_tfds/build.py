@@ -13,7 +13,7 @@ import orjson
 from absl import logging
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import TAR_BYTES, number_of
+from sa1b_tfds.archive import TAR_BYTES, TarArchive, number_of
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.report import REPORT
 from sa1b_tfds.building.size import expected_bytes
@@ -107,13 +107,15 @@ def plan(config: BuildConfig) -> BuildPlan:
     """What `build` would do. Writes nothing and reads no tar."""
     builder = config.builder()
     folder = Folder(builder.data_path)
-    waiting = _waiting(folder, builder)
+    staged = _staged(folder, builder)
     built = {tar.archive for tar in _built(folder)}
-    done = waiting.keys() | built
+    done = staged | built
     tars = []
     archives = _sources(config, builder).archives
-    for name in sorted(waiting.keys() - built - {archive.name for archive in archives}):
-        tars.append(PlannedTar(name=name, state="finished", bytes=waiting[name].source["bytes"]))
+    for name in sorted(staged - built - {archive.name for archive in archives}):
+        if finished := folder.staging.finished(name):
+            size = finished.source["bytes"]
+            tars.append(PlannedTar(name=name, state="finished", bytes=size))
     for archive in archives:
         identity = archive.identity()
         state = "there" if identity else "to download"
@@ -152,13 +154,14 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     builder = config.builder()
     folder = Folder(builder.data_path)
     sources = _sources(config, builder)
-    staged = _waiting(folder, builder)
+    staged = _staged(folder, builder)
     in_flight = filter(is_in_flight, sources.archives)
-    _release(sources, filter(None, (staged.get(tar.name) for tar in in_flight)))
+    _release(sources, filter(None, (folder.staging.finished(tar.name) for tar in in_flight)))
     there = folder.path.exists()
-    built = {tar.archive for tar in _built(folder)}
+    prepared = _built(folder)
+    built = {tar.archive for tar in prepared}
     # Also tars that were converted, and perhaps deleted, before a kill or an error came.
-    new = ({archive.name for archive in sources.archives} | staged.keys()) - built
+    new = ({archive.name for archive in sources.archives} | staged) - built
     if there and new and not config.add:
         raise ValueError(
             f"{folder.path} is prepared already, without {len(new)} of the tars"
@@ -167,12 +170,15 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     if new or not there:
         if config.links_file is not None and config.delete_tars == "never":
             gone = [a.name for a in sources.archives if a.identity() is None]
-            if lacking := [name for name in gone if name not in staged.keys() | built]:
+            if lacking := [name for name in gone if name not in staged | built]:
                 ensure_tars(config.links_file, config.tars, lacking)
                 sources = _sources(config, builder)
         builder.prepare_from(sources, extend=there)
-    elif config.md5:
-        logging.warning("No MD5 was taken: that is done while tars are converted, and all are.")
+    elif config.md5 and (unknown := [tar.archive for tar in prepared if tar.md5 is None]):
+        logging.warning(
+            "No MD5 was taken of %s: that is done while a tar is converted, and all are.",
+            some_of(unknown),
+        )
     _release(sources, _built(folder))
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)
@@ -216,12 +222,10 @@ def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
             sources.release(archive, tar)
 
 
-def _waiting(folder: Folder, builder: Builder) -> dict[str, FinishedTar]:
-    """The config's tars that are finished and staged, by name."""
-    names = filter(
-        lambda n: builder.builder_config.has_tar(tar_number(n)), folder.staging.archives()
-    )
-    return {name: finished for name in names if (finished := folder.staging.finished(name))}
+def _staged(folder: Folder, builder: Builder) -> set[str]:
+    """The names of the config's tars that are finished and staged."""
+    archives = (TarArchive(folder.path / name, name) for name in folder.staging.archives())
+    return {a.name for a in archives if builder.builder_config.has_tar(number_of(a))}
 
 
 def _built(folder: Folder) -> list[FinishedTar]:

@@ -54,8 +54,7 @@ class RleMasks(tfds.features.FeatureConnector):
     def encode_example(self, masks: Any) -> dict[str, Any]:
         """See the class for what it takes; raises a ValueError if that is malformed."""
         checked = rle.to_checked(masks)
-        counts = [c.encode() if isinstance(c, str) else c for c in checked.counts]
-        return {"size": np.array(checked.size, np.int32), "counts": counts}
+        return {"size": np.array(checked.size, np.int32), "counts": checked.counts}
 
     def decode_example(self, stored: Mapping[str, Any]) -> Any:
         """-> uint8 tf.Tensor [N, H, W]."""

@@ -79,7 +79,7 @@ def _row(example: Example) -> dict[str, Any]:
         "width": size[1],
         "masks": {
             "size": list(size),
-            "counts": [c.decode() if isinstance(c, bytes) else c for c in counts],
+            "counts": [c.decode() for c in counts],
         },
         "annotations": {name: column.tolist() for name, column in columns.items()},
     }

@@ -23,7 +23,7 @@ def as_rles(masks: Any) -> list[dict[str, Any]]:
       ValueError: if one is no mask, naming its index. Sizes may differ.
     """
     if isinstance(masks, rle.Checked):
-        return [{"size": list(masks.size), "counts": _bytes(c)} for c in masks.counts]
+        return [{"size": list(masks.size), "counts": c} for c in masks.counts]
     result = []
     for i, mask in enumerate(masks):
         try:
@@ -54,10 +54,6 @@ def as_dense(mask: Any) -> np.ndarray:
 
 def _as_rle(mask: Any) -> dict[str, Any]:
     return rle.to_rle(mask) if isinstance(mask, Mapping) else rle.encode_mask(as_dense(mask))
-
-
-def _bytes(counts: bytes | str) -> bytes:
-    return counts.encode() if isinstance(counts, str) else counts
 
 
 def require_one_size(a: Sequence[int], b: Sequence[int]) -> None:

@@ -38,7 +38,7 @@ def serialise(example: Example) -> bytes:
     """The `tf.train.Example` of an example from `annotations.to_example`."""
     masks = example["masks"]
     features = {
-        "file_name": _bytes_list([example["file_name"]]),
+        "file_name": _bytes_list([example["file_name"].encode()]),
         "image": _bytes_list([example["image"]]),
         "image_id": _int64_list([example["image_id"]]),
         "masks/counts": _bytes_list(masks.counts),
@@ -230,10 +230,9 @@ def _field(number: int, parts: list[bytes]) -> list[bytes]:
     return [_varint(number << 3 | 2), _varint(sum(map(len, parts))), *parts]
 
 
-def _bytes_list(values: Sequence[bytes | str]) -> list[bytes]:
+def _bytes_list(values: Sequence[bytes]) -> list[bytes]:
     parts: list[bytes] = []
-    for value in values:
-        data = value.encode() if isinstance(value, str) else value
+    for data in values:
         size = len(data)
         parts += (_FIELD_1, _SMALL[size] if size < _FEW else _varint(size), data)
     return _field(1, parts)

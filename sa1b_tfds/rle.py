@@ -69,18 +69,19 @@ class Runs(NamedTuple):
 class Checked(NamedTuple):
     """N compressed RLEs of one image that `check` found well-formed.
 
-    counts: N strings or bytes.
+    counts: of each of the N masks.
     size: (height, width) of every mask.
     """
 
-    counts: list[bytes | str]
+    counts: list[bytes]
     size: tuple[int, int]
 
 
 def check(counts: Sequence[bytes | str], size: Sequence[int]) -> Checked:
     """Checks N compressed RLEs of one image; raises what `run_lengths` raises."""
-    run_lengths(counts, size)
-    return Checked(list(counts), check_size(size))
+    encoded = _encoded(counts)
+    run_lengths(encoded, size)
+    return Checked(encoded, check_size(size))
 
 
 def to_checked(masks: Any, size: Sequence[int] | None = None) -> Checked:
@@ -148,9 +149,7 @@ def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
       MalformedRLE: naming the first mask that is not an RLE of that size, and why.
     """
     height, width = check_size(size)
-    encoded = [c.encode() if isinstance(c, str) else c for c in counts]
-    if not all(isinstance(c, bytes) for c in encoded):
-        raise ValueError("Compressed counts must be strings or bytes.")
+    encoded = _encoded(counts)
     if not encoded:
         return Runs(np.zeros(0, np.int64), np.zeros(1, np.int64))
 
@@ -175,6 +174,13 @@ def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
     total = np.add.reduceat(lengths, splits[:-1], dtype=np.int64)
     _refuse(np.flatnonzero(total != height * width), WRONG_SUM)
     return Runs(lengths.astype(np.int64), splits)
+
+
+def _encoded(counts: Sequence[bytes | str]) -> list[bytes]:
+    encoded = [c.encode() if isinstance(c, str) else c for c in counts]
+    if not all(isinstance(c, bytes) for c in encoded):
+        raise ValueError("Compressed counts must be strings or bytes.")
+    return encoded
 
 
 def decode_rles(

@@ -226,7 +226,7 @@ def _pair(example: Mapping[str, Any], image_id: int, next_id: int) -> tuple[byte
                 "bbox": box,
                 "segmentation": {
                     "size": [height, width],
-                    "counts": counts if isinstance(counts, str) else counts.decode(),
+                    "counts": counts.decode(),
                 },
                 "predicted_iou": scores["predicted_iou"][i].item(),
                 "stability_score": scores["stability_score"][i].item(),

@@ -177,7 +177,7 @@ def test_an_earlier_tar_with_images_of_one_that_is_gone(tars, tmp_path, capsys):
 def test_md5_of_what_is_prepared_already_is_not_taken_and_that_is_said(tars, tmp_path, caplog):
     assert _sa1b(tars, "--data-dir", tmp_path / "data") == 0
     assert _sa1b(tars, "--data-dir", tmp_path / "data", "--md5") == 0
-    assert "No MD5 was taken" in caplog.text
+    assert "No MD5 was taken of sa_000000.tar, sa_000001.tar, sa_000002.tar: " in caplog.text
 
 
 def test_download_convert_delete(tars, links, tmp_path):

@@ -1,5 +1,3 @@
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,17 +11,13 @@ from tests.test_rle import encode
 
 _INT32 = tf.TensorSpec(None, tf.int32)
 
-# To rewrite the functions takes AutoGraph longer than all of this file; it does so in
-# test_parallel_map_keeps_order.
-graph = functools.partial(tf.function, autograph=False)
 
-
-@graph(input_signature=[tf.TensorSpec(None, tf.string), _INT32])
+@tf.function(input_signature=[tf.TensorSpec(None, tf.string), _INT32])
 def decode_full(counts, size):
     return masks_lib.decode_masks(counts, size)
 
 
-@graph(
+@tf.function(
     input_signature=[
         tf.TensorSpec(None, tf.string),
         _INT32,
@@ -37,7 +31,7 @@ def decode_all(counts, size, output_size, window, flip):
     return masks_lib.decode_masks(counts, size, output_size, window, flip)
 
 
-@graph(input_signature=[tf.TensorSpec(None, tf.string), *[tf.TensorSpec(None, tf.int64)] * 3])
+@tf.function(input_signature=[tf.TensorSpec(None, tf.string), *[tf.TensorSpec(None, tf.int64)] * 3])
 def decode_sizes(counts, size=(2, 3), output_size=(2, 3), window=(0, 0, 2, 3)):
     return masks_lib.decode_masks(counts, size, output_size, window)
 
@@ -176,10 +170,10 @@ def test_largest_image():
 
 
 def test_static_shapes_are_known():
-    decode = graph(lambda c: masks_lib.decode_masks(c, (20, 30), (5, 6)))
+    decode = tf.function(lambda c: masks_lib.decode_masks(c, (20, 30), (5, 6)))
     spec = tf.TensorSpec([3], tf.string)
     assert decode.get_concrete_function(spec).output_shapes.as_list() == [3, 5, 6]
-    decode = graph(lambda c: masks_lib.decode_masks(c, (20, 30), window=(0, 0, 8, 9)))
+    decode = tf.function(lambda c: masks_lib.decode_masks(c, (20, 30), window=(0, 0, 8, 9)))
     assert decode.get_concrete_function(spec).output_shapes[0] == 3
 
 

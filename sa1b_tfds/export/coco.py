@@ -88,8 +88,7 @@ def annotations_of(example: Example) -> Iterator[dict[str, Any]]:
       example: as `annotations.to_example` returns it.
     """
     size, columns = example["masks"].size, example["annotations"]
-    counts = [c.decode() if isinstance(c, bytes) else c for c in example["masks"].counts]
-    rles = [{"size": list(size), "counts": c} for c in counts]
+    rles = [{"size": list(size), "counts": c.decode()} for c in example["masks"].counts]
     boxes = coco_mask.toBbox(rles) if rles else []
     crops = pixel_boxes(columns["crop_box"], size)
     for i, segmentation in enumerate(rles):

@@ -56,7 +56,6 @@ def anomalies(part: str, example: Example, runs: rle.Runs) -> dict[str, Findings
     in_image = (px >= 0) & (py >= 0) & (px < width) & (py < height)
     on_mask = _on_mask(runs, size, np.where(in_image, px, 0), np.where(in_image, py, 0))
     iou, stability = columns["predicted_iou"], columns["stability_score"]
-    encoded = [c.encode() if isinstance(c, str) else c for c in counts]
 
     wrong = {
         "area": columns["area"] != area,
@@ -69,7 +68,7 @@ def anomalies(part: str, example: Example, runs: rle.Runs) -> dict[str, Findings
         "point_outside": ~in_image,
         "point_off_mask": in_image & ~on_mask & (area > 0),
         "empty_mask": area == 0,
-        "same_mask": _repeated(encoded),
+        "same_mask": _repeated(counts),
         "same_id": _repeated(columns["id"].tolist()),
     }
     details = {
