@@ -57,19 +57,29 @@ def normalise(pixels: tf.Tensor, resized: tf.Tensor, config: TrainingConfig) -> 
         return pixels
     if config.normalise is None:
         return tf.cast(pixels, config.image_dtype)
-    return _normalised(pixels, resized, tf.as_dtype(config.image_dtype))
+    in_width = tf.range(3 * config.image_size) < 3 * resized[:, 1:]
+    scale, offset = (
+        tf.where(in_width, np.tile(channels, config.image_size), 0.0)
+        for channels in (1 / STD, -MEAN / STD)
+    )
+    return _normalised(pixels, resized[:, 0], scale, offset, tf.as_dtype(config.image_dtype))
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _normalised(pixels: tf.Tensor, resized: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Compiled, it is one loop that reads each byte and writes each float once."""
+def _normalised(
+    pixels: tf.Tensor, height: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, dtype: tf.DType
+) -> tf.Tensor:
+    """Compiled, it is one loop that reads each byte and writes each float once.
+
+    The loop over a row has no condition in it, which would take half as long again: right of an
+    image scale and offset [B, 3 * S] are 0, and rows are left out as a whole.
+    """
     side = pixels.shape[1]
-    flat = tf.cast(tf.reshape(pixels, [-1, side, side * 3]), tf.float32)
-    flat = flat * np.tile(1 / STD, side) + np.tile(-MEAN / STD, side)
-    rows = tf.range(side) < resized[:, :1]
-    columns = tf.range(side * 3) < resized[:, 1:] * 3
-    flat = tf.where(rows[:, :, None] & columns[:, None, :], flat, 0.0)
-    return tf.reshape(tf.cast(flat, dtype), [-1, side, side, 3])
+    rows = tf.cast(tf.reshape(pixels, [-1, side, 3 * side]), tf.float32)
+    rows = rows * scale[:, None] + offset[:, None]
+    in_height = tf.range(side) < height[:, None]
+    rows = tf.where(in_height[:, :, None], rows, 0.0)
+    return tf.reshape(tf.cast(rows, dtype), [-1, side, side, 3])
 
 
 def _window(jpeg: tf.Tensor, size: tf.Tensor, view: View, config: TrainingConfig) -> tf.Tensor:
