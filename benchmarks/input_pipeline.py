@@ -11,10 +11,11 @@ Images of 2250 x 1500 with 100 masks, from prepared data in the page cache:
       resized to 1024, 32 masks to 256 x 256;
   (e) as erow's loader has it: Pillow and pycocotools in Python, every mask at full size.
 
-All run on all cores, in turns, in one process; the median of the rounds counts. Twice: with
-TensorFlow's own way to get memory, and with TF_CPU_ALLOCATOR_USE_BFC=true, which sa1b_tfds sets:
-TensorFlow then keeps the memory of a batch (50 MB, as float32) for the next one, instead of asking
-the kernel for fresh pages. The last ratio is of this.
+All run on all cores, in turns, in one process; the median of the rounds counts, of which d and e,
+slow and steady, have one. Twice: with TensorFlow's own way to get memory, and with
+TF_CPU_ALLOCATOR_USE_BFC=true, which sa1b_tfds sets: TensorFlow then keeps the memory of a batch
+(50 MB, as float32) for the next one, instead of asking the kernel for fresh pages. The last ratio
+is of this.
 """
 
 from __future__ import annotations

@@ -139,14 +139,16 @@ def test_scaled_crops_are_the_crops_of_the_scaled_image(ratio):
 @given(st.integers(1, 16), st.integers(1, 16), st.sampled_from(["float32", "bfloat16"]))
 @settings(max_examples=8)
 def test_normalising_leaves_padding_zero(height, width, dtype):
-    pixels = np.random.default_rng(height).integers(0, 256, (1, 16, 16, 3), np.uint8)
+    pixels = np.random.default_rng(height).integers(0, 256, (2, 16, 16, 3), np.uint8)
     fields = config(image_size=16, image_dtype=dtype)
-    result = images.normalise(tf.constant(pixels), tf.constant([[height, width]]), fields)
-    expected = np.zeros((16, 16, 3))
-    expected[:height, :width] = ((pixels[0] - images.MEAN) / images.STD)[:height, :width]
+    sizes = [[height, width], [width, height]]
+    result = images.normalise(tf.constant(pixels), tf.constant(sizes), fields)
+    expected = (pixels - images.MEAN) / images.STD
+    for image, (h, w) in zip(expected, sizes, strict=True):
+        image[h:] = image[:, w:] = 0
     assert result.dtype.name == dtype
     tolerance = 1e-5 if dtype == "float32" else 0.01
-    np.testing.assert_allclose(tf.cast(result[0], tf.float32), expected, atol=tolerance)
+    np.testing.assert_allclose(tf.cast(result, tf.float32), expected, atol=tolerance)
 
 
 def test_without_normalisation_bytes_and_floats_are_the_pixels():
