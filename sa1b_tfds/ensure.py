@@ -7,10 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sa1b_tfds.download import download
-from sa1b_tfds.links import LINKS_FILE_NAMES, LINKS_PAGE, is_tar_name, read_links, select
-from sa1b_tfds.transfer.plan import as_options
-from sa1b_tfds.transfer.progress import reporter_for_people
+from sa1b_tfds.links import (
+    LINKS_FILE_NAMES,
+    LINKS_PAGE,
+    as_options,
+    is_tar_name,
+    read_links,
+    select,
+)
 
 
 class MissingTarsError(RuntimeError):
@@ -71,6 +75,10 @@ def ensure_tars(
             command,
             f"Save the links file from {LINKS_PAGE} as {links_path} and load again, or run:",
         )
+    # Who has the tars needs no HTTP.
+    from sa1b_tfds.download import download
+    from sa1b_tfds.transfer.progress import reporter_for_people
+
     settings.setdefault("reporter", reporter_for_people())
     results = download(select(read_links(source), names=lacking), folder, **settings)
     failed = {

@@ -87,6 +87,7 @@ def _decode(beginning: bytes) -> None:
     """Decodes an image whose height was cut down, of which only missing data may be wrong."""
     try:
         with _strict, Image.open(io.BytesIO(beginning), formats=("JPEG",)) as image:
+            image.draft(None, (1, 1))  # an eighth of the size takes half the time
             image.load()
     except (OSError, SyntaxError, ValueError) as e:
         raise ValueError(f"the JPEG does not decode: {e}") from e
@@ -95,8 +96,9 @@ def _decode(beginning: bytes) -> None:
 def _end_of_scan(data: bytes, start: int) -> int:
     scan = np.frombuffer(data, np.uint8)[start:]
     if len(scan) > 1:  # NumPy finds the first one that could be it in a third of the time
-        could_be = scan[:-1] == 0xFF
-        start += int(np.logical_and(could_be, scan[1:], out=could_be).argmax())
+        could_be = (scan[:-1] == 0xFF).view(np.uint8)
+        np.minimum(could_be, scan[1:], out=could_be)  # 0 where a 0x00 follows
+        start += int(could_be.view(bool).argmax())
     end = _END_OF_SCAN.search(data, start)
     return end.start() if end else len(data)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -248,3 +248,12 @@ def select(
         missing=tuple(sorted(missing)),
         source=links.source,
     )
+
+
+def as_options(names: Sequence[str]) -> str:
+    """The command line's options that select just these files: a range where they are one."""
+    numbers = [tar_number(name) for name in names]
+    first = numbers[0]
+    if first is not None and numbers == list(range(first, first + len(names))):
+        return f"--start {first} --end {first + len(names)}"
+    return "--names " + " ".join(names)

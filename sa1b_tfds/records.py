@@ -235,6 +235,8 @@ def _bytes_list(values: Sequence[bytes]) -> list[bytes]:
     for data in values:
         size = len(data)
         parts += (_FIELD_1, _SMALL[size] if size < _FEW else _varint(size), data)
+    if len(values) > 1:  # each message around it would sum their sizes again
+        parts = [b"".join(parts)]
     return _field(1, parts)
 
 

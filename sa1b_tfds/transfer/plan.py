@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sa1b_tfds.links import Link, tar_number
+from sa1b_tfds.links import Link, as_options
 from sa1b_tfds.telling import gigabytes
 from sa1b_tfds.transfer.folder import CheckedFiles, Partial
 from sa1b_tfds.transfer.transport import LinkExpired, TransferError, Transport
@@ -77,15 +77,6 @@ class NotEnoughSpace(RuntimeError):
                 else "Not one file fits: free some space or choose another folder."
             )
         )
-
-
-def as_options(names: Sequence[str]) -> str:
-    """The command line's options that select just these files: a range where they are one."""
-    numbers = [tar_number(name) for name in names]
-    first = numbers[0]
-    if first is not None and numbers == list(range(first, first + len(names))):
-        return f"--start {first} --end {first + len(names)}"
-    return "--names " + " ".join(names)
 
 
 def plan_file(
