@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from sa1b_tfds import jpeg, rle
+from sa1b_tfds.runs import MalformedRLE, check_size
 
 Example = dict[str, Any]
 
@@ -43,7 +44,7 @@ def parse(data: bytes) -> Example:
     image = _field(content, "image", dict, "the file")
     annotations = _field(content, "annotations", list, "the file")
     height, width = (_field(image, key, int, "image") for key in ("height", "width"))
-    size = rle.check_size((height, width), "the image's size")
+    size = check_size((height, width), "the image's size")
     columns = {
         name: convert(_fields(annotations, name, kind), name)
         for name, (kind, convert) in _COLUMNS.items()
@@ -115,7 +116,7 @@ def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:
                 raise ValueError(f"annotation {i}: segmentation: {e}") from e
     try:
         return rle.check(counts, size)
-    except rle.MalformedRLE as e:
+    except MalformedRLE as e:
         raise ValueError(f"annotation {e.index}: the RLE is malformed: {e.reason}") from e
 
 

@@ -16,14 +16,11 @@ from typing import BinaryIO, NamedTuple, Protocol
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.problems import Problems, TornArchive
+from sa1b_tfds.problems import Problems
+from sa1b_tfds.tar_members import MAX_BYTES, Member, members, suffix_of, too_large
 
 TAR_BYTES = 10_500_000_000  # of one of SA-1B's
 
-# A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.
-MAX_BYTES = {".jpg": 256 * 2**20, ".json": 16 * 2**20}
-_MAX_HEADER_BYTES = 2**20  # of a long name or a pax header
-_LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
 _HEADER = tarfile.BLOCKSIZE
 _MAX_DEPTH = 4  # of folders below the one that is searched
 _TAR = re.compile(r"sa_.*\.tar(\.gz)?$")
@@ -39,14 +36,6 @@ class Pair(NamedTuple):
     json: bytes
     jpeg_name: str
     json_name: str
-
-
-class Member(NamedTuple):
-    """A file in an archive and where its bytes are."""
-
-    name: str
-    size: int
-    offset: int = 0
 
 
 class Entry(NamedTuple):
@@ -205,135 +194,10 @@ class FolderArchive:
 
     def _of_bounded_size(self, members: Iterator[Member], problems: Problems) -> Iterator[Member]:
         for member in members:
-            if member.size > (limit := MAX_BYTES[_suffix(member.name)]):
-                problems.report(self.name, member.name, _too_large(member.size, limit))
+            if member.size > (limit := MAX_BYTES[suffix_of(member.name)]):
+                problems.report(self.name, member.name, too_large(member.size, limit))
             else:
                 yield member
-
-
-class ForwardFile(Protocol):
-    """What `members` needs of a file: it never goes back."""
-
-    def read(self, count: int, /) -> bytes:
-        """`count` bytes, fewer only at the end of the file."""
-
-    def seek(self, position: int, /) -> int:
-        """Goes to a position that is not before the present one."""
-
-
-def members(
-    archive: str, file: ForwardFile, length: int | None, problems: Problems
-) -> Iterator[Member]:
-    """Yields a tar's files that may be read; reports the others, and a tar that is not whole.
-
-    Args:
-      archive: the tar's name, for what is reported.
-      file: the tar. Between two members it may be read, but not past the member.
-      length: of the tar in bytes, None if unknown.
-      problems: takes what is torn or unsafe.
-    """
-    member = ""
-    try:
-        for info in _headers(file):
-            member = info.name
-            available = info.size if length is None else max(0, length - info.offset)
-            limit = MAX_BYTES.get(_suffix(info.name), available)
-            if info.name.startswith("/") or ".." in info.name.split("/"):
-                problems.report(archive, member, "its path leads out of the archive")
-            elif info.type == tarfile.DIRTYPE:
-                continue
-            elif info.type not in tarfile.REGULAR_TYPES:
-                kind = "a link" if info.type in _LINKS else "no regular file"
-                problems.report(archive, member, f"it is {kind}, which SA-1B does not hold")
-            elif info.size > available:
-                raise tarfile.ReadError(f"it claims {info.size} bytes, {available} are there")
-            elif info.size > limit:
-                problems.report(archive, member, _too_large(info.size, limit))
-            else:
-                yield Member(info.name, info.size, info.offset)
-    except tarfile.TarError as e:
-        report_torn(archive, member, str(e), problems)
-
-
-def report_torn(archive: str, member: str, why: str, problems: Problems) -> None:
-    problems.report(
-        archive, member, f"the tar is torn here ({why}): download it again", TornArchive
-    )
-
-
-class _Header(NamedTuple):
-    name: str
-    size: int
-    offset: int
-    type: bytes
-
-
-def _headers(file: ForwardFile) -> Iterator[_Header]:
-    """Yields a tar's headers; raises a TarError where it is torn or no tar at all.
-
-    tarfile parses each block of 512 bytes. It does not walk the tar: it takes a broken header and
-    the end of the file for the end of the archive, steps backwards where a size is negative, and
-    lets long and pax headers take as much stack and memory as they ask for.
-    """
-    position = 0
-    extended: dict[str, str] = {}  # what long and pax headers say of the next member
-    while True:
-        file.seek(position)
-        block = file.read(tarfile.BLOCKSIZE)
-        if position == 0 and block.startswith(b"\x1f\x8b"):
-            raise tarfile.ReadError("it is compressed with gzip; SA-1B's tars are not")
-        if len(block) < tarfile.BLOCKSIZE:
-            raise tarfile.ReadError(f"no header and no end marker at byte {position}")
-        if not any(block):
-            return
-        info = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
-        position += tarfile.BLOCKSIZE
-        if info.size < 0:
-            raise tarfile.ReadError(f"a size of {info.size}")
-        if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-            if info.size > _MAX_HEADER_BYTES:
-                raise tarfile.ReadError(f"a header of {info.size} bytes")
-            body = file.read(info.size)
-            if info.type == tarfile.GNUTYPE_LONGNAME:
-                extended["path"] = body.rstrip(b"\0").decode("utf-8", "backslashreplace")
-            else:
-                extended |= _pax_records(body)
-            position += _padded(info.size)
-        elif info.type in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
-            position += _padded(info.size)  # nothing in them concerns us
-        else:
-            if info.type == tarfile.GNUTYPE_SPARSE or "sparse" in extended:
-                raise tarfile.ReadError("a sparse file")
-            size = extended.get("size", str(info.size))
-            if not size.isdecimal():
-                raise tarfile.ReadError(f"a size of {size:.20}")
-            name = extended.get("path", info.name)
-            yield _Header(name, int(size), position, info.type)
-            if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
-                position += _padded(int(size))
-            extended = {}
-
-
-def _pax_records(body: bytes) -> dict[str, str]:
-    """What concerns us of "<length> <key>=<value>\\n" and so on; the length is that of it all."""
-    records = {}
-    start = 0
-    while start < len(body) and body[start]:
-        space = body.find(b" ", start, start + 8)
-        digits = body[start:space] if space > 0 else b""
-        stop = start + int(digits) if digits.isdigit() else 0
-        if not start < space < stop <= len(body):
-            raise tarfile.ReadError("a broken pax header")
-        key, _, value = body[space + 1 : stop].partition(b"=")
-        if key in (b"path", b"size") or key.startswith(b"GNU.sparse"):
-            text = value.removesuffix(b"\n").decode("utf-8", "backslashreplace")
-            records["sparse" if key.startswith(b"GNU") else key.decode()] = text
-        start = stop
-    return records
-
-
-def _padded(size: int) -> int:
-    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _pair_up(archive: str, members: Iterable[Member], problems: Problems) -> list[Entry]:
@@ -363,7 +227,7 @@ def _pair_up(archive: str, members: Iterable[Member], problems: Problems) -> lis
 
 def stem_and_suffix(name: str) -> tuple[str, str]:
     """('sa_1', '.jpg') for './sa_1.jpg'; the suffix is empty if that is no file of SA-1B."""
-    base, suffix = name.rpartition("/")[2], _suffix(name)
+    base, suffix = name.rpartition("/")[2], suffix_of(name)
     if suffix not in MAX_BYTES or not base.startswith("sa_"):
         return base, ""
     return base.removesuffix(suffix), suffix
@@ -395,11 +259,3 @@ def _files(folder: epath.Path, depth: int) -> Iterator[epath.Path]:
             yield path
         elif depth and not path.name.startswith(".") and path.is_dir():
             yield from _files(path, depth - 1)
-
-
-def _suffix(name: str) -> str:
-    return name[name.rfind(".") :]
-
-
-def _too_large(size: int, limit: int) -> str:
-    return f"its {size} bytes are over the limit of {limit}"

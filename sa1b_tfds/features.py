@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sa1b_tfds import overlay, rle
+from sa1b_tfds.runs import check_size
 
 _BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
 _REPR_SIDE = 256  # pixels of the longer side of the picture in `as_dataframe`
@@ -125,7 +126,7 @@ def decode_masks_to(
     """
     if max_masks is not None and max_masks < 1:
         raise ValueError(f"max_masks must be positive, got {max_masks}.")
-    return _DecodeMasksTo(None if size is None else rle.check_size(size), max_masks)
+    return _DecodeMasksTo(None if size is None else check_size(size), max_masks)
 
 
 def features_dict() -> tfds.features.FeaturesDict:

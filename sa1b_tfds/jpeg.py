@@ -156,7 +156,7 @@ class _Pillow:
     """While anybody decodes here, in whatever thread, Pillow is strict and takes any size.
 
     Both are settings of the whole process. TFDS has Pillow fill up broken images with grey; and
-    Pillow's limit of 179 million pixels gives way to `rle.MAX_PIXELS`.
+    Pillow's limit of 179 million pixels gives way to `runs.MAX_PIXELS`.
     """
 
     def __init__(self) -> None:

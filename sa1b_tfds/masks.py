@@ -1,59 +1,24 @@
 """RLE strings -> masks, in TensorFlow graph ops only: no py_function, no custom op, no Python loop.
 
-The format is described in `sa1b_tfds.rle`. How it is decoded here:
-
-1. *Characters -> values.* All strings of an image are one byte vector; the 5-bit groups of every
-   value are shifted together by doubling (1, 2, 4 characters), for all values at once.
-2. *Values -> run ends.* The values of each mask are laid out in rows of 32, masks one below the
-   other. Undoing the differences and summing the runs is linear, so that it is one small matrix
-   product a row plus what is carried from row to row. It is exact: float64 holds every integer
-   that a well-formed RLE can reach, and the first one that is out of range is an error.
-3. *Run ends -> pixels.* The full-size mask is never built. Only the sampled rows and columns
-   exist, and any crop, flip or resize is just another choice of them. A pixel is a bit of an int64
-   word; a run's end adds or subtracts that bit at the row where it lies, and one cumulative sum
-   over the rows of words draws 64 pixels at a time (every partial sum has only bits 0 and 1, so
-   that nothing carries over). At the end each bit is spread to a byte.
+`sa1b_tfds.run_ends` reads the strings. The full-size mask is never built: only the sampled rows and
+columns exist, and any crop, flip or resize is just another choice of them. A pixel is a bit of an
+int64 word; a run's end adds or subtracts that bit at the row where it lies, and one cumulative sum
+over the rows of words draws 64 pixels at a time (every partial sum has only bits 0 and 1, so that
+nothing carries over). At the end each bit is spread to a byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from sa1b_tfds import rle
+from sa1b_tfds.run_ends import ROW, RunEnds, lower_bound, run_ends, upper_bound
+from sa1b_tfds.runs import MAX_PIXELS
 
-_BLOCK = 32
 _MAX_SIDE = 2**24
 _MAX_WORDS = 2**30
 _DROP = -(2**30)  # added to the index of a word, this makes it negative: the sum leaves it out
-
-
-def _scan_matrices() -> tuple[np.ndarray, np.ndarray]:
-    """(inputs of a block -> what it passes on, inputs and what was passed in -> run ends)."""
-    source, target = np.arange(_BLOCK)[:, None], np.arange(_BLOCK)[None, :]
-    step_to_end = np.where(source <= target, (target - source) // 2 + 1, 0)
-    passed_on = np.concatenate([source % 2 == 0, source % 2 == 1, step_to_end[:, -1:]], axis=1)
-    passed_in = [(target + 2) // 2, (target + 1) // 2, np.ones_like(target)]
-    run_ends = np.concatenate([step_to_end, *passed_in])
-    return passed_on.astype(np.float64), run_ends.astype(np.float64)
-
-
-_PASSED_ON, _TO_RUN_ENDS = _scan_matrices()
-
-
-class RunEnds(NamedTuple):
-    """Where the runs of N masks end, in rows of 32 runs; a mask starts on a row of its own.
-
-    position: int32 [B, 32], the column-major pixel at which the run ends; H * W past the last run.
-      Even columns end a run of zeros, odd columns a run of ones.
-    mask: int32 [B], the index of the mask that the row belongs to.
-    """
-
-    position: tf.Tensor
-    mask: tf.Tensor
 
 
 class Arguments(NamedTuple):
@@ -138,107 +103,12 @@ def check_arguments(counts: Any, size: Any, output_size: Any, window: Any) -> Ar
     sides = tf.concat([size, output_size, window[2:]], axis=0)
     sound = tf.reduce_all(sides > 0) & tf.reduce_all(sides < _MAX_SIDE)
     sound &= tf.reduce_all(tf.abs(window[:2]) < _MAX_SIDE) & (words < _MAX_WORDS)
-    sound &= tf.reduce_prod(size) <= rle.MAX_PIXELS
+    sound &= tf.reduce_prod(size) <= MAX_PIXELS
     message = "decode_masks: size, window or output_size is not positive, or too large:"
     assertion = tf.debugging.Assert(sound, [message, size, window, output_size])
     with tf.control_dependencies([] if assertion is None else [assertion]):
         size, window, output_size = (tf.cast(x, tf.int32) for x in (size, window, output_size))
     return Arguments(counts, size, output_size, window)
-
-
-# As a function of its own it is traced once, and not for every dataset that uses it.
-@tf.function(autograph=False, reduce_retracing=True)
-def run_ends(counts: tf.Tensor, size: tf.Tensor) -> RunEnds:
-    """Parses and checks RLE strings.
-
-    Args:
-      counts: string [N], compressed COCO RLE.
-      size: int32 [2], (H, W) of every mask.
-
-    Raises:
-      tf.errors.InvalidArgumentError: if an RLE is malformed.
-    """
-    values, end_of_mask = _values(counts)
-    first = tf.pad(end_of_mask, [[1, 0]])[:-1]
-
-    # Lay the values out in rows.
-    blocks = (end_of_mask - first + _BLOCK - 1) // _BLOCK
-    end_block = tf.cumsum(blocks)
-    first_block = end_block - blocks
-    block = tf.range(tf.reduce_sum(blocks))
-    mask = upper_bound(end_block, block)
-    first_block_of_own = tf.gather(first_block, mask)
-    starts_mask = block == first_block_of_own
-    start = tf.gather(first, mask) + (block - first_block_of_own) * _BLOCK
-    index = start[:, None] + tf.range(_BLOCK)
-    present = index < tf.gather(end_of_mask, mask)[:, None]
-    steps = tf.gather(values, tf.minimum(index, tf.size(values) - 1))
-    steps = tf.where(present, tf.cast(steps, tf.float64), 0.0)
-
-    # The first run stands alone; the others are two interleaved chains of differences.
-    first_run = tf.where(starts_mask, steps[:, 0], 0.0)
-    steps = tf.concat([steps[:, :1] - first_run[:, None], steps[:, 1:]], axis=1)
-    passed_on = tf.matmul(steps, _PASSED_ON)
-    chains = _sum_before(passed_on[:, :2], first_block_of_own)
-    growth = first_run + passed_on[:, 2] + _BLOCK // 2 * tf.reduce_sum(chains, axis=1)
-    offset = _sum_before(growth, first_block_of_own) + first_run
-    passed_in = tf.concat([steps, chains, offset[:, None]], axis=1)
-    position = tf.matmul(passed_in, _TO_RUN_ENDS)
-
-    pixels = tf.cast(tf.reduce_prod(size), tf.float64)
-    runs = position - tf.concat([offset[:, None] - first_run[:, None], position[:, :-1]], axis=1)
-    negative = present & (runs < 0)
-    last_run = tf.stack([end_block - 1, (end_of_mask - first - 1) % _BLOCK], axis=1)
-    wrong_sum = tf.gather_nd(position, last_run) != pixels
-
-    def reasons() -> dict[str, tf.Tensor]:
-        negative_row = tf.reduce_any(negative, axis=1)
-        return {
-            rle.NEGATIVE_RUN: _any_per_mask(negative_row, mask, tf.size(counts)),
-            rle.WRONG_SUM: wrong_sum,
-        }
-
-    sound = ~(tf.reduce_any(negative) | tf.reduce_any(wrong_sum))
-    with tf.control_dependencies([_require(sound, reasons)]):
-        position = tf.where(present, position, pixels)
-    return RunEnds(tf.cast(position, tf.int32), mask)
-
-
-def _values(counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Characters -> (int32 [V] values of all masks, int32 [N] where each mask's values end)."""
-    chars = tf.strings.length(counts)
-    end_of_mask = tf.cumsum(chars)
-    joined = tf.strings.reduce_join(counts) + "0" * 7  # so that looking ahead stays inside
-    group = tf.cast(tf.io.decode_raw(joined, tf.uint8), tf.int32) - 48
-    last = group < 32
-
-    # A group, and above its bits those of the groups that follow while the value goes on.
-    one = tf.bitwise.right_shift(group, 5)
-    two = one[:-1] * one[1:]
-    four = two[:-2] * two[2:]
-    value = tf.where(last, tf.bitwise.bitwise_xor(group, 16) - 16, group - 32)
-    value = value[:-1] + one[:-1] * value[1:] * 2**5
-    value = value[:-2] + two[:-2] * value[2:] * 2**10
-    value = value[:-4] + four[:-4] * value[4:] * 2**20
-
-    truncated = (chars == 0) | ~tf.gather(last, tf.maximum(end_of_mask - 1, 0))
-    group, last = group[:-7], last[:-7]
-    outside = (group < 0) | (group > 63)
-    too_long = four[:-4] * two[4:-2] > 0
-
-    def reasons() -> dict[str, tf.Tensor]:
-        mask = upper_bound(end_of_mask, tf.range(tf.size(group)))
-        return {
-            rle.OUTSIDE_ALPHABET: _any_per_mask(outside, mask, tf.size(counts)),
-            rle.TRUNCATED: truncated,
-            rle.TOO_LONG: _any_per_mask(too_long, mask, tf.size(counts)),
-        }
-
-    wrong = tf.reduce_any(outside | too_long) | tf.reduce_any(truncated)
-    with tf.control_dependencies([_require(~wrong, reasons)]):
-        starts = tf.concat([[True], last], axis=0)[:-1]
-    first_char = tf.cast(tf.where(starts)[:, 0], tf.int32)
-    return tf.gather(value, first_char), lower_bound(first_char, end_of_mask)
 
 
 def on_grid(
@@ -265,7 +135,7 @@ def on_grid(
     code = tf.gather(code, ends.position // height)
 
     # The state at the top of each grid column: the run ends to the left of it, by their signs.
-    sign = tf.broadcast_to(tf.constant([1, -1] * (_BLOCK // 2)), tf.shape(code))
+    sign = tf.broadcast_to(tf.constant([1, -1] * (ROW // 2)), tf.shape(code))
     right_of = tf.bitwise.right_shift(code, 1)
     segment = tf.where(right_of < grid_width, right_of + ends.mask[:, None] * grid_width, -1)
     top = tf.math.unsorted_segment_sum(sign, segment, n * grid_width)
@@ -280,14 +150,15 @@ def on_grid(
         rows=rows,
         columns=columns,
         top=top,
-        mask=tf.gather(ends.mask, inside // _BLOCK),
+        mask=tf.gather(ends.mask, inside // ROW),
         column=column,
         row=tf.gather(lower_bound(rows, tf.range(height)), y),
         sign=1 - 2 * (inside % 2),
     )
 
 
-@tf.function(autograph=False, reduce_retracing=True)  # as above
+# As a function of its own it is traced once, and not for every dataset that uses it.
+@tf.function(autograph=False, reduce_retracing=True)
 def draw(
     ends: RunEnds,
     n: tf.Tensor | int,
@@ -355,40 +226,6 @@ def sampled(start: tf.Tensor, length: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
         tf.cast(n, tf.int64),
     )
     return start + tf.cast((2 * index + 1) * length // (2 * n), tf.int32)
-
-
-def _sum_before(x: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
-    """For each row of x, the sum of the rows before it, from its mask's first row on."""
-    total = tf.cumsum(x, exclusive=True)
-    return total - tf.gather(total, first)
-
-
-def _require(sound: tf.Tensor, reasons: Callable[[], dict[str, tf.Tensor]]) -> tf.Tensor:
-    """Fails with the first mask for which one of the reasons (each bool [N]) holds."""
-
-    def fail() -> tf.Tensor:
-        by_reason = reasons()
-        wrong = tf.stack(list(by_reason.values()))
-        mask = tf.argmax(tf.reduce_any(wrong, axis=0))
-        reason = tf.gather(list(by_reason), tf.argmax(wrong[:, mask]))
-        text = ["The RLE of mask ", tf.strings.as_string(mask), " is malformed: ", reason]
-        failed = tf.debugging.Assert(False, [tf.strings.join(text)])
-        with tf.control_dependencies([] if failed is None else [failed]):
-            return tf.constant(False)
-
-    return tf.cond(sound, lambda: tf.constant(True), fail)
-
-
-def _any_per_mask(wrong: tf.Tensor, mask: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
-    return tf.math.unsorted_segment_max(tf.cast(wrong, tf.int32), mask, n) > 0
-
-
-def lower_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.LowerBound(sorted_inputs=ordered[None], values=values[None])[0]
-
-
-def upper_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.UpperBound(sorted_inputs=ordered[None], values=values[None])[0]
 
 
 def _int_vector(x: Any, length: int, name: str) -> tf.Tensor:

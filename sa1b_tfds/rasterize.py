@@ -4,7 +4,7 @@ The masks of an image, [N, h, w], are laid out one after the other, each in colu
 stored as the *toggles* at which they switch between 0 and 1. A pixel is on if an odd number of its
 mask's toggles lie at or before it; so their order does not matter, and two at one place cancel.
 `pack_runs` makes them on the host from RLE strings, with crop, resize and flip already applied;
-`rasterize_runs` draws them in ops that XLA compiles. The RLE itself is read in `sa1b_tfds.masks`.
+`rasterize_runs` draws them in ops that XLA compiles. `run_ends.py` reads the RLE itself.
 
 All masks of an image share one room for toggles: half of SA-1B's masks need 34 of them at 256x256,
 one in a hundred needs 900. A room for each would be empty or too small.
@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from sa1b_tfds import masks as masks_lib
-from sa1b_tfds import rle
+from sa1b_tfds.run_ends import RunEnds, lower_bound, run_ends, upper_bound
+from sa1b_tfds.runs import check_size
 
 
 class PackedRuns(NamedTuple):
@@ -57,17 +58,17 @@ def pack_runs(
       ValueError: if output_size or max_runs is not positive.
       tf.errors.InvalidArgumentError: what `decode_masks` raises.
     """
-    output_size = rle.check_size(output_size, "output_size")
+    output_size = check_size(output_size, "output_size")
     if max_runs < 1:
         raise ValueError(f"max_runs must be positive, got {max_runs}.")
     counts, size, _, window = masks_lib.check_arguments(counts, size, output_size, window)
-    ends = masks_lib.run_ends(counts, size)
+    ends = run_ends(counts, size)
     flip = tf.convert_to_tensor(flip, tf.bool)
     return pack(ends, tf.size(counts), size, output_size, window, flip, max_runs)
 
 
 def pack(
-    ends: masks_lib.RunEnds,
+    ends: RunEnds,
     n: tf.Tensor | int,
     size: tf.Tensor,
     output_size: Sequence[int],
@@ -81,8 +82,8 @@ def pack(
     grid_width = tf.size(grid.columns)
 
     # Only some of the grid's rows lie in the image; nothing is on outside of them.
-    first_row = masks_lib.lower_bound(grid.rows, tf.constant([0]))[0]
-    end_row = masks_lib.lower_bound(grid.rows, size[:1])[0]
+    first_row = lower_bound(grid.rows, tf.constant([0]))[0]
+    end_row = lower_bound(grid.rows, size[:1])[0]
     inside = tf.where(grid.row < end_row)[:, 0]
     mask, column, row = (tf.gather(x, inside) for x in (grid.mask, grid.column, grid.row))
     sign = tf.cast(tf.gather(grid.sign, inside), tf.int32)
@@ -92,9 +93,9 @@ def pack(
 
     # The grid column that each output column shows, and the output columns that show a grid column.
     shown = masks_lib.sampled(window[1], window[3], tf.constant(width))
-    shown = masks_lib.lower_bound(grid.columns, shown)
+    shown = lower_bound(grid.columns, shown)
     ordered = tf.range(grid_width)
-    first, last = masks_lib.lower_bound(shown, ordered), masks_lib.upper_bound(shown, ordered)
+    first, last = lower_bound(shown, ordered), upper_bound(shown, ordered)
     times = last - first
     first, shown = tf.where(flip, width - last, first), tf.where(flip, shown[::-1], shown)
 
@@ -145,7 +146,7 @@ def rasterize_runs(
     Raises:
       ValueError: if num_masks or size is not positive, or N * h * w does not fit an int32.
     """
-    height, width = rle.check_size(size)
+    height, width = check_size(size)
     bins = num_masks * height * width + 1  # the last one takes what `pack_runs` filled up with
     if not 1 < bins < 2**31:
         raise ValueError(f"num_masks must be from 1 to {2**31 // (height * width)}: {num_masks}.")

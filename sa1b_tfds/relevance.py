@@ -17,6 +17,7 @@ import numpy as np
 
 from sa1b_tfds import rle
 from sa1b_tfds.mask_forms import as_rles, require_one_size
+from sa1b_tfds.runs import check_size, run_lengths
 
 
 def relevance_map(
@@ -42,14 +43,14 @@ def relevance_map(
         require_one_size(size, own["size"])
     units, unit = _units(weights, len(rles))
     height, width = size
-    runs = rle.run_lengths([own["counts"] for own in rles], size)
+    runs = run_lengths([own["counts"] for own in rles], size)
     mask = runs.mask()
     ends = np.cumsum(runs.lengths) - mask * (height * width)
     steps = np.where(runs.is_one(), -units[mask], units[mask])
     cover = np.cumsum(np.bincount(ends, steps, minlength=height * width + 1)[:-1])
     cover = cover.reshape(width, height).T
     if output_size is not None:
-        h, w = rle.check_size(output_size, "output_size")
+        h, w = check_size(output_size, "output_size")
         cover = cover[rle.sampled(height, h)][:, rle.sampled(width, w)]
     return np.ascontiguousarray(cover * unit, np.float32)
 
@@ -58,10 +59,10 @@ def _size(masks: Any, rles: list[dict[str, Any]]) -> tuple[int, int]:
     if isinstance(masks, rle.Checked):
         return masks.size
     if isinstance(masks, np.ndarray) and masks.ndim == 3:
-        return rle.check_size(masks.shape[1:], "The masks' shape")
+        return check_size(masks.shape[1:], "The masks' shape")
     if not rles:
         raise ValueError("No masks tell no size: pass an array [0, H, W].")
-    return rle.check_size(rles[0]["size"])
+    return check_size(rles[0]["size"])
 
 
 def _units(weights: Any, n: int) -> tuple[np.ndarray, float]:

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from sa1b_tfds import masks as masks_lib
+from sa1b_tfds.run_ends import RunEnds, lower_bound, run_ends
 
 _BITS = 52  # of a weight; the bits of a float64's fraction, too
 _BIAS = 1023  # of its exponent
@@ -40,7 +41,7 @@ def decode_relevance(
     counts, size, output_size, window = masks_lib.check_arguments(counts, size, output_size, window)
     n = tf.size(counts)
     weights = tf.ones([n]) if weights is None else tf.convert_to_tensor(weights)
-    ends = masks_lib.run_ends(counts, size)
+    ends = run_ends(counts, size)
     return relevance(ends, n, size, weights, output_size, window, tf.convert_to_tensor(flip))
 
 
@@ -61,7 +62,7 @@ def relevance_of_masks(masks: Any, weights: Any = None) -> tf.Tensor:
 
 
 def relevance(
-    ends: masks_lib.RunEnds,
+    ends: RunEnds,
     n: tf.Tensor | int,
     size: tf.Tensor,
     weights: tf.Tensor,
@@ -91,7 +92,7 @@ def relevance(
     in_image = (grid.rows >= 0) & (grid.rows < size[0])
     cover = tf.cast(tf.where(in_image[:, None], cover, 0.0) * unit, tf.float32)
 
-    repeated = masks_lib.lower_bound(grid.columns, masks_lib.sampled(window[1], window[3], width))
+    repeated = lower_bound(grid.columns, masks_lib.sampled(window[1], window[3], width))
     cover = tf.gather(cover, tf.where(flip, repeated[::-1], repeated), axis=1)
     static = tf.get_static_value(output_size)
     return cover if static is None else tf.ensure_shape(cover, static.tolist())

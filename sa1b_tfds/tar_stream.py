@@ -11,17 +11,15 @@ from collections.abc import Iterator
 
 from sa1b_tfds.archive import (
     SEEN_BEFORE,
-    ForwardFile,
     Pair,
-    members,
     report_missing,
-    report_torn,
     stem_and_suffix,
     warn_of_others,
 )
 from sa1b_tfds.links import Link
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.spill import Spill, Stored
+from sa1b_tfds.tar_members import ForwardFile, members, report_torn
 from sa1b_tfds.transfer.settings import TransferConfig
 from sa1b_tfds.transfer.stream import RemoteFile
 

@@ -21,8 +21,8 @@ from pycocotools import mask as coco_mask
 
 from sa1b_tfds import files, jpeg, rle
 from sa1b_tfds.annotations import to_example
-from sa1b_tfds.archive import MAX_BYTES
 from sa1b_tfds.links import tar_name, tar_number
+from sa1b_tfds.tar_members import MAX_BYTES
 
 IMAGES_PER_TAR = 11_185  # what most of SA-1B's own have
 _DRAFT = ".draft"

@@ -6,6 +6,7 @@ import pytest
 
 from dummy_data import make
 from sa1b_tfds import annotations, rle
+from sa1b_tfds.runs import run_lengths
 
 IMAGE, CONTENT = make.draw(7, height=24, width=32, shapes=4)
 N = len(CONTENT["annotations"])
@@ -69,7 +70,7 @@ def test_large_ids_are_exact():
 
 def test_other_forms_of_masks():
     mask = CONTENT["annotations"][0]["segmentation"]
-    lengths = rle.run_lengths([mask["counts"]], mask["size"]).lengths.tolist()
+    lengths = run_lengths([mask["counts"]], mask["size"]).lengths.tolist()
     content = changed("annotations", 0, "segmentation", {"size": [24, 32], "counts": lengths})
     content["annotations"][1]["segmentation"] = [[1, 1, 9, 1, 9, 9]]
     example = annotations.parse(json.dumps(content).encode())

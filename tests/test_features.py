@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 import sa1b_tfds
 from sa1b_tfds import rle
+from sa1b_tfds.runs import run_lengths
 from tests import strategies
 
 MASKS = np.random.default_rng(0).random((5, 9, 14)) < 0.4
@@ -22,7 +23,7 @@ FEATURES = tfds.features.FeaturesDict({"masks": sa1b_tfds.RleMasks(), "n": np.in
     [
         RLES,
         [{**r, "counts": r["counts"].decode()} for r in RLES],
-        [{**r, "counts": rle.run_lengths([r["counts"]], r["size"]).lengths} for r in RLES],
+        [{**r, "counts": run_lengths([r["counts"]], r["size"]).lengths} for r in RLES],
         {"size": (9, 14), "counts": COUNTS},
         {"size": np.array([9, 14]), "counts": np.array(COUNTS, object)},
         MASKS,

@@ -6,6 +6,14 @@ from hypothesis import strategies as st
 
 from sa1b_tfds import masks as masks_lib
 from sa1b_tfds import rle
+from sa1b_tfds.runs import (
+    NEGATIVE_RUN,
+    OUTSIDE_ALPHABET,
+    TOO_LONG,
+    TRUNCATED,
+    WRONG_SUM,
+    MalformedRLE,
+)
 from tests import strategies
 from tests.test_rle import encode
 
@@ -66,7 +74,7 @@ def test_any_strings_give_what_numpy_gives(counts, size):
     strings = tf.constant(counts, tf.string)
     try:
         expected = rle.decode_rles(counts, size)
-    except rle.MalformedRLE as e:
+    except MalformedRLE as e:
         malformed = e
     else:
         np.testing.assert_array_equal(decode_full(strings, size), expected)
@@ -77,7 +85,7 @@ def test_any_strings_give_what_numpy_gives(counts, size):
         decode_full(strings, size)
     if len(counts) == 1:  # of several wrong masks the two may name different ones
         # So may they where one run is negative and another one too long: both reasons are true.
-        of_runs = (rle.NEGATIVE_RUN, rle.WRONG_SUM)
+        of_runs = (NEGATIVE_RUN, WRONG_SUM)
         reasons = of_runs if malformed.reason in of_runs else (malformed.reason,)
         assert any(reason in error.value.message.replace("\\'", "'") for reason in reasons)
 
@@ -85,14 +93,14 @@ def test_any_strings_give_what_numpy_gives(counts, size):
 @pytest.mark.parametrize(
     ("reason", "wrong"),
     [
-        (rle.OUTSIDE_ALPHABET, "2/"),
-        (rle.OUTSIDE_ALPHABET, "2\x7f"),
-        (rle.TRUNCATED, ""),
-        (rle.TRUNCATED, "2P"),
-        (rle.TOO_LONG, "PPPPPP0"),
-        (rle.NEGATIVE_RUN, "21N"),
-        (rle.WRONG_SUM, "211"),
-        (rle.WRONG_SUM, "ooooo?" * 9),
+        (OUTSIDE_ALPHABET, "2/"),
+        (OUTSIDE_ALPHABET, "2\x7f"),
+        (TRUNCATED, ""),
+        (TRUNCATED, "2P"),
+        (TOO_LONG, "PPPPPP0"),
+        (NEGATIVE_RUN, "21N"),
+        (WRONG_SUM, "211"),
+        (WRONG_SUM, "ooooo?" * 9),
     ],
 )
 @pytest.mark.parametrize("index", [0, 2])

@@ -8,6 +8,15 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from sa1b_tfds import rle
+from sa1b_tfds.runs import (
+    NEGATIVE_RUN,
+    OUTSIDE_ALPHABET,
+    TOO_LONG,
+    TRUNCATED,
+    WRONG_SUM,
+    MalformedRLE,
+    run_lengths,
+)
 from tests import strategies
 
 
@@ -38,8 +47,8 @@ def test_decode_rles_samples_the_full_mask(masks, height, width):
 def test_any_string_gives_the_mask_or_an_error(counts, height, width):
     """What is accepted is what pycocotools decodes; only then may pycocotools see it."""
     try:
-        runs = rle.run_lengths([counts], (height, width)).lengths
-    except rle.MalformedRLE:
+        runs = run_lengths([counts], (height, width)).lengths
+    except MalformedRLE:
         return
     pixels = np.repeat(np.arange(len(runs)) % 2, runs)
     np.testing.assert_array_equal(
@@ -52,7 +61,7 @@ def test_run_lengths_undoes_the_differences():
     lengths = [3, 2, 500, 7, 40_000, 1, 0, 90_000]
     size = (1, sum(lengths))
     counts = coco_mask.frPyObjects({"size": list(size), "counts": lengths}, *size)["counts"]
-    np.testing.assert_array_equal(rle.run_lengths([counts, counts], size).lengths, lengths * 2)
+    np.testing.assert_array_equal(run_lengths([counts, counts], size).lengths, lengths * 2)
 
 
 MASK = np.array([[0, 1, 1], [0, 0, 1]], bool)  # column-major runs: 2, 1, 1, 2
@@ -86,31 +95,31 @@ def test_polygons():
 @pytest.mark.parametrize(
     ("counts", "reason"),
     [
-        ("", rle.TRUNCATED),
-        ("2P", rle.TRUNCATED),
-        ("2/", rle.OUTSIDE_ALPHABET),
-        ("2p", rle.OUTSIDE_ALPHABET),
-        ("2\x00", rle.OUTSIDE_ALPHABET),
-        ("2é", rle.OUTSIDE_ALPHABET),
-        ("PPPPPP0", rle.TOO_LONG),
-        ("N", rle.NEGATIVE_RUN),
-        ("2121L", rle.NEGATIVE_RUN),
-        ("5", rle.WRONG_SUM),
-        ("7", rle.WRONG_SUM),
-        ("oooooO", rle.NEGATIVE_RUN),
-        ("oooooo", rle.TRUNCATED),
-        ("ooooo?", rle.WRONG_SUM),
-        ("ooooo?" * 9, rle.WRONG_SUM),
+        ("", TRUNCATED),
+        ("2P", TRUNCATED),
+        ("2/", OUTSIDE_ALPHABET),
+        ("2p", OUTSIDE_ALPHABET),
+        ("2\x00", OUTSIDE_ALPHABET),
+        ("2é", OUTSIDE_ALPHABET),
+        ("PPPPPP0", TOO_LONG),
+        ("N", NEGATIVE_RUN),
+        ("2121L", NEGATIVE_RUN),
+        ("5", WRONG_SUM),
+        ("7", WRONG_SUM),
+        ("oooooO", NEGATIVE_RUN),
+        ("oooooo", TRUNCATED),
+        ("ooooo?", WRONG_SUM),
+        ("ooooo?" * 9, WRONG_SUM),
     ],
 )
 def test_malformed(counts, reason):
-    with pytest.raises(rle.MalformedRLE) as error:
-        rle.run_lengths([COUNTS, COUNTS.decode(), counts], (2, 3))
+    with pytest.raises(MalformedRLE) as error:
+        run_lengths([COUNTS, COUNTS.decode(), counts], (2, 3))
     assert (error.value.index, error.value.reason) == (2, reason)
     assert str(error.value) == f"The RLE of mask 2 is malformed: {reason}."
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
     for function in (rle.decode_rle, rle.area, rle.bbox):
-        with pytest.raises(rle.MalformedRLE):
+        with pytest.raises(MalformedRLE):
             function({"size": [2, 3], "counts": counts})
 
 
@@ -137,7 +146,7 @@ def test_malformed(counts, reason):
         (lambda: rle.decode_rle([[0, 0, 1e9, 0, 1e9, 1e9]], (20, 30)), "far out of the image"),
         (lambda: rle.decode_rle([[0, 0, 9, 9, 0, 9] * 300], (20, 30)), "longer than the image"),
         (lambda: rle.decode_rle({"size": [np.inf, 3], "counts": "0"}), "two positive integers"),
-        (lambda: rle.run_lengths([7], (2, 3)), "strings or bytes"),
+        (lambda: run_lengths([7], (2, 3)), "strings or bytes"),
         (lambda: rle.encode_mask(np.zeros((1, 2, 3))), r"shape \[H, W\]"),
         (lambda: rle.encode_mask(np.zeros((0, 3))), "two positive integers"),
     ],
@@ -186,7 +195,7 @@ def test_any_text_is_read_as_pycocotools_would_or_refused(texts, size):
         lengths is not None and min(lengths) >= 0 and sum(lengths) == pixels for lengths in read
     ) and not any(re.search("[P-o]{6}", text) for text in texts)
     if good:
-        assert rle.run_lengths(texts, size).lengths.tolist() == [n for one in read for n in one]
+        assert run_lengths(texts, size).lengths.tolist() == [n for one in read for n in one]
     else:
-        with pytest.raises(rle.MalformedRLE):
-            rle.run_lengths(texts, size)
+        with pytest.raises(MalformedRLE):
+            run_lengths(texts, size)

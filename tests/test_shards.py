@@ -13,10 +13,11 @@ from etils import epath
 
 from sa1b_tfds import archive, records
 from sa1b_tfds.annotations import to_example
-from sa1b_tfds.archive import Entry, Member, TarArchive
+from sa1b_tfds.archive import Entry, TarArchive
 from sa1b_tfds.building.shards import Settings, Task, convert, cut, shuffled
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.problems import BadInput, Problems
+from sa1b_tfds.tar_members import Member
 from sa1b_tfds.transfer.folder import CheckedFiles
 
 from . import building

@@ -10,6 +10,7 @@ from etils import epath
 from dummy_data import make
 from sa1b_tfds import archive, tar_index
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.tar_members import Member
 
 FILES = {
     name.replace("./", "./folder/"): data
@@ -77,8 +78,8 @@ def test_a_tar_is_indexed_once_and_read_in_any_order(tar, headers_read):
 def test_an_index_takes_under_100_bytes_an_image():
     entries = [
         archive.Entry(
-            archive.Member(f"./sa_{i}.jpg", 700_000, i * 10**6),
-            archive.Member(f"./sa_{i}.json", 50_000, i * 10**6 + 800_000),
+            Member(f"./sa_{i}.jpg", 700_000, i * 10**6),
+            Member(f"./sa_{i}.json", 50_000, i * 10**6 + 800_000),
         )
         for i in range(11_000_000, 11_011_185)
     ]

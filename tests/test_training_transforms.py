@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sa1b_tfds import TrainingConfig, masks
+from sa1b_tfds import TrainingConfig
+from sa1b_tfds.run_ends import run_ends
 from sa1b_tfds.training import images, prompts, views
 from tests import strategies
 from tests.test_rle import encode
@@ -192,7 +193,7 @@ def windows(draw):
 
 def shown(drawn, window):
     size = tf.constant(drawn.shape[1:])
-    ends = masks.run_ends(tf.constant(encode(drawn), tf.string), size)
+    ends = run_ends(tf.constant(encode(drawn), tf.string), size)
     rank = prompts.window_rank(ends, size, tf.constant(window))
     return prompts.shown(ends, rank, tf.constant(window[2]), 4), ends, size
 

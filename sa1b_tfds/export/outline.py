@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sa1b_tfds import extras, rle
+from sa1b_tfds.runs import run_lengths
 
 # Corners are left out that lie within a pixel, and within this part of the mask's width (the root
 # of its area), of a straight line.
@@ -28,7 +29,7 @@ def polygons_of(masks: rle.Checked) -> Iterator[np.ndarray | None]:
       of the first one. None if the mask is empty.
     """
     height = masks.size[0]
-    runs = rle.run_lengths(*masks)
+    runs = run_lengths(*masks)
     for start, stop in itertools.pairwise(runs.splits):
         lengths = runs.lengths[start:stop]
         area = lengths[1::2].sum()

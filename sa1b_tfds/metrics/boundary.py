@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sa1b_tfds import extras, rle
+from sa1b_tfds import extras
 from sa1b_tfds.mask_forms import as_dense, as_rles, require_one_size
 from sa1b_tfds.metrics.iou import compute_iou, iou_of_rles
+from sa1b_tfds.runs import Runs, bboxes, run_lengths
 
 DILATION_RATIO = 0.02
 
@@ -74,16 +75,16 @@ def boundary_ious(
 
 
 class _Masks(NamedTuple):
-    """N masks of one size: height, runs, boxes int64 [N, 4] as `rle.bboxes` has them."""
+    """N masks of one size: height, runs, boxes int64 [N, 4] as `runs.bboxes` has them."""
 
     height: int
-    runs: rle.Runs
+    runs: Runs
     boxes: np.ndarray
 
     @classmethod
     def of(cls, counts: Sequence[bytes], size: Sequence[int]) -> _Masks:
-        runs = rle.run_lengths(counts, size)
-        return cls(size[0], runs, rle.bboxes(runs, size))
+        runs = run_lengths(counts, size)
+        return cls(size[0], runs, bboxes(runs, size))
 
     def is_thin(self, i: int, width: int) -> bool:
         """Whether all of mask i is boundary, as nothing as wide as two boundaries fits into it."""

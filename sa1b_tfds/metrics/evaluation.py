@@ -20,6 +20,7 @@ from sa1b_tfds.metrics.predictions import Prediction, checked_rles, read_predict
 from sa1b_tfds.metrics.summary import matched_boundary_ious, summarise
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.processes import Processes, available_cores, in_order
+from sa1b_tfds.runs import areas, run_lengths
 
 
 def evaluate_predictions(
@@ -124,7 +125,7 @@ def _evaluate(masks: rle.Checked, predictions: list[Prediction], where: str) -> 
     columns = {
         "iou": best.iou,
         "boundary_iou": matched_boundary_ious(predicted, truths, best),
-        "area": rle.areas(rle.run_lengths(masks.counts, masks.size)),
+        "area": areas(run_lengths(masks.counts, masks.size)),
         "one_to_one": match_one_to_one(iou).iou,
     }
     scores = [prediction.score for prediction in predictions]

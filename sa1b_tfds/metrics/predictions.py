@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TextIO
 from etils import epath
 
 from sa1b_tfds import rle
+from sa1b_tfds.runs import run_lengths
 
 _CHUNK = 2**20  # characters
 # SA-1B's longest RLE has some 100,000 characters, and uncompressed counts take a few more.
@@ -46,7 +47,7 @@ def checked_rles(predictions: Sequence[Prediction], size: tuple[int, int]) -> li
         counts = [own["counts"] for own in segmentations]
         sizes = [list(own["size"]) for own in segmentations]
         if sizes.count(list(size)) == len(sizes):
-            rle.run_lengths(counts, size)  # all at once, if each is compressed
+            run_lengths(counts, size)  # all at once, if each is compressed
             return [{"size": list(size), "counts": own} for own in counts]
     except (KeyError, TypeError, ValueError):
         pass

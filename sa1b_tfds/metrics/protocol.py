@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from sa1b_tfds import extras, jpeg, rle
+from sa1b_tfds import extras, jpeg
 from sa1b_tfds.annotations import Example
 from sa1b_tfds.mask_forms import as_dense, as_rles
 from sa1b_tfds.metrics.bootstrap import mean_interval
 from sa1b_tfds.metrics.iou import iou_matrix
+from sa1b_tfds.runs import areas, run_lengths
 
 Predict = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
 
@@ -93,8 +94,8 @@ def evaluate_single_point(
     chosen, oracle, image_of = [], [], []
     for number, example in enumerate(examples):
         masks = as_rles(example["masks"])
-        areas = rle.areas(rle.run_lengths(*example["masks"]))
-        masks = [mask for mask, area in zip(masks, areas, strict=True) if area]
+        pixels = areas(run_lengths(*example["masks"]))
+        masks = [mask for mask, area in zip(masks, pixels, strict=True) if area]
         if not masks:
             continue
         pixels = jpeg.decode(example["image"])

@@ -9,8 +9,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from sa1b_tfds import rle
 from sa1b_tfds.annotations import Example
+from sa1b_tfds.runs import Runs, areas, bboxes
 from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
 
 # SAM's head that predicts the IoU is a regression: its 1.0 may come out a little larger.
@@ -34,7 +34,7 @@ KINDS = {
 }
 
 
-def anomalies(part: str, example: Example, runs: rle.Runs) -> dict[str, Findings[Anomaly]]:
+def anomalies(part: str, example: Example, runs: Runs) -> dict[str, Findings[Anomaly]]:
     """Finds what is wrong, by the `KINDS` of which there is something.
 
     Args:
@@ -46,8 +46,8 @@ def anomalies(part: str, example: Example, runs: rle.Runs) -> dict[str, Findings
     counts, size = example["masks"]
     height, width = size
     scale = np.array([height, width, height, width])
-    area = rle.areas(runs)
-    x, y, w, h = rle.bboxes(runs, size).T
+    area = areas(runs)
+    x, y, w, h = bboxes(runs, size).T
     mask_box = np.stack([y, x, y + h, x + w], axis=1)
     box, crop_box = (columns[name] * scale for name in ("bbox", "crop_box"))
     off = box - mask_box
@@ -107,7 +107,7 @@ def _outside(box: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.concatenate([~inside, ~upright], axis=1).max(axis=1)
 
 
-def _on_mask(runs: rle.Runs, size: tuple[int, int], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _on_mask(runs: Runs, size: tuple[int, int], x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Whether pixel (x[i], y[i]), which is in the image, is in mask i: bool [N]."""
     height, width = size
     pixel = np.arange(len(x)) * (height * width) + (x * height + y).astype(np.int64)

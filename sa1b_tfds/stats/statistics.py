@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sa1b_tfds import rle
 from sa1b_tfds.annotations import Example
+from sa1b_tfds.runs import areas, run_lengths
 from sa1b_tfds.stats.anomalies import KINDS, anomalies
 from sa1b_tfds.stats.findings import Anomaly, Duplicate, Findings, Problem
 from sa1b_tfds.stats.histogram import Histogram
@@ -138,11 +138,11 @@ def statistics_of_example(part: str, example: Example) -> Statistics:
     """The statistics of one example of a part, without its keys."""
     counts, size = example["masks"]
     height, width = size
-    runs = rle.run_lengths(counts, size)
+    runs = run_lengths(counts, size)
     columns = example["annotations"]
     values = {
         "masks_per_image": [len(counts)],
-        "area_fraction": rle.areas(runs) / (height * width),
+        "area_fraction": areas(runs) / (height * width),
         "predicted_iou": columns["predicted_iou"],
         "stability_score": columns["stability_score"],
         "short_side": [min(size)],

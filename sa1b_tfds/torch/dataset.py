@@ -12,6 +12,7 @@ from etils import epath
 from sa1b_tfds import jpeg, rle
 from sa1b_tfds.annotations import Example, pixel_boxes
 from sa1b_tfds.problems import OnError, Problems
+from sa1b_tfds.runs import check_size
 from sa1b_tfds.torch.sources import Source, find_sources
 
 MaskChoice = Literal["first", "random", "largest", "score"]
@@ -85,7 +86,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         """
         if isinstance(mask_size, int):
             mask_size = (mask_size, mask_size)
-        self._mask_size = None if mask_size is None else rle.check_size(mask_size, "mask_size")
+        self._mask_size = None if mask_size is None else check_size(mask_size, "mask_size")
         if max_masks is not None and max_masks < 1:
             raise ValueError(f"max_masks must be positive, got {max_masks}.")
         if max_area_fraction is not None and not 0 < max_area_fraction <= 1:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from sa1b_tfds import masks, rasterize
+from sa1b_tfds.run_ends import RunEnds, run_ends
 from sa1b_tfds.training import images, prompts, selection, views
 from sa1b_tfds.training.config import Augment, TrainingConfig
 from sa1b_tfds.training.relevance import relevance
@@ -71,7 +72,7 @@ class _Picked(NamedTuple):
 
     view: views.View
     chosen: tf.Tensor
-    ends: masks.RunEnds
+    ends: RunEnds
     runs: prompts.Shown
 
 
@@ -83,7 +84,7 @@ def _pick(
     seed: tf.Tensor,
 ) -> _Picked:
     chosen = selection.choose(record, candidates, config, seed)
-    ends = masks.run_ends(tf.gather(record.counts, chosen), record.size)
+    ends = run_ends(tf.gather(record.counts, chosen), record.size)
     if config.scale_range is None:
         rank = ends.position
     else:
@@ -93,7 +94,7 @@ def _pick(
 
 
 def _masks(
-    ends: masks.RunEnds, record: Record, view: views.View, config: TrainingConfig
+    ends: RunEnds, record: Record, view: views.View, config: TrainingConfig
 ) -> tuple[Example, tf.Tensor]:
     """({'masks'} or {'runs'}, bool [K]: those that are complete)."""
     number, side = config.masks_per_image, config.mask_size

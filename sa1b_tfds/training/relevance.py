@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sa1b_tfds import masks, relevance_ops
+from sa1b_tfds import relevance_ops
+from sa1b_tfds.run_ends import run_ends
 from sa1b_tfds.training import selection, views
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.sources import Record
@@ -17,7 +18,7 @@ def relevance(record: Record, view: views.View, config: TrainingConfig) -> tf.Te
     """
     weights = tf.where(selection.eligible(record, config), record.predicted_iou, 0.0)
     return relevance_ops.relevance(
-        masks.run_ends(record.counts, record.size),
+        run_ends(record.counts, record.size),
         tf.size(record.counts),
         record.size,
         weights,
