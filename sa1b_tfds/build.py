@@ -151,6 +151,7 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
       ValueError: if the data is there already and there are tars that are not in it.
       Exception: as `Builder.download_and_prepare`, and as `download` where links are used.
     """
+    Folder(config.builder().data_path).clean_if_free()  # it may be that there is data afterwards
     builder = config.builder()
     folder = Folder(builder.data_path)
     sources = _sources(config, builder)

@@ -412,6 +412,15 @@ def test_a_folder_that_cannot_be_written(tars, small_disk):
         _build(tars, disk)
 
 
+def test_data_that_may_only_be_read_is_loaded_beside_what_a_build_left(tars, small_disk):
+    disk = small_disk(2**20)
+    _build(tars, disk)
+    (disk / building.STAGED).mkdir()
+    (disk / building.STAGED).with_name("incomplete.ABCDEF_2.0.0").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert len(_ids(_build(tars, disk))) == 15
+
+
 def test_tasks_and_sidecars_are_plain_values(tars, tmp_path):
     import pickle
 

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from sa1b_tfds import cli
 from sa1b_tfds.build import BuildConfig, plan
+from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
@@ -50,7 +51,7 @@ def links(tars, tmp_path, monkeypatch):
 
 
 def _sa1b(*arguments) -> int:
-    return cli.main(["build", *map(str, arguments), "--workers", "2"])
+    return cli.main(["build", "--workers", "2", *map(str, arguments)])
 
 
 def _ids(data_dir) -> list[int]:
@@ -157,6 +158,44 @@ def test_what_an_add_that_failed_had_converted_and_deleted_comes_with_the_next(
     assert building.leftovers(data) == []
 
 
+@pytest.mark.parametrize("again", ["sa1b", "tfds"])
+def test_killed_while_an_add_exchanges_the_data(tars, tmp_path, monkeypatch, again):
+    data = tmp_path / "data"
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    assert _sa1b(tars, "--data-dir", data) == 0
+    held_back.rename(tars / "sa_000001.tar")
+    extend = (tars, "--data-dir", data, "--add", "--delete-tars=all")
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "exchanged", _killed_while_it_exchanges)
+        assert _sa1b(*extend) == 130
+    assert building.leftovers(data) == ["replaced.2.0.0", "staged.2.0.0"]
+    assert list(tars.iterdir()) == []
+    if again == "tfds":
+        assert len(tfds.load("segment_anything", split="train", data_dir=data)) == 8
+        assert building.leftovers(data) == ["staged.2.0.0"]
+    assert _sa1b(*extend) == 0
+    assert _ids(data) == list(range(12))
+    assert building.leftovers(data) == []
+
+
+def _killed_while_it_exchanges(folder):
+    folder.path.rename(folder._replaced)
+    raise KeyboardInterrupt
+
+
+def test_another_tar_of_a_name_in_the_data_waits_for_an_add_that_failed(tars, tmp_path):
+    data = tmp_path / "data"
+    torn = (tars / "sa_000002.tar").rename(tmp_path / "sa_000002.tar")
+    assert _sa1b(tars, "--data-dir", data) == 0
+    building.make.write_tar(tars / "sa_000001.tar", building.make.files_of(100))
+    (tars / "sa_000002.tar").write_bytes(torn.read_bytes()[:-15000])
+    assert _sa1b(tars, "--data-dir", data, "--add", "--delete-tars=all") == 1
+    assert [path.name for path in tars.iterdir()] == ["sa_000002.tar"]
+    torn.rename(tars / "sa_000002.tar")
+    assert _sa1b(tars, "--data-dir", data, "--add", "--delete-tars=all") == 0
+    assert _ids(data) == [*range(4), *range(8, 12), 100]
+
+
 def test_an_earlier_tar_with_images_of_one_that_is_gone(tars, tmp_path, capsys):
     data = tmp_path / "data"
     (tars / "sa_000000.tar").unlink()
@@ -248,6 +287,20 @@ def test_all_deletes_own_tars_and_nothing_finished_is_lost(tars, tmp_path, capsy
     config = tfds.download.DownloadConfig(manual_dir=tars)
     Builder(data_dir=data).download_and_prepare(download_config=config)
     assert _ids(data) == list(range(12))
+
+
+def test_all_deletes_no_tar_for_what_was_staged_of_it_otherwise(tars, tmp_path):
+    """Of another config or another tar: it is deleted once it is converted anew."""
+    data = tmp_path / "data"
+    whole = (tars / "sa_000000.tar").read_bytes()
+    (tars / "sa_000000.tar").write_bytes(whole[:-15000])
+    assert _sa1b(tars, "--data-dir", data) == 1
+    (tars / "sa_000000.tar").write_bytes(whole)
+    building.make.write_tar(tars / "sa_000002.tar", building.make.files_of(100))
+    arguments = (tars, "--data-dir", data, "--delete-tars=all", "--workers", 1)
+    assert _sa1b(*arguments, "--file-format", "array_record") == 0
+    assert _ids(data) == [*range(8), 100]
+    assert list(tars.iterdir()) == []
 
 
 def test_all_keeps_a_tar_of_which_something_was_skipped(tars, tmp_path, caplog):

@@ -8,6 +8,7 @@ there were none of that, all at once, and those few that have to be otherwise ar
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from absl import logging
@@ -82,14 +83,20 @@ class Conversion:
 
     def staged(self) -> dict[str, FinishedTar]:
         """What is staged and still fits, by name; says of the rest why it does not."""
-        tasks = {task.archive.name: task for task in self._all_tasks()}
         fitting = {}
-        for name, finished in self._read(tasks.values()).items():
-            if reason := tasks[name].misfit(finished, besides=_FROM_OTHER_TARS):
+        for name, finished in self._read(self._all_tasks.values()).items():
+            if reason := self._misfit(finished):
                 logging.warning("%s is converted again: %s.", name, reason)
             else:
                 fitting[name] = finished
         return fitting
+
+    def fits(self, finished: FinishedTar) -> bool:
+        """Whether a tar's shards are not written anew, but for what other tars may tell."""
+        return self._misfit(finished) is None
+
+    def _misfit(self, finished: FinishedTar) -> str | None:
+        return self._all_tasks[finished.archive].misfit(finished, besides=_FROM_OTHER_TARS)
 
     def tasks(self, staged: Mapping[str, FinishedTar]) -> list[Task]:
         """One task a tar, as far as what is staged tells what each has to leave out."""
@@ -97,7 +104,7 @@ class Conversion:
         found = repeated({tar.archive: tar.image_ids for tar in there})
         remaining = self.max_examples
         tasks = []
-        for task in self._all_tasks():
+        for task in self._all_tasks.values():
             name = task.archive.name
             task = dataclasses.replace(task, excluded=found.get(name, ()))
             if remaining is not None:
@@ -111,23 +118,22 @@ class Conversion:
             tasks.append(task)
         return tasks
 
-    def _all_tasks(self) -> list[Task]:
-        tasks = []
+    @functools.cached_property
+    def _all_tasks(self) -> dict[str, Task]:
+        tasks = {}
         for i, archive in enumerate(self.archives):
             num_shards = None
             if self.num_shards is not None:
                 few, more = divmod(self.num_shards, len(self.archives))
                 num_shards = few + (i < more)
-            tasks.append(
-                Task(
-                    archive=archive,
-                    staging=self.staging,
-                    settings=self.settings,
-                    on_error=self.on_error,
-                    num_shards=num_shards,
-                    md5=self.md5,
-                    expected_md5=self.known_md5.get(archive.name.rpartition("/")[2]),
-                )
+            tasks[archive.name] = Task(
+                archive=archive,
+                staging=self.staging,
+                settings=self.settings,
+                on_error=self.on_error,
+                num_shards=num_shards,
+                md5=self.md5,
+                expected_md5=self.known_md5.get(archive.name.rpartition("/")[2]),
             )
         return tasks
 

@@ -59,19 +59,25 @@ class Folder:
                 path.rmtree()
 
     def clean_if_free(self) -> None:
-        """Cleans where a build ended between its last steps, unless another one is at work."""
+        """Cleans where a build ended between its last steps, unless another one is at work.
+
+        Who may only read the data leaves it as it is.
+        """
         if self.staging.folder.exists():
-            with contextlib.suppress(files.FolderInUse), self.locked():
+            with contextlib.suppress(files.FolderInUse, OSError), self.locked():
                 self.clean()
 
     def is_settled(self) -> bool:
         """Whether there is data, and no staged tar that is not in it."""
-        if not self.path.exists():
-            return False
+        staged = self.staging.archives()
         try:
-            return set(self.staging.archives()) <= {tar.archive for tar in self.tars()}
-        except FileNotFoundError:  # not of this package
+            there = {tar.archive: tar.source for tar in self.tars()}
+        except FileNotFoundError:  # no data, or not of this package
             return False
+        if not there.keys() >= set(staged):
+            return False
+        finished = filter(None, map(self.staging.finished, staged))
+        return all(there[tar.archive] == tar.source for tar in finished)
 
     def settle(self) -> None:
         """Removes the staged tars, once the data that links to them is on the disk."""

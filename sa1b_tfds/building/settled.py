@@ -1,14 +1,15 @@
 """Which finished tars a running build cannot need again, so that they may be deleted.
 
 A tar is converted again when one of its images turns out to be in an earlier tar as well
-(`conversion.py`). So it is settled once all before it are finished and have no image of it.
+(`conversion.py`). So it is settled once all before it are finished and have no image of it. What an
+earlier build has staged of another tar of that name, or with other options, does not count.
 """
 
 from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sa1b_tfds.archive import Archive
 from sa1b_tfds.building.staging import FinishedTar, Staging
@@ -18,8 +19,11 @@ from sa1b_tfds.image_ids import ImageIds
 class Settled:
     """Goes along the archives of a build in their order. Used by several threads."""
 
-    def __init__(self, archives: Sequence[Archive], staging: Staging):
+    def __init__(
+        self, archives: Sequence[Archive], staging: Staging, fits: Callable[[FinishedTar], bool]
+    ):
         self._staging = staging
+        self._fits = fits
         self._waiting = collections.deque(archives)
         self._ids = ImageIds()
         self._lock = threading.Lock()
@@ -33,7 +37,7 @@ class Settled:
         with self._lock:
             while self._waiting:
                 finished = self._staging.finished(self._waiting[0].name)
-                if finished is None:
+                if finished is None or not self._fits(finished):
                     break
                 archive = self._waiting.popleft()
                 if not self._has_repeated(finished):

@@ -18,7 +18,7 @@ from sa1b_tfds.building.conversion import Conversion, Engine
 from sa1b_tfds.building.report import REPORT, report_of
 from sa1b_tfds.building.settled import Settled
 from sa1b_tfds.building.sources import Sources, is_in_flight
-from sa1b_tfds.building.staging import FinishedTar, Staging
+from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
@@ -147,8 +147,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           FolderInUse: if another process prepares the same data.
         """
         self._folder = prepared.Folder(self.data_path)
+        was_there = self.data_path.exists()
+        self._folder.clean_if_free()
+        if self.data_path.exists() and not was_there:  # it had been set aside
+            self.info.read_from_directory(self.data_path)
         if self.data_path.exists() and not (self._extend or _overwrites(download_config)):
-            self._folder.clean_if_free()
             super().download_and_prepare(
                 download_config=download_config, file_format=file_format, **kwargs
             )
@@ -190,7 +193,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             yield
             return
         self._folder.restage(self.info.splits["train"].filepaths)
-        self._conversion(self._sources.archives, config).run(self._engine(config))
+        conversion = self._conversion(self._sources.archives, config)
+        conversion.run(self._engine(config, conversion))
         with self._folder.exchanged():
             yield
 
@@ -204,7 +208,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         sources = self._sources
         archives = sources.archives if sources else self._archives(dl_manager.manual_dir)
         conversion = self._conversion(archives, download_config)
-        tars = conversion.run(self._engine(download_config))
+        tars = conversion.run(self._engine(download_config, conversion))
         lengths = [shard.examples for tar in tars for shard in tar.shards]
         if not lengths:
             raise _nothing_left(tars)
@@ -244,7 +248,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             known_md5=read_md5_table() if self._md5 else {},
         )
 
-    def _engine(self, download_config: tfds.download.DownloadConfig) -> Engine:
+    def _engine(
+        self, download_config: tfds.download.DownloadConfig, conversion: Conversion
+    ) -> Engine:
         if download_config.beam_runner or download_config.beam_options:
             from sa1b_tfds.building.beam_engine import BeamEngine
 
@@ -256,7 +262,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             num_workers=self._num_workers,
             reporter=reporter_for_people(),
             fetch=_fetch_for(hooks),
-            release=_release_after(hooks, self._folder.staging),
+            release=_release_after(hooks, conversion),
         )
 
     def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:
@@ -355,12 +361,15 @@ def _fetch_for(sources: Sources) -> Callable[[shards.Task], None] | None:
     return None if fetch is None else lambda task: fetch(task.archive)
 
 
-def _release_after(sources: Sources, staging: Staging) -> Callable[[shards.Task], None] | None:
+def _release_after(
+    sources: Sources, conversion: Conversion
+) -> Callable[[shards.Task], None] | None:
     """Releases at once what can be downloaded again, and the user's own once it is settled."""
     release = sources.release
     if release is None:
         return None
-    settled = Settled(sources.archives, staging)
+    staging = conversion.staging
+    settled = Settled(sources.archives, staging, conversion.fits)
 
     def after(task: shards.Task) -> None:
         finished = staging.finished(task.archive.name)
