@@ -15,6 +15,7 @@ from sa1b_tfds import cli
 from sa1b_tfds.build import BuildConfig, plan
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.sources import IN_FLIGHT
+from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 
@@ -178,9 +179,26 @@ def test_killed_while_an_add_exchanges_the_data(tars, tmp_path, monkeypatch, aga
     assert building.leftovers(data) == []
 
 
+def test_killed_while_an_add_tidies_up(tars, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    assert _sa1b(tars, "--data-dir", data) == 0
+    held_back.rename(tars / "sa_000001.tar")
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "remove", _killed)
+        assert _sa1b(tars, "--data-dir", data, "--add") == 130
+    assert building.leftovers(data) == ["staged.2.0.0"]
+    assert _sa1b(tars, "--data-dir", data) == 0
+    assert building.leftovers(data) == []
+
+
+def _killed(*_):
+    raise KeyboardInterrupt
+
+
 def _killed_while_it_exchanges(folder):
     folder.path.rename(folder._replaced)
-    raise KeyboardInterrupt
+    _killed()
 
 
 def test_another_tar_of_a_name_in_the_data_waits_for_an_add_that_failed(tars, tmp_path):

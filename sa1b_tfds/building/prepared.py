@@ -48,8 +48,6 @@ class Folder:
         """Removes what a build that was killed left behind and no other one can use."""
         if self._replaced.exists() and not self.path.exists():
             self._replaced.rename(self.path)
-        if self.is_settled():
-            self.staging.remove()
         for path in self.path.parent.iterdir():
             incomplete = path.name.startswith(_INCOMPLETE)
             other_version = path.name.startswith(_STAGED) and path != self.staging.folder
@@ -57,6 +55,8 @@ class Folder:
             if ours or other_version or path == self._replaced:
                 logging.warning("Removing %s, which an earlier build left behind.", path)
                 path.rmtree()
+        if self.is_settled():
+            self.staging.remove()
 
     def clean_if_free(self) -> None:
         """Cleans where a build ended between its last steps, unless another one is at work.
@@ -85,9 +85,9 @@ class Folder:
             files.sync(path)
         files.sync(self.path)
         files.sync(self.path.parent)
-        self.staging.remove()
         if self._replaced.exists():
             self._replaced.rmtree()
+        self.staging.remove()  # while it is there, `clean_if_free` goes on with this
 
     def assemble(
         self, tars: Sequence[FinishedTar], target: epath.Path, shards: Sequence[epath.Path]
