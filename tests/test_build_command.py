@@ -185,20 +185,21 @@ def test_killed_while_an_add_tidies_up(tars, tmp_path, monkeypatch):
     assert _sa1b(tars, "--data-dir", data) == 0
     held_back.rename(tars / "sa_000001.tar")
     with monkeypatch.context() as patch:
-        patch.setattr(Staging, "remove", _killed)
+        patch.setattr(Staging, "remove", _killed_if_there)
         assert _sa1b(tars, "--data-dir", data, "--add") == 130
     assert building.leftovers(data) == ["staged.2.0.0"]
     assert _sa1b(tars, "--data-dir", data) == 0
     assert building.leftovers(data) == []
 
 
-def _killed(*_):
-    raise KeyboardInterrupt
+def _killed_if_there(staging):
+    if staging.folder.exists():
+        raise KeyboardInterrupt
 
 
 def _killed_while_it_exchanges(folder):
     folder.path.rename(folder._replaced)
-    _killed()
+    raise KeyboardInterrupt
 
 
 def test_another_tar_of_a_name_in_the_data_waits_for_an_add_that_failed(tars, tmp_path):
