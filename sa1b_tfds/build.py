@@ -36,7 +36,7 @@ _RESIZED_BYTES_PER_SECOND = 20e6
 class BuildConfig:
     """What to build of what.
 
-    tars: folder of the tars, and where downloaded ones come to.
+    tars: folder of the tars, and where downloaded ones come to; or one tar.
     data_dir: of TFDS; None is its default.
     links_file: download what the config wants and the folder lacks.
     workers: tars at a time; None is one a core.
@@ -44,7 +44,7 @@ class BuildConfig:
     delete_tars: 'downloaded' downloads and deletes tar by tar; 'all' also deletes the user's own,
       each once it is finished and all of it is in the data.
     md5: take the MD5 of every tar that no download of ours has checked, and compare it.
-    add: extend prepared data with the tars that are not in it yet.
+    add: extend prepared data with the tars that are not in it yet or have changed since.
     """
 
     tars: Path
@@ -64,6 +64,11 @@ class BuildConfig:
         if self.delete_tars not in get_args(DeleteTars):
             raise ValueError(
                 f"delete_tars must be one of {get_args(DeleteTars)}, got {self.delete_tars!r}."
+            )
+        if self.delete_tars == "downloaded" and self.links_file is None:
+            raise ValueError(
+                "delete_tars='downloaded' needs a links_file: it deletes what the build downloads,"
+                " and that is nothing. 'all' deletes your own tars."
             )
 
     def builder(self) -> Builder:
@@ -168,7 +173,14 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             f"{folder.path} is prepared already, without {len(new)} of the tars"
             f" ({some_of(sorted(new))}). Extend it with --add."
         )
-    if new or not there:
+    changed = _changed(sources, prepared)
+    if changed and not config.add:
+        logging.warning(
+            "%d tars changed since the data was made of them (%s). --add converts them again.",
+            len(changed),
+            some_of(changed),
+        )
+    if new or not there or (changed and config.add):
         if config.links_file is not None and config.delete_tars == "never":
             gone = [a.name for a in sources.archives if a.identity() is None]
             if lacking := [name for name in gone if name not in staged | built]:
@@ -221,6 +233,12 @@ def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
         archive = archives.get(tar.archive)
         if archive is not None and archive.identity() == tar.source:
             sources.release(archive, tar)
+
+
+def _changed(sources: Sources, prepared: Iterable[FinishedTar]) -> list[str]:
+    """The names of tars that are there, and others than those in the data."""
+    now = {archive.name: archive.identity() for archive in sources.archives}
+    return [tar.archive for tar in prepared if now.get(tar.archive) not in (None, tar.source)]
 
 
 def _staged(folder: Folder, builder: Builder) -> set[str]:

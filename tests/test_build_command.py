@@ -59,6 +59,24 @@ def _ids(data_dir) -> list[int]:
     return sorted(example["image_id"] for example in read_examples(data_dir / building.FINAL))
 
 
+def test_one_tar(tars, tmp_path):
+    assert _sa1b(tars / "sa_000001.tar", "--data-dir", tmp_path / "data") == 0
+    assert _ids(tmp_path / "data") == [4, 5, 6, 7]
+
+
+def test_a_tar_that_changed_since_is_said_and_converted_again_by_add(tars, tmp_path, caplog):
+    arguments = (tars, "--data-dir", tmp_path / "data")
+    assert _sa1b(*arguments) == 0
+    building.make.write_tar(tars / "sa_000001.tar", building.make.files_of(100))
+    assert _sa1b(*arguments) == 0
+    assert "1 tars changed since the data was made of them (sa_000001.tar)" in caplog.text
+    assert _sa1b(*arguments, "--add") == 0
+    assert _ids(tmp_path / "data") == [*range(4), *range(8, 12), 100]
+    caplog.clear()
+    assert _sa1b(*arguments) == 0
+    assert "changed" not in caplog.text
+
+
 def test_plan_says_what_would_be_done_and_does_nothing(tars, tmp_path, capsys):
     data = tmp_path / "data"
     assert _sa1b(tars, "--data-dir", data, "--plan") == 0
@@ -378,6 +396,7 @@ def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):
     [
         ({"workers": 0}, "workers must be positive, got 0"),
         ({"delete_tars": "some"}, r"delete_tars must be one of \(.*\), got 'some'"),
+        ({"delete_tars": "downloaded"}, "delete_tars='downloaded' needs a links_file"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(tmp_path, options, message):

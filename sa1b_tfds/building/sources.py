@@ -13,7 +13,7 @@ from typing import Literal, TypeGuard
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.archive import Archive, TarArchive, find_archives, sorted_by_name
+from sa1b_tfds.archive import Archive, TarArchive, archives_at, sorted_by_name
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.links import Link
 
@@ -38,14 +38,13 @@ def is_in_flight(archive: Archive) -> TypeGuard[TarArchive]:
 def find_sources(
     folder: epath.PathLike, links: Mapping[str, Link], delete_tars: DeleteTars
 ) -> Sources:
-    """The archives in a folder, and tars with a link that are downloaded when their turn comes.
+    """The archives in a folder (or one tar), and tars with a link that are downloaded when their turn comes.
 
     With delete_tars='all', a tar of the user's own stays if not all of it is in the data: it may be
     torn, and is the only one. One that was downloaded was checked then, and its link is there.
     """
     root = epath.Path(folder)
-    found = find_archives(root) if root.exists() else []
-    archives = {archive.name: archive for archive in found}
+    archives = {archive.name: archive for archive in archives_at(root)}
     bases = {name.rpartition("/")[2] for name in archives}
     in_flight = root / IN_FLIGHT
     kept: set[str] = set()

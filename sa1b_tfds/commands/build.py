@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
         "Convert tars to a prepared TFDS dataset. The same command run again continues.",
     )
     add = command.add_argument
-    add("tars", metavar="DIR", help="folder of the tars; downloaded ones come here")
+    add("tars", metavar="DIR", help="folder of the tars, or one tar; downloaded ones come here")
     add("--config", default="original", metavar="NAME", help="of the dataset (%(default)s)")
     add("--data-dir", metavar="DIR", help="of TFDS (~/tensorflow_datasets)")
     add("--links-file", metavar="FILE", help="download what the config wants and DIR lacks")
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         choices=("downloaded", "all"),
         help="download, convert and delete tar by tar; 'all' deletes your own tars as well",
     )
-    add("--add", action="store_true", help="extend prepared data with the tars it lacks")
+    add("--add", action="store_true", help="extend prepared data with new and changed tars")
     add(
         "--file-format",
         choices=("tfrecord", "array_record"),

@@ -195,6 +195,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self._folder.restage(self.info.splits["train"].filepaths)
         conversion = self._conversion(self._sources.archives, config)
         conversion.run(self._engine(config, conversion))
+        # With those deleted meanwhile, so that they are not told of once more.
+        self._sources = dataclasses.replace(self._sources, archives=conversion.archives)
         with self._folder.exchanged():
             yield
 
