@@ -177,6 +177,17 @@ def test_what_an_add_that_failed_had_converted_and_deleted_comes_with_the_next(
     assert building.leftovers(data) == []
 
 
+def test_add_tells_of_a_deleted_tar_once(tars, tmp_path, caplog):
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    arguments = (tars, "--data-dir", tmp_path / "data")
+    assert _sa1b(*arguments) == 0
+    held_back.rename(tars / "sa_000001.tar")
+    caplog.clear()
+    assert _sa1b(*arguments, "--add", "--delete-tars=all") == 0
+    messages = sorted(record.getMessage() for record in caplog.records)
+    assert messages == [f"sa_00000{i}.tar is deleted: all of it is in the data." for i in range(3)]
+
+
 @pytest.mark.parametrize("again", ["sa1b", "tfds"])
 def test_killed_while_an_add_exchanges_the_data(tars, tmp_path, monkeypatch, again):
     data = tmp_path / "data"

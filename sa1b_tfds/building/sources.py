@@ -38,9 +38,9 @@ def is_in_flight(archive: Archive) -> TypeGuard[TarArchive]:
 def find_sources(
     folder: epath.PathLike, links: Mapping[str, Link], delete_tars: DeleteTars
 ) -> Sources:
-    """The archives in a folder (or one tar), and tars with a link that are downloaded when their turn comes.
+    """The archives in a folder, and tars with a link that are downloaded when their turn comes.
 
-    With delete_tars='all', a tar of the user's own stays if not all of it is in the data: it may be
+    The folder may be one tar. With delete_tars='all', a tar of the user's own stays if not all of it is in the data: it may be
     torn, and is the only one. One that was downloaded was checked then, and its link is there.
     """
     root = epath.Path(folder)
