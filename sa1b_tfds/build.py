@@ -187,9 +187,9 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
                 ensure_tars(config.links_file, config.tars, lacking)
                 sources = _sources(config, builder)
         builder.prepare_from(sources, extend=there)
-    elif config.md5 and (unknown := [tar.archive for tar in prepared if tar.md5 is None]):
+    if config.md5 and (unknown := [t.archive for t in _built(folder) if t.md5 is None]):
         logging.warning(
-            "No MD5 was taken of %s: that is done while a tar is converted, and all are.",
+            "No MD5 was taken of %s: that is done while a tar is converted, and these were before.",
             some_of(unknown),
         )
     _release(sources, _built(folder))

@@ -1,5 +1,7 @@
 """The same tasks under Apache Beam."""
 
+import dataclasses
+import functools
 import pathlib
 
 import pytest
@@ -71,3 +73,16 @@ def test_one_engine_goes_on_where_the_other_ended(of_processes, tmp_path):
     (torn / "sa_000001.tar").write_bytes(whole)
     _build(torn, tmp_path)
     assert building.shards_of(tmp_path / building.FINAL) == of_processes
+
+
+def test_a_worker_that_writes_otherwise_is_said(tars, tmp_path, monkeypatch):
+    """As one with another version of Pillow would."""
+    beam_engine = pytest.importorskip("sa1b_tfds.building.beam_engine")
+    otherwise = functools.partial(_converted, beam_engine.convert)
+    monkeypatch.setattr(beam_engine, "convert", otherwise)
+    with pytest.raises(RuntimeError, match="pipeline: its num_shards was 2, now it is None"):
+        _build(tars, tmp_path, ["--runner=BundleBasedDirectRunner"])
+
+
+def _converted(convert, task):
+    return convert(dataclasses.replace(task, num_shards=2))

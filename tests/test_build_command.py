@@ -141,6 +141,23 @@ def test_add_keeps_shards_of_another_size_and_cuts_alike(tars, tmp_path, caplog)
     assert "converted again" not in caplog.text
 
 
+def test_add_keeps_shards_however_they_were_cut_and_coded(tars, tmp_path, caplog):
+    data, final = tmp_path / "data", "segment_anything/resized_1024/2.0.0"
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    config = tfds.download.DownloadConfig(manual_dir=tars, num_shards=4)
+    Builder(data_dir=data, config="resized_1024").download_and_prepare(download_config=config)
+    before = list(building.shards_of(data / final).values())
+    sidecars = data / final / "tars.jsonl"
+    sidecars.write_text(re.sub('"pillow":"[^"]*"', '"pillow":"1.0"', sidecars.read_text()))
+    held_back.rename(tars / "sa_000001.tar")
+    arguments = (tars, "--data-dir", data, "--config", "resized_1024", "--add", "--md5")
+    assert _sa1b(*arguments, "--on-error", "skip") == 0
+    after = list(building.shards_of(data / final).values())
+    assert (after[:2] + after[3:], len(after)) == (before, 5)
+    assert "converted again" not in caplog.text
+    assert "No MD5 was taken of sa_000000.tar, sa_000002.tar: " in caplog.text
+
+
 def test_add_that_fails_leaves_the_data_as_it_was(tars, tmp_path, capsys):
     data = tmp_path / "data"
     assert _sa1b(tars, "--data-dir", data) == 0

@@ -48,14 +48,16 @@ class BeamEngine:
         failures: dict[str, Exception] = {}
         for task in tasks:
             name = task.archive.name
-            finished = staging.finished(name)
-            if finished is not None and task.misfit(finished) is None:
+            misfit: str | None = "it does not say why"
+            if (finished := staging.finished(name)) is not None:
+                misfit = task.misfit(finished)  # as of a worker with another version of Pillow
+            if misfit is None:
                 continue
             if staging.failure(name).exists():
                 failures[name] = BadInput(**orjson.loads(staging.failure(name).read_bytes()))
                 staging.failure(name).unlink()
             else:
-                why = error or "it does not say why"
+                why = error or misfit
                 failures[name] = RuntimeError(
                     f"{name} was not converted by the Beam pipeline: {why}."
                     " The tars that were finished are kept; build again to go on."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from absl import logging
 
@@ -34,6 +34,7 @@ class Conversion:
     num_shards: in all; None cuts each tar by size.
     max_examples: take the first ones in that order; None takes all.
     md5: take the MD5 of every tar, and compare it with `known_md5` by file name.
+    kept: names of tars in data that is extended, see `Task`.
     """
 
     archives: Sequence[Archive]
@@ -44,6 +45,7 @@ class Conversion:
     max_examples: int | None = None
     md5: bool = False
     known_md5: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    kept: Container[str] = ()
 
     def __post_init__(self) -> None:
         if self.num_shards is not None and self.num_shards < len(self.archives):
@@ -132,6 +134,7 @@ class Conversion:
                 settings=self.settings,
                 on_error=self.on_error,
                 num_shards=num_shards,
+                is_kept=archive.name in self.kept,
                 md5=self.md5,
                 expected_md5=self.known_md5.get(archive.name.rpartition("/")[2]),
             )

@@ -42,6 +42,8 @@ MAX_SHARD_SIZE = 2**30
 # Raised whenever the same settings would give other bytes: what an older version staged is redone.
 _LAYOUT = 1
 _ORDER_KEY = b"sa1b_tfds"
+# Of a task's settings, those that are the same for all tars of some data, and what is in it of one.
+_ALIKE = ("file_format", "long_side", "limit", "excluded")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ class Task:
     num_shards: exactly so many, whatever their size; None cuts by size.
     limit: take the first ones up to this number of examples; None takes all.
     excluded: (image id, tar) of images that an earlier tar has.
+    is_kept: its shards are in data that is extended, and stay however they were cut and coded.
     md5: take the tar's MD5; else it is told only where a download has recorded it.
     expected_md5: what it has to be, if `md5`; None if that is not known.
     """
@@ -85,6 +88,7 @@ class Task:
     num_shards: int | None = None
     limit: int | None = None
     excluded: tuple[tuple[int, str], ...] = ()
+    is_kept: bool = False
     md5: bool = False
     expected_md5: str | None = None
 
@@ -121,7 +125,7 @@ class Task:
         """
         fingerprint = self.fingerprint()
         for name in sorted(fingerprint.keys() | finished.settings.keys()):
-            if name in besides:
+            if name in besides or (self.is_kept and name not in _ALIKE):
                 continue
             was, wanted = finished.settings.get(name), fingerprint.get(name)
             if was != wanted:
@@ -129,7 +133,7 @@ class Task:
         source = self.archive.identity()
         if source is not None and source != finished.source:
             return f"the tar was {finished.source}, now it is {source}"
-        if self.md5 and source is not None and finished.md5 is None:
+        if self.md5 and not self.is_kept and source is not None and finished.md5 is None:
             return "its MD5 was not taken"
         if finished.problems and self.on_error == "raise":
             return f"it was built with on_error='skip': {finished.problems[0]}"

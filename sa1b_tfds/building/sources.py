@@ -40,8 +40,9 @@ def find_sources(
 ) -> Sources:
     """The archives in a folder, and tars with a link that are downloaded when their turn comes.
 
-    The folder may be one tar. With delete_tars='all', a tar of the user's own stays if not all of it is in the data: it may be
-    torn, and is the only one. One that was downloaded was checked then, and its link is there.
+    The folder may be one tar. With delete_tars='all', a tar of the user's own stays if not all of
+    it is in the data: it may be torn, and is the only one. One that was downloaded was checked
+    then, and its link is there.
     """
     root = epath.Path(folder)
     archives = {archive.name: archive for archive in archives_at(root)}

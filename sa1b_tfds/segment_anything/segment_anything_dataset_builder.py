@@ -88,6 +88,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self._md5 = md5
         self._sources: Sources | None = None
         self._extend = False
+        self._kept: frozenset[str] = frozenset()
         self._num_workers = available_cores() if num_workers is None else num_workers
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -181,10 +182,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         if extend and (there := prepared.Folder(self.data_path).tars()):
             # What is there is kept as it is, and what comes is cut alike.
             config.max_shard_size = there[-1].settings["max_shard_size"]
+            self._kept = frozenset(tar.archive for tar in there)
         try:
             self.download_and_prepare(download_config=config)
         finally:
-            self._sources, self._extend = None, False
+            self._sources, self._extend, self._kept = None, False, frozenset()
 
     @contextlib.contextmanager
     def _room_for_data(self, config: tfds.download.DownloadConfig | None) -> Iterator[None]:
@@ -248,6 +250,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             max_examples=download_config.max_examples_per_split,
             md5=self._md5,
             known_md5=read_md5_table() if self._md5 else {},
+            kept=self._kept,
         )
 
     def _engine(
