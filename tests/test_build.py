@@ -167,6 +167,10 @@ def test_shards_are_as_many_and_as_large_as_asked_for(tars, tmp_path, download, 
     [
         ({"download": {"num_shards": 2}}, "num_shards=2 cannot apply to 3 tars"),
         ({"download": {"num_shards": 16}}, "the tars have images for 15 shards"),
+        (
+            {"download": {"num_shards": 6, "max_examples_per_split": 7}},
+            "divided among 3 tars, the tars with the first 7 images have images for 4 shards",
+        ),
         ({"download": {"min_shard_size": 5}}, "min_shard_size cannot apply"),
         ({"download": {"ignore_duplicates": True}}, "ignore_duplicates cannot apply"),
         ({"file_format": "riegeli"}, "file_format 'riegeli' cannot be written here"),

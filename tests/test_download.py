@@ -126,6 +126,11 @@ FAULTS_REPORTED = {
     "401": (always(status=401), "expired", r"HTTP 401"),
     "410": (always(status=410), "expired", r"HTTP 410"),
     "404": (always(status=404, body=b"no such file"), "failed", r"HTTP 404 \(no such file\)"),
+    "a page of 404": (
+        always(status=404, body=b"<html><style>p {}</style>\n<h1 id='x'>no such\n file</h1><p"),
+        "failed",
+        r"HTTP 404 \(no such file\)",
+    ),
     "always 500": (
         always(status=500, body=b"oops"),
         "failed",

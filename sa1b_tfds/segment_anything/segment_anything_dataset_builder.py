@@ -217,9 +217,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         if not lengths:
             raise _nothing_left(tars)
         if conversion.num_shards not in (None, len(lengths)):
+            limit = conversion.max_examples
+            which = "the tars" if limit is None else f"the tars with the first {limit} images"
             raise ValueError(
-                f"num_shards={conversion.num_shards} cannot apply: the tars have images for"
-                f" {len(lengths)} shards."
+                f"num_shards={conversion.num_shards} cannot apply: divided among"
+                f" {len(conversion.archives)} tars, {which} have images for {len(lengths)} shards."
             )
         template = self._get_filename_template("train")
         paths = template.sharded_filepaths(len(lengths))

@@ -36,6 +36,8 @@ READ_BYTES = 1 << 18
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _MAX_REDIRECTS = 5
+# Of a page that comes with an error: tags, and what no browser shows.
+_MARKUP = re.compile(r"<(style|script)\b.*?(</\1>|\Z)|<[^>]*>?", re.DOTALL | re.IGNORECASE)
 _EXPIRED = frozenset((401, 403, 410))
 _WORTH_A_RETRY = frozenset((408, 425, 429))
 _SAYS_WHEN = frozenset((429, 503))
@@ -218,7 +220,8 @@ class Transport:
         body = b""
         with contextlib.suppress(TransferError):
             body = self.read(response, 512)
-        said = redact("".join(c for c in body.decode("utf-8", "replace") if c.isprintable()))[:120]
+        text = " ".join(_MARKUP.sub(" ", body.decode("utf-8", "replace")).split())
+        said = redact("".join(c for c in text if c.isprintable()))[:120]
         status = response.status
         message = f"HTTP {status} ({said.strip() or response.reason or 'no reason given'})"
         if status in _EXPIRED:
