@@ -21,6 +21,7 @@ from etils import epath
 from sa1b_tfds import archive
 from sa1b_tfds import build as sa1b_build
 from sa1b_tfds.building.conversion import Conversion
+from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.shards import Settings, convert
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.image_ids import repeated
@@ -391,6 +392,25 @@ def test_a_disk_that_becomes_full(slow_tars, small_disk, tmp_path, file_format, 
     _build(slow_tars, disk, num_workers=1, file_format=file_format)
     assert building.leftovers(disk) == []
     assert building.report_of(disk)["totals"]["images"] == 400
+
+
+def test_a_disk_that_becomes_full_at_the_last_step(tars, small_disk, monkeypatch):
+    disk = small_disk(2**20)
+    assemble = Folder.assemble
+
+    def assemble_on_a_full_disk(*arguments):
+        with contextlib.suppress(OSError), open(disk / "other", "wb", buffering=0) as other:
+            while True:
+                other.write(bytes(4096))
+        assemble(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "assemble", assemble_on_a_full_disk)
+        with pytest.raises(OSError, match=rf"{disk}.*: make room there and build again; finished"):
+            _build(tars, disk)
+    (disk / "other").unlink()
+    assert len(list((disk / building.STAGED).glob("*.json"))) == 3
+    assert len(_ids(_build(tars, disk))) == 15
 
 
 def test_a_disk_that_is_too_small_is_seen_before(slow_tars, small_disk):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 
 from absl import logging
@@ -43,6 +44,17 @@ class Folder:
         """Keeps other builds of this config away."""
         with files.locked(self.path.parent):
             yield
+
+    @contextlib.contextmanager
+    def full_disk_named(self) -> Iterator[None]:
+        """Says where the disk is full, of an error that says no more than that it is."""
+        try:
+            yield
+        except OSError as e:
+            if e.errno in files.DISK_FULL and str(e) == f"[Errno {e.errno}] {os.strerror(e.errno)}":
+                text = f"{e.strerror} in {self.path.parent}: make room there and build again;"
+                raise OSError(e.errno, f"{text} finished tars are kept.") from e
+            raise
 
     def clean(self) -> None:
         """Removes what a build that was killed left behind and no other one can use."""

@@ -160,7 +160,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         with self._folder.locked():
             self._folder.clean()
             try:
-                with self._room_for_data(download_config):
+                with self._folder.full_disk_named(), self._room_for_data(download_config):
                     super().download_and_prepare(
                         download_config=download_config, file_format=file_format, **kwargs
                     )
