@@ -1,6 +1,7 @@
 """Bars on a terminal, and plain lines elsewhere, of downloads and of tasks in processes."""
 
 import io
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -55,6 +56,21 @@ def test_a_run_of_tasks(stream):
     assert told.count("b.tar: broken") == 2
     assert told.count("2 of 2 tars") == 0  # the line that says how far it is has its time
     assert ("2 tars: 100%" in told) == stream.isatty()
+
+
+def test_what_is_logged_meanwhile_is_a_line_above_the_bars(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    before = [*logging.root.handlers, logging.StreamHandler(stream)]
+    monkeypatch.setattr(logging.root, "handlers", before)
+    reporter = running.reporter_for_people()
+    task = SimpleNamespace(name="a.tar", source_bytes=lambda: 10**6)
+    reporter.planned([task])
+    reporter.hear(Running(task, 3, 500_000))
+    logging.warning("a.tar is deleted")
+    reporter.close()
+    assert stream.getvalue().count("a.tar is deleted\n\r1 tars:") == 1
+    assert logging.root.handlers == before
 
 
 def test_a_download(stream):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
 from typing import TextIO
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sa1b_tfds import bars
 from sa1b_tfds.archive import TAR_BYTES
@@ -66,14 +68,16 @@ class Lines:
 
 
 class Bars(Lines):
-    """One bar for all and one for each that is at work now."""
+    """One bar for all and one for each that is at work now; what is logged comes above them."""
 
     def __init__(self, stream: TextIO, unit: str):
         super().__init__(stream, unit)
         self._bars = bars.Bars(stream)
+        self._logging = contextlib.ExitStack()
 
     def planned(self, tasks: Sequence[Task]) -> None:
         super().planned(tasks)
+        self._logging.enter_context(logging_redirect_tqdm())
         self._bars.begin(f"{len(tasks)} {self._unit}", sum(self._sizes.values()))
 
     def _show(self, event: Event) -> None:
@@ -87,6 +91,7 @@ class Bars(Lines):
 
     def close(self) -> None:
         self._bars.close()
+        self._logging.close()
 
     def _write(self, text: str) -> None:
         self._bars.write(text)
