@@ -261,6 +261,19 @@ def test_another_tar_of_a_name_in_the_data_waits_for_an_add_that_failed(tars, tm
     assert _ids(data) == [*range(4), *range(8, 12), 100]
 
 
+def test_all_of_a_tar_of_which_the_data_has_a_part_waits_for_an_add_that_failed(tars, tmp_path):
+    data = tmp_path / "data"
+    torn = (tars / "sa_000002.tar").rename(tmp_path / "sa_000002.tar")
+    config = tfds.download.DownloadConfig(manual_dir=tars, max_examples_per_split=6)
+    Builder(data_dir=data).download_and_prepare(download_config=config)
+    (tars / "sa_000002.tar").write_bytes(torn.read_bytes()[:-15000])
+    assert _sa1b(tars, "--data-dir", data, "--add", "--delete-tars=all") == 1
+    assert [path.name for path in tars.iterdir()] == ["sa_000002.tar"]
+    torn.rename(tars / "sa_000002.tar")
+    assert _sa1b(tars, "--data-dir", data, "--add", "--delete-tars=all") == 0
+    assert _ids(data) == list(range(12))
+
+
 def test_an_earlier_tar_with_images_of_one_that_is_gone(tars, tmp_path, capsys):
     data = tmp_path / "data"
     (tars / "sa_000000.tar").unlink()

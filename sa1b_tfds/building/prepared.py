@@ -83,13 +83,13 @@ class Folder:
         """Whether there is data, and no staged tar that is not in it."""
         staged = self.staging.archives()
         try:
-            there = {tar.archive: tar.source for tar in self.tars()}
+            there = {tar.archive: (tar.source, tar.settings) for tar in self.tars()}
         except FileNotFoundError:  # no data, or not of this package
             return False
         if not there.keys() >= set(staged):
             return False
         finished = filter(None, map(self.staging.finished, staged))
-        return all(there[tar.archive] == tar.source for tar in finished)
+        return all(there[tar.archive] == (tar.source, tar.settings) for tar in finished)
 
     def settle(self) -> None:
         """Removes the staged tars, once the data that links to them is on the disk."""

@@ -182,7 +182,8 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
             )
         raise FileNotFoundError(
             f"{task.archive.name} is not there any more, and what was finished of it does not fit:"
-            f" put it back, or remove {task.staging.sidecar(task.archive.name)} to go without it."
+            " put it back, build with the options as they were, or remove"
+            f" {task.staging.sidecar(task.archive.name)} to go without it."
         )
     problems = Problems(task.on_error)
     entries = shuffled(task.archive.index(problems))
