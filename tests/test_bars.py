@@ -8,7 +8,7 @@ import pytest
 
 from sa1b_tfds import bars
 from sa1b_tfds.running import progress as running
-from sa1b_tfds.running.workers import Ended, Running
+from sa1b_tfds.running.workers import Ended, Fetching, Running
 from sa1b_tfds.transfer import progress as transfer
 from sa1b_tfds.transfer.fetch import Progress
 from sa1b_tfds.transfer.plan import Plan, PlannedFile
@@ -47,6 +47,7 @@ def test_a_run_of_tasks(stream):
     tasks = [SimpleNamespace(name=name, source_bytes=lambda: 10**6) for name in ("a.tar", "b.tar")]
     for _ in range(2):  # a conversion may have several rounds
         reporter.planned(tasks)
+        reporter.hear(Fetching(tasks[0], 200_000, 800_000))
         reporter.hear(Running(tasks[0], 3, 500_000))
         reporter.hear(Ended(tasks[0], None))
         reporter.hear(Ended(tasks[1], ValueError("broken")))
@@ -56,6 +57,7 @@ def test_a_run_of_tasks(stream):
     assert told.count("b.tar: broken") == 2
     assert told.count("2 of 2 tars") == 0  # the line that says how far it is has its time
     assert ("2 tars: 100%" in told) == stream.isatty()
+    assert ("a.tar:  25%" in told) == stream.isatty()
 
 
 def test_what_is_logged_meanwhile_is_a_line_above_the_bars(monkeypatch):
@@ -69,7 +71,8 @@ def test_what_is_logged_meanwhile_is_a_line_above_the_bars(monkeypatch):
     reporter.hear(Running(task, 3, 500_000))
     logging.warning("a.tar is deleted")
     reporter.close()
-    assert stream.getvalue().count("a.tar is deleted\n\r1 tars:") == 1
+    drawn_again = stream.getvalue().partition("a.tar is deleted\n")[2]
+    assert drawn_again.count("a.tar:  50%") == 1
     assert logging.root.handlers == before
 
 

@@ -16,6 +16,7 @@ from etils import epath
 from sa1b_tfds.archive import Archive, TarArchive, archives_at, sorted_by_name
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.links import Link
+from sa1b_tfds.running.workers import Fetched
 
 IN_FLIGHT = ".in_flight"
 DeleteTars = Literal["never", "downloaded", "all"]
@@ -26,7 +27,7 @@ class Sources:
     """The archives of a build in their order, and how each is brought and, finished, released."""
 
     archives: Sequence[Archive]
-    fetch: Callable[[Archive], None] | None = None
+    fetch: Callable[[Archive, Fetched], None] | None = None
     release: Callable[[Archive, FinishedTar], None] | None = None
 
 
@@ -53,12 +54,14 @@ def find_sources(
         if name not in bases:
             archives[name] = TarArchive(in_flight / name / name, name)
 
-    def fetch(archive: Archive) -> None:
+    def fetch(archive: Archive, on_fetched: Fetched) -> None:
         name = archive.name
         if archive.identity() is None and name in links:
             from sa1b_tfds.download import download  # who has the tars needs no HTTP
+            from sa1b_tfds.transfer.progress import OfOneFile
 
-            [result] = download([links[name]], in_flight / name, workers=1)
+            reporter = OfOneFile(on_fetched)
+            [result] = download([links[name]], in_flight / name, workers=1, reporter=reporter)
             if not result.is_whole:
                 raise RuntimeError(f"{name} was not downloaded: {result.reason or result.status}")
 

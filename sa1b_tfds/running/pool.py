@@ -16,7 +16,7 @@ from etils import epath
 
 from sa1b_tfds import files
 from sa1b_tfds.running import workers
-from sa1b_tfds.running.workers import Ended, Event, Running, Task
+from sa1b_tfds.running.workers import Ended, Event, Fetched, Running, Task
 from sa1b_tfds.telling import gigabytes
 
 
@@ -48,13 +48,13 @@ class ProcessPool:
     """Runs tasks in processes on this machine, and watches the disk while it does.
 
     num_workers: tasks at a time.
-    fetch: brings what a task reads and is not there; release: called when it is finished. Both are
-      called in several threads.
+    fetch: brings what a task reads and is not there, and may tell how far it is; release: called
+      when it is finished. Both are called in several threads.
     """
 
     num_workers: int
     reporter: Reporter
-    fetch: Callable[[Any], None] | None = None
+    fetch: Callable[[Any, Fetched], None] | None = None
     release: Callable[[Any], None] | None = None
 
     def __post_init__(self) -> None:
@@ -74,10 +74,10 @@ class ProcessPool:
             if isinstance(event, Ended) and event.error is not None:
                 failures[event.task.name] = event.error
 
-        def before(task: Task) -> None:
+        def before(task: Task, on_fetched: Fetched) -> None:
             space.refuse_if_full(task)
             if self.fetch is not None:
-                self.fetch(task)
+                self.fetch(task, on_fetched)
             space.begin(task)
 
         def after(task: Task) -> None:

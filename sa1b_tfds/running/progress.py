@@ -14,7 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from sa1b_tfds import bars
 from sa1b_tfds.archive import TAR_BYTES
 from sa1b_tfds.running.pool import Reporter
-from sa1b_tfds.running.workers import Ended, Event, Running, Task
+from sa1b_tfds.running.workers import Ended, Event, Fetching, Running, Task
 from sa1b_tfds.telling import LINE_EVERY_S, Every, log_line
 
 
@@ -82,7 +82,9 @@ class Bars(Lines):
 
     def _show(self, event: Event) -> None:
         name = event.task.name
-        if isinstance(event, Running):
+        if isinstance(event, Fetching):
+            self._bars.move(name, event.bytes, event.total, "download")
+        elif isinstance(event, Running):
             self._bars.move(name, event.bytes, self._sizes[name])
         elif isinstance(event, Ended):
             self._bars.end(name)

@@ -24,6 +24,7 @@ _PROGRESS_EVERY_S = 0.25
 
 
 Progress = Callable[[int, int], None]  # images and bytes of the source that are done
+Fetched = Callable[[int, int | None], None]  # bytes of it that are there, of how many
 
 
 class Task(Protocol):
@@ -54,6 +55,13 @@ class Started:
 
 
 @dataclasses.dataclass(frozen=True)
+class Fetching:
+    task: Task
+    bytes: int
+    total: int | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Running:
     task: Task
     images: int
@@ -66,7 +74,7 @@ class Ended:
     error: Exception | None
 
 
-Event = Started | Running | Ended
+Event = Started | Fetching | Running | Ended
 
 
 def run(
@@ -74,7 +82,7 @@ def run(
     num_workers: int,
     *,
     on_event: Callable[[Event], None] = lambda event: None,
-    before: Callable[[Task], None] = lambda task: None,
+    before: Callable[[Task, Fetched], None] = lambda task, on_fetched: None,
     after: Callable[[Task], None] = lambda task: None,
 ) -> None:
     """Runs tasks in `num_workers` processes. What fails does not stop the others.
@@ -84,8 +92,8 @@ def run(
       num_workers: how many at a time.
       on_event: hears of every task when it starts and ends, and some times in between. Called in
         this thread; what it raises ends the run.
-      before: called before a task is given to a process, in that worker's thread; what it raises
-        fails the task.
+      before: called before a task is given to a process, in that worker's thread, with what it may
+        tell how much it has fetched; what it raises fails the task.
       after: the same, once the task is finished.
     """
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
@@ -113,7 +121,7 @@ def _work_off(
     worker: _Worker,
     waiting: queue.SimpleQueue[Task],
     say: Callable[[Event], None],
-    before: Callable[[Task], None],
+    before: Callable[[Task, Fetched], None],
     after: Callable[[Task], None],
 ) -> None:
     while True:
@@ -125,12 +133,16 @@ def _work_off(
         error = None
         try:
             worker.refuse_if_stopped(task)  # before anything is fetched for it
-            before(task)
+            before(task, functools.partial(_say_fetching, say, task))
             worker.work(task, functools.partial(_say_running, say, task))
             after(task)
         except Exception as e:
             error = e
         say(Ended(task, error))
+
+
+def _say_fetching(say: Callable[[Event], None], task: Task, size: int, total: int | None) -> None:
+    say(Fetching(task, size, total))
 
 
 def _say_running(say: Callable[[Event], None], task: Task, images: int, size: int) -> None:

@@ -27,6 +27,7 @@ from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import available_cores
 from sa1b_tfds.running.pool import ProcessPool
 from sa1b_tfds.running.progress import reporter_for_people
+from sa1b_tfds.running.workers import Fetched
 from sa1b_tfds.segment_anything import configs
 from sa1b_tfds.telling import some_of
 
@@ -363,9 +364,9 @@ def _refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
         )
 
 
-def _fetch_for(sources: Sources) -> Callable[[shards.Task], None] | None:
+def _fetch_for(sources: Sources) -> Callable[[shards.Task, Fetched], None] | None:
     fetch = sources.fetch
-    return None if fetch is None else lambda task: fetch(task.archive)
+    return None if fetch is None else lambda task, on_fetched: fetch(task.archive, on_fetched)
 
 
 def _release_after(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -85,6 +86,17 @@ class Tally(Reporter):
         if not_finished:
             parts.append(f"{not_finished} not finished")
         return f"{', '.join(parts)}; {gigabytes(self.fetched)} fetched in {self.seconds:.0f} s"
+
+
+class OfOneFile(Reporter):
+    """Tells a function how many bytes of the one file are there, of how many. Silent."""
+
+    def __init__(self, tell: Callable[[int, int | None], None]):
+        self._tell = tell
+
+    def running(self, files: list[Progress]) -> None:
+        for file in files:
+            self._tell(file.position, file.size)
 
 
 def _outcome(result: FileResult) -> str:
