@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -193,6 +194,9 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             some_of(unknown),
         )
     _release(sources, _built(folder))
+    if sources.release is not None:
+        for archive in filter(is_in_flight, sources.archives):  # what a kill left of some
+            shutil.rmtree(archive.path.parent, ignore_errors=True)
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)
     return orjson.loads((folder.path / REPORT).read_bytes())

@@ -60,6 +60,12 @@ def test_a_run_of_tasks(stream):
     assert ("a.tar:  25%" in told) == stream.isatty()
 
 
+def test_where_one_file_is():
+    told = []
+    transfer.OfOneFile(lambda *where: told.append(where)).running([Progress("a.tar", 3, 3, 10)])
+    assert told == [(3, 10)]
+
+
 def test_what_is_logged_meanwhile_is_a_line_above_the_bars(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr("sys.stderr", stream)

@@ -308,6 +308,9 @@ def test_download_convert_delete(tars, links, tmp_path):
     assert _ids(data) == list(range(12))
     assert list(disk.iterdir()) == [own]
     assert not any("sa_000001" in path for path in asked)
+    (disk / IN_FLIGHT / "sa_000002.tar").mkdir(parents=True)  # as a kill while it deletes leaves it
+    assert _sa1b(*arguments, "--delete-tars") == 0
+    assert list(disk.iterdir()) == [own]
 
 
 @pytest.mark.parametrize("delete", [[], ["--delete-tars"]])
