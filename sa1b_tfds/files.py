@@ -122,7 +122,7 @@ def free_bytes(folder: epath.PathLike) -> int | None:
     """Bytes that may still be written in `folder`, which need not exist; None if unknown."""
     if not is_local(folder):
         return None
-    path = epath.Path(folder).absolute()
+    path = epath.Path(os.path.abspath(folder))  # etils for Python 3.10 has no `absolute`
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

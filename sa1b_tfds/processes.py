@@ -51,6 +51,15 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def worker_count(workers: int | None) -> int:
+    """Returns `workers`, or one a core if that is None; raises a ValueError if it is below 1."""
+    if workers is None:
+        return available_cores()
+    if workers < 1:
+        raise ValueError(f"workers={workers}: must be at least 1.")
+    return workers
+
+
 def start(module: str) -> subprocess.Popen[bytes]:
     """Starts an interpreter that runs `main()` of a module of this package."""
     paths = [path or os.getcwd() for path in sys.path]

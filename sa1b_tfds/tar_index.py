@@ -160,7 +160,7 @@ def _stamp(archive: TarArchive) -> list[int]:
 def _cache_paths(tar: epath.Path) -> list[epath.Path]:
     """Where an index may lie, the best place first."""
     beside = tar.parent / f".{tar.name}.index"
-    where = os.fspath(tar if not files.is_local(tar) else tar.absolute())
+    where = os.path.abspath(tar) if files.is_local(tar) else os.fspath(tar)
     digest = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     return [beside, epath.Path(cache).expanduser() / "sa1b_tfds" / f"{digest}.index"]

@@ -14,7 +14,7 @@ from sa1b_tfds.check import md5_problem
 from sa1b_tfds.checksums import hash_file
 from sa1b_tfds.links import is_tar_name, tar_name, tar_number
 from sa1b_tfds.problems import Problems, TornArchive
-from sa1b_tfds.processes import ProcessDied, Processes, available_cores
+from sa1b_tfds.processes import ProcessDied, Processes, worker_count
 
 _MAX_REASONS = 20
 
@@ -76,8 +76,7 @@ def verify_folder(
     first = start or 0
     if first < 0 or (end is not None and end <= first):
         raise ValueError(f"The range start={first}, end={end} holds no tar (end is exclusive).")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers={workers}: must be at least 1.")
+    workers = worker_count(workers)
 
     def asked_for(name: str) -> bool:
         number = tar_number(name)
@@ -100,14 +99,14 @@ def _missing(first: int, end: int | None, names: list[str]) -> list[str]:
 
 
 def _reports(
-    tasks: list[_Task], unfinished: list[str], missing: list[str], workers: int | None
+    tasks: list[_Task], unfinished: list[str], missing: list[str], workers: int
 ) -> Iterator[TarReport]:
     for name in unfinished:
         reason = "a download that was not finished: run it again"
         yield TarReport(name=name, status="unfinished", reasons=(reason,))
     for name in missing:
         yield TarReport(name=name, status="missing", reasons=("not in the folder",))
-    size = min(workers or available_cores(), len(tasks))
+    size = min(workers, len(tasks))
     if size <= 1:
         yield from map(verify_tar, tasks)
         return

@@ -1,5 +1,6 @@
 """Settings for all tests."""
 
+import contextlib
 import gc
 import os
 import pathlib
@@ -15,6 +16,10 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 hypothesis.settings.register_profile("sa1b", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("sa1b")
+
+# PyTorch for CUDA brings Triton, and loading that after TensorFlow ends the process (SIGSEGV).
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401
 
 # Where the environment forbids it, each of the processes would compile all modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

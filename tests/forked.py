@@ -23,7 +23,8 @@ import threading
 import traceback
 import types
 
-_HEAVY = ("tensorflow", "tensorflow_datasets.public_api", "pandas", "apache_beam")
+# Triton, which comes with PyTorch for CUDA, is first: see conftest.py.
+_HEAVY = ("triton", "tensorflow", "tensorflow_datasets.public_api", "pandas", "apache_beam")
 
 
 def command(*arguments: object) -> list[str]:

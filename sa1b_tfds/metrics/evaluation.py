@@ -19,7 +19,7 @@ from sa1b_tfds.metrics.matching import match_best, match_one_to_one
 from sa1b_tfds.metrics.predictions import Prediction, checked_rles, read_predictions
 from sa1b_tfds.metrics.summary import matched_boundary_ious, summarise
 from sa1b_tfds.problems import Problems
-from sa1b_tfds.processes import Processes, available_cores, in_order
+from sa1b_tfds.processes import Processes, in_order, worker_count
 from sa1b_tfds.runs import areas, run_lengths
 
 
@@ -58,9 +58,7 @@ def evaluate_predictions(
       ValueError: if there is no mask to compare with.
       ImportError: without SciPy, naming the extra.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers={workers}: must be at least 1.")
-    workers = workers or available_cores()
+    workers = worker_count(workers)
     problems = problems or Problems()
     waiting = read_predictions(predictions)
     number = sum(map(len, waiting.values()))

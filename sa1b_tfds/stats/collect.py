@@ -13,7 +13,7 @@ from sa1b_tfds.annotations import Example
 from sa1b_tfds.archive import Entry
 from sa1b_tfds.examples import ArchivePart, Part, examples_of, find_parts
 from sa1b_tfds.problems import Problems
-from sa1b_tfds.processes import ProcessDied, Processes, available_cores
+from sa1b_tfds.processes import ProcessDied, Processes, worker_count
 from sa1b_tfds.stats.findings import Findings, Problem
 from sa1b_tfds.stats.statistics import Keys, Statistics, digest, statistics_of_example
 
@@ -55,12 +55,11 @@ def statistics_of(
       FileNotFoundError: if there is nothing of SA-1B's kind.
       ValueError: if workers is below 1.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers={workers}: must be at least 1.")
+    workers = worker_count(workers)
     parts = find_parts(source, config)
     total = Statistics()
     known = 0
-    for task, statistics in _results(_tasks(parts), workers or available_cores()):
+    for task, statistics in _results(_tasks(parts), workers):
         total += statistics
         known += task.images_known
         begun = task.part_number + 1
