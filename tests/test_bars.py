@@ -62,7 +62,8 @@ def test_a_run_of_tasks(stream):
 
 def test_where_one_file_is():
     told = []
-    transfer.OfOneFile(lambda *where: told.append(where)).running([Progress("a.tar", 3, 3, 10)])
+    reporter = transfer.OfOneFile(lambda *where: told.append(where))
+    reporter.running([Progress(name="a.tar", position=3, size=10)])
     assert told == [(3, 10)]
 
 
