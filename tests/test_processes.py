@@ -25,7 +25,7 @@ def only_here(monkeypatch):
 
 def test_what_cannot_be_passed_is_an_error_and_the_next_call_is_answered(only_here):
     with Processes(1) as processes:
-        with pytest.raises(Exception, match=r"[Pp]ickle.*lambda"):
+        with pytest.raises(Exception, match=r"lambda"):
             processes.submit(len, [b"x" * 2**20, lambda: None]).result(60)
         with pytest.raises(ProcessDied, match=r"The process that ran len ended with code 1"):
             processes.submit(len, [only_here.Thing()]).result(60)
