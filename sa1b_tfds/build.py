@@ -37,7 +37,7 @@ _RESIZED_BYTES_PER_SECOND = 20e6
 class BuildConfig:
     """What to build of what.
 
-    tars: folder of the tars, and where downloaded ones come to; or one tar.
+    tars: folder of the tars, and where downloaded ones come to; or one tar, without links_file.
     data_dir: of TFDS; None is its default.
     links_file: download what the config wants and the folder lacks.
     workers: tars at a time; None is one a core.
@@ -66,6 +66,8 @@ class BuildConfig:
             raise ValueError(
                 f"delete_tars must be one of {get_args(DeleteTars)}, got {self.delete_tars!r}."
             )
+        if self.links_file is not None and os.path.isfile(self.tars):
+            raise ValueError(f"links_file needs a folder for its tars, and {self.tars} is a file.")
         if self.delete_tars == "downloaded" and self.links_file is None:
             raise ValueError(
                 "delete_tars='downloaded' needs a links_file: it deletes what the build downloads,"

@@ -441,11 +441,12 @@ def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):
         ({"workers": 0}, "workers must be positive, got 0"),
         ({"delete_tars": "some"}, r"delete_tars must be one of \(.*\), got 'some'"),
         ({"delete_tars": "downloaded"}, "delete_tars='downloaded' needs a links_file"),
+        ({"tars": __file__, "links_file": "links.txt"}, "links_file needs a folder .* is a file"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        BuildConfig(tars=tmp_path, **options)
+        BuildConfig(**{"tars": tmp_path, **options})
 
 
 def test_a_plan_knows_that_smaller_images_take_longer(tars, tmp_path):
