@@ -36,6 +36,14 @@ def test_what_cannot_be_passed_is_an_error_and_the_next_call_is_answered(only_he
         assert processes.submit(len, [1, 2]).result(60) == 2
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
+def test_numpy_starts_no_thread_for_each_core_in_each_process():
+    with Processes(1) as processes:
+        processes.submit(exec, "import numpy").result(60)
+        threads = processes.submit(os.listdir, "/proc/self/task").result(60)
+    assert len(threads) == 2  # the one that works, and the one that hears its parent
+
+
 @dataclasses.dataclass
 class Task:
     name: str
