@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=640, help="a tar (%(default)s)")
     parser.add_argument("--tars", type=int, default=2)
     parser.add_argument("--like", type=pathlib.Path, help="take the images of this tar, repeated")
-    parser.add_argument("--rounds", type=int, default=2, help="of turns (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of turns (%(default)s)")
     parser.add_argument("--skip-official", action="store_true")
     options = parser.parse_args()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
