@@ -48,8 +48,10 @@ def of_processes(tars, tmp_path_factory) -> dict[str, str]:
             "--direct_running_mode=multi_processing",
             "--direct_num_workers=2",
         ],
+        # The way in which a Flink or Spark cluster is given its jobs.
+        ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"],
     ],
-    ids=["direct", "multi_processing"],
+    ids=["direct", "multi_processing", "portable"],
 )
 def test_beam_and_processes_write_the_same_bytes(tars, of_processes, tmp_path, flags):
     _build(tars, tmp_path / "beam", flags)
