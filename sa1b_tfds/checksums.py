@@ -43,19 +43,14 @@ def new_md5() -> Any:
     return hashlib.md5(usedforsecurity=False)
 
 
-def hash_file(
-    path: epath.PathLike, *, limit: int | None = None, check: Callable[[int], None] | None = None
-) -> Any:
-    """The running MD5 of a file's first `limit` bytes (all by default), ready to go on with.
+def hash_file(path: epath.PathLike, *, check: Callable[[], None] = lambda: None) -> Any:
+    """The running MD5 of a file's bytes, ready to go on with.
 
-    `check` is called with the bytes read so far after every MiB; what it raises ends the hashing.
+    `check` is called after every MiB; what it raises ends the hashing.
     """
     digest = new_md5()
-    done = 0
     with epath.Path(path).open("rb") as file:
-        while block := file.read(_BLOCK if limit is None else min(_BLOCK, limit - done)):
+        while block := file.read(_BLOCK):
             digest.update(block)
-            done += len(block)
-            if check is not None:
-                check(done)
+            check()
     return digest

@@ -263,7 +263,7 @@ class _Run:
         path = self._folder / name
         expected = self._md5.get(name) if self._config.verify == "md5" else None
         try:
-            digest = hash_file(path, check=lambda _: self._stop_if_told()) if expected else None
+            digest = hash_file(path, check=self._stop_if_told) if expected else None
             problem = check_file(path, name, digest, expected)
         except Stopped:
             return self._stopped(name)

@@ -37,7 +37,7 @@ def taken(archive: TarArchive) -> Iterator[Callable[[], Any]]:
     stopped = threading.Event()
     results: list[Any] = []
 
-    def stop_if_told(done: int) -> None:
+    def stop_if_told() -> None:
         if stopped.is_set():
             raise InterruptedError("nobody waits for the MD5 any more")
 

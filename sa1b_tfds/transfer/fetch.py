@@ -241,7 +241,7 @@ class Fetch:
     def _hash_partial(self) -> Any:
         """The MD5 of what an earlier process left: one read of those bytes, none of the others."""
         self.progress.phase = "checking"
-        digest = hash_file(self._part.path, check=lambda _: self._stop_if_told())
+        digest = hash_file(self._part.path, check=self._stop_if_told)
         self.progress.phase = "fetching"
         return digest
 
