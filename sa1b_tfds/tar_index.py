@@ -1,4 +1,4 @@
-"""Where the pairs of an archive are, in under 100 bytes an image, so that any one is read at once.
+"""Where the pairs of an archive are, in under 50 bytes an image, so that any one is read at once.
 
 A tar has no table of contents: its headers lie between its files, and finding them takes a read
 each. They are read once and kept in `.<name>.index` beside the tar, or, where that folder cannot be
@@ -69,11 +69,6 @@ class PairIndex:
 
     def __iter__(self) -> Iterator[Entry]:
         return (self[i] for i in range(len(self)))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        return self.rows.nbytes + len(self.stems) + sum(map(len, self.folders))
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> PairIndex:

@@ -27,20 +27,17 @@ _IN_MEMORY = 64 * 2**20
 _OTHER = {".jpg": ".json", ".json": ".jpg"}
 
 
-def stream_link(
-    link: Link, problems: Problems, config: TransferConfig | None = None
-) -> Iterator[Pair]:
+def stream_link(link: Link, problems: Problems) -> Iterator[Pair]:
     """Yields the pairs of a tar behind a link, as they become whole.
 
     Args:
       link: its name stands in what is reported; the URL never does.
       problems: takes what is no pair, torn or unsafe.
-      config: how to transfer: timeout, retries, proxy, headers.
 
     Raises:
       TransferError: if the server does not give the tar; the message is safe to show.
     """
-    with RemoteFile(link, config or TransferConfig()) as file, Spill(_IN_MEMORY) as spill:
+    with RemoteFile(link, TransferConfig()) as file, Spill(_IN_MEMORY) as spill:
         yield from stream_pairs(link.name, file, file.size(), problems, spill)
 
 

@@ -17,9 +17,9 @@ def gigabytes(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
-def some_of(names: Sequence[str], most: int = 3) -> str:
+def some_of(names: Sequence[str]) -> str:
     """The first few names for a message: 'a, b, c, ...'."""
-    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
 def log_line(text: str, stream: TextIO) -> None:

@@ -39,29 +39,21 @@ class CocoEvaluation:
             raise ValueError(f"max_dets must be positive integers, got {max_dets!r}.")
         self._images: list[Image] = []
 
-    def add(self, predictions: Any, scores: Any, masks: Any, iou: np.ndarray | None = None) -> None:
-        """Adds an image: what `evaluate_image` gives for it.
+    def add(self, predictions: Any, scores: Any, masks: Any) -> None:
+        """Adds an image.
 
         Args:
           predictions: N masks, as `iou_matrix` takes them.
           scores: float [N], by which they are ordered.
           masks: M masks of the ground truth; its areas are counted.
-          iou: what `iou_matrix(predictions, masks)` gives, if it is there already.
         """
-        self.append(self.evaluate_image(predictions, scores, masks, iou))
+        predictions, masks = as_rles(predictions), as_rles(masks)
+        iou = iou_matrix(predictions, masks)
+        self.append(self.evaluate_rles(predictions, scores, masks, iou))
 
     def append(self, image: Image) -> None:
         """Adds an image that was evaluated elsewhere, with the same max_dets."""
         self._images.append(image)
-
-    def evaluate_image(
-        self, predictions: Any, scores: Any, masks: Any, iou: np.ndarray | None = None
-    ) -> Image:
-        """What accumulate() needs of an image; takes what `add` takes, and adds nothing."""
-        predictions, masks = as_rles(predictions), as_rles(masks)
-        if iou is None:
-            iou = iou_matrix(predictions, masks)
-        return self.evaluate_rles(predictions, scores, masks, iou)
 
     def evaluate_rles(
         self,
@@ -70,7 +62,7 @@ class CocoEvaluation:
         masks: Sequence[dict[str, Any]],
         iou: np.ndarray,
     ) -> Image:
-        """`evaluate_image` of RLEs that are checked."""
+        """What accumulate() needs of an image; takes what `add` takes, in checked RLEs."""
         scores = np.asarray(scores, np.float64)
         if scores.shape != (len(predictions),):
             raise ValueError(f"{len(predictions)} predictions need as many scores, got {scores}.")
