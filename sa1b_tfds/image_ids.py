@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
 
+Excluded = tuple[tuple[int, str], ...]  # (image id, the earlier archive that has it)
+
 
 class ImageIds:
-    """Finds ids that come twice. Archives are added one after the other."""
+    """Finds ids that come twice. Archives are added one after the other.
 
-    def __init__(self) -> None:
+    excluded: ids that were seen before the first one.
+    """
+
+    def __init__(self, excluded: Excluded = ()) -> None:
         self._archives: list[str] = []
         self._ids = np.empty(0, np.int64)  # of all archives but the last, in order
         self._archive_of = np.empty(0, np.int32)
         self._in_last: set[int] = set()
+        for image_id, archive in sorted(excluded, key=lambda pair: pair[1]):
+            self.add(image_id, archive)
 
     def add(self, image_id: int, archive: str) -> str | None:
         """Returns the archive in which the id was before, or None and remembers it."""
@@ -39,7 +47,7 @@ class ImageIds:
         self._in_last = set()
 
 
-def repeated(ids_of: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, str], ...]]:
+def repeated(ids_of: Mapping[str, np.ndarray]) -> dict[str, Excluded]:
     """Finds the image ids that come in several archives.
 
     Args:
@@ -60,3 +68,10 @@ def repeated(ids_of: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, str
         owner, own = names[archive_of[first]], names[archive_of[order[place]]]
         found.setdefault(own, []).append((int(image_id), owner))
     return {name: tuple(pairs) for name, pairs in found.items()}
+
+
+def fingerprint(excluded: Excluded) -> str | None:
+    """What tells these from others; None if there is none."""
+    # FIPS mode has no MD5 but for what is no matter of security.
+    md5 = hashlib.md5(repr(excluded).encode(), usedforsecurity=False)
+    return md5.hexdigest() if excluded else None

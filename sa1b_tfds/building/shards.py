@@ -27,14 +27,14 @@ import numpy as np
 import PIL
 from etils import epath
 
-from sa1b_tfds import files, jpeg, records
+from sa1b_tfds import files, image_ids, jpeg, records
 from sa1b_tfds.annotations import Example
 from sa1b_tfds.archive import Archive, Entry, TarArchive
 from sa1b_tfds.building import source_md5
 from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.staging import FinishedTar, Shard, Staging
 from sa1b_tfds.examples import examples_of
-from sa1b_tfds.image_ids import ImageIds
+from sa1b_tfds.image_ids import Excluded, ImageIds
 from sa1b_tfds.problems import OnError, Problems
 from sa1b_tfds.running.workers import Progress
 
@@ -87,7 +87,7 @@ class Task:
     on_error: OnError = "raise"
     num_shards: int | None = None
     limit: int | None = None
-    excluded: tuple[tuple[int, str], ...] = ()
+    excluded: Excluded = ()
     is_kept: bool = False
     md5: bool = False
     expected_md5: str | None = None
@@ -115,7 +115,7 @@ class Task:
         if self.settings.long_side is not None:
             how |= {"quality": jpeg.QUALITY, "scaling_margin": jpeg.DCT_MARGIN}
             how |= {"pillow": PIL.__version__}
-        excluded = hashlib.md5(repr(self.excluded).encode()).hexdigest() if self.excluded else None
+        excluded = image_ids.fingerprint(self.excluded)
         return {**how, "num_shards": self.num_shards, "limit": self.limit, "excluded": excluded}
 
     def misfit(self, finished: FinishedTar, besides: Container[str] = ()) -> str | None:
@@ -145,7 +145,7 @@ def shuffled(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=_rank)
 
 
-def read_examples(
+def unique_examples(
     archive: Archive,
     entries: Iterable[Entry],
     *,
@@ -187,7 +187,7 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
         )
     problems = Problems(task.on_error)
     entries = shuffled(task.archive.index(problems))
-    images = _Images(task, problems, on_progress)
+    images = _Examples(task, problems, on_progress)
     with _drafts(task) as drafts, _md5(task, problems) as md5:
         for part in cut(entries, task):
             examples = images.of(part)
@@ -246,7 +246,7 @@ def cut(entries: Sequence[Entry], task: Task) -> list[Sequence[Entry]]:
     return [entries[start:stop] for start, stop in zip(first, stops, strict=True)]
 
 
-class _Images:
+class _Examples:
     """Reads a task's examples part by part: up to its limit, and none that is excluded."""
 
     def __init__(self, task: Task, problems: Problems, on_progress: Progress):
@@ -255,14 +255,12 @@ class _Images:
         self._problems = problems
         self._on_progress = on_progress
         self._read = 0
-        self._seen = ImageIds()
-        for image_id, archive in sorted(task.excluded, key=lambda pair: pair[1]):
-            self._seen.add(image_id, archive)
+        self._seen = ImageIds(task.excluded)
 
     def of(self, entries: Sequence[Entry]) -> Iterator[Example]:
         if len(self.ids) == self._task.limit:
             return
-        for example in read_examples(
+        for example in unique_examples(
             self._task.archive,
             self._counted(entries),
             long_side=self._task.settings.long_side,

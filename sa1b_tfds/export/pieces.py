@@ -8,7 +8,6 @@ was interrupted before. A finished piece is a folder with `piece.json` in it; un
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import shutil
@@ -19,10 +18,10 @@ from typing import Any
 import orjson
 from etils import epath
 
-from sa1b_tfds import files
+from sa1b_tfds import files, image_ids
 from sa1b_tfds.examples import ArchivePart, Part, example_of
 from sa1b_tfds.export.format import PIECES, Finished, Format, Item, Span, entries_by_name
-from sa1b_tfds.image_ids import ImageIds
+from sa1b_tfds.image_ids import Excluded, ImageIds
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.running.workers import Progress
 
@@ -46,7 +45,7 @@ class Piece:
     span: Span
     format: Format
     on_error: OnError = "raise"
-    excluded: tuple[tuple[int, str], ...] = ()
+    excluded: Excluded = ()
 
     @property
     def name(self) -> str:
@@ -74,8 +73,7 @@ class Piece:
 
     def fingerprint(self) -> dict[str, Any]:
         """What its files depend on; in `piece.json`, to know them again."""
-        excluded = hashlib.md5(repr(self.excluded).encode()).hexdigest() if self.excluded else None
-        return {**self.job(), "excluded": excluded}
+        return {**self.job(), "excluded": image_ids.fingerprint(self.excluded)}
 
     def finished(self) -> Finished | None:
         """What was written earlier, if it is what this would write, whatever was excluded."""
@@ -101,7 +99,7 @@ class Piece:
         shutil.rmtree(draft, ignore_errors=True)
         try:
             draft.mkdir(parents=True)
-            images = _Images(self, problems, on_progress)
+            images = _Items(self, problems, on_progress)
             counts = self.format.write(iter(images), draft, self.label)
             if self.fingerprint() != fingerprint:
                 raise OSError(f"{self.part.name} changed while it was read: run the same again.")
@@ -129,7 +127,7 @@ class Piece:
         return self.root / PIECES / self.label
 
 
-class _Images:
+class _Items:
     """Reads a piece's images, by name or as they are prepared; none that is excluded."""
 
     def __init__(self, piece: Piece, problems: Problems, on_progress: Progress):
@@ -139,9 +137,7 @@ class _Images:
         self._problems = problems
         self._on_progress = on_progress
         self._read = 0
-        self._seen = ImageIds()
-        for image_id, label in sorted(piece.excluded, key=lambda pair: pair[1]):
-            self._seen.add(image_id, label)
+        self._seen = ImageIds(piece.excluded)
 
     def __iter__(self) -> Iterator[Item]:
         piece = self._piece

@@ -117,7 +117,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         ids = ImageIds()
         problems = Problems(self._on_error)
         for source in archives:
-            for example in shards.read_examples(
+            for example in shards.unique_examples(
                 source,
                 shards.shuffled(source.index(problems)),
                 long_side=self.builder_config.long_side,
