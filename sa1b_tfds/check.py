@@ -35,7 +35,7 @@ def check_file(path: Path, name: str, digest: Any | None, expected_md5: str | No
     if not is_tar_name(name):
         return None
     problems = Problems(on_error="skip")
-    pairs = TarArchive(path, name).count_pairs(problems)
+    pairs = TarArchive(path, name).index(problems)
     torn = next((found for found in problems.found if isinstance(found, TornArchive)), None)
     if torn is not None:
         return ": ".join(part for part in (torn.member, torn.reason) if part)

@@ -14,7 +14,7 @@ from etils import epath
 
 from sa1b_tfds import records
 from sa1b_tfds.annotations import Example, to_example
-from sa1b_tfds.archive import Archive, Entry, Pair, archives_at, identity_of
+from sa1b_tfds.archive import Archive, Entry, Pair, archives_at, count_pairs, identity_of
 from sa1b_tfds.problems import Problems
 
 _INFO = "dataset_info.json"
@@ -51,7 +51,7 @@ class ArchivePart:
         return self.archive.identity()
 
     def count(self) -> int:
-        return len(self.archive.index(Problems("skip")))
+        return count_pairs(self.archive)
 
     def examples(self, problems: Problems) -> Iterator[Example]:
         entries = self.archive.index(problems)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from sa1b_tfds.annotations import to_example
-from sa1b_tfds.archive import TarArchive
+from sa1b_tfds.archive import Entry, TarArchive
 from sa1b_tfds.check import md5_problem
 from sa1b_tfds.checksums import hash_file
 from sa1b_tfds.links import is_tar_name, tar_name, tar_number
@@ -130,7 +130,10 @@ def verify_tar(task: _Task) -> TarReport:
         if task.expected_md5 is not None:
             reasons += [md5_problem(hash_file(task.path), task.expected_md5)]
         archive = TarArchive(task.path)
-        pairs = _read_pairs(archive, problems) if task.deep else archive.count_pairs(problems)
+        entries = archive.index(problems)
+        pairs = len(entries)
+        if task.deep:
+            _read_all(archive, entries, problems)
         if not pairs:
             reasons.append("it holds no pair of .jpg and .json")
     except OSError as error:
@@ -149,12 +152,9 @@ def verify_tar(task: _Task) -> TarReport:
     )
 
 
-def _read_pairs(archive: TarArchive, problems: Problems) -> int:
-    pairs = 0
-    for pair in archive.pairs(problems):
-        pairs += 1
+def _read_all(archive: TarArchive, entries: list[Entry], problems: Problems) -> None:
+    for pair in archive.read(entries):
         try:
             to_example(pair.jpeg, pair.json)
         except ValueError as error:
             problems.report(archive.name, pair.json_name, str(error))
-    return pairs

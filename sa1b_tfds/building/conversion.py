@@ -13,11 +13,11 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from absl import logging
 
-from sa1b_tfds.archive import Archive, TarArchive
+from sa1b_tfds.archive import Archive, TarArchive, count_pairs
 from sa1b_tfds.building.shards import Settings, Task
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.image_ids import repeated
-from sa1b_tfds.problems import OnError, Problems
+from sa1b_tfds.problems import OnError
 from sa1b_tfds.running.pool import first_failure
 
 # Converts tasks as far as it can; returns, by the tar's name, why one could not be.
@@ -112,7 +112,7 @@ class Conversion:
             if remaining is not None:
                 if remaining == 0:
                     break
-                pairs = staged[name].pairs if name in staged else _count_pairs(task.archive)
+                pairs = staged[name].pairs if name in staged else count_pairs(task.archive)
                 if pairs > remaining:
                     task = dataclasses.replace(task, limit=remaining)
                 done = staged.get(name)
@@ -153,7 +153,3 @@ def _why(task: Task) -> str:
     if task.excluded:
         return f"{len(task.excluded)} of its images are in an earlier tar."
     return "another number of its images is needed for the limit over all tars."
-
-
-def _count_pairs(archive: Archive) -> int:
-    return len(archive.index(Problems("skip")))
