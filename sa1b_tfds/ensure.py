@@ -7,14 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sa1b_tfds.links import (
-    LINKS_FILE_NAMES,
-    LINKS_PAGE,
-    as_options,
-    is_tar_name,
-    read_links,
-    select,
-)
+from sa1b_tfds.links import LINKS_FILE_NAMES, LINKS_PAGE, as_options, read_links, select
 
 
 class MissingTarsError(RuntimeError):
@@ -27,7 +20,7 @@ class MissingTarsError(RuntimeError):
         if len(reasons) > len(shown):
             shown.append(f"  and {len(reasons) - len(shown)} more")
         super().__init__(
-            "\n".join([f"{len(reasons)} tar(s) of SA-1B missing:", *shown, f"{advice}", command])
+            "\n".join([f"{len(reasons)} tar(s) of SA-1B missing:", *shown, advice, command])
         )
 
 
@@ -40,18 +33,18 @@ def find_links_file(manual_dir: str | Path) -> Path | None:
 def ensure_tars(
     links_file: str | Path | None,
     manual_dir: str | Path,
-    wanted_names: Iterable[str] | None,
+    wanted_names: Iterable[str],
     **settings: Any,
-) -> list[Path]:
-    """The wanted tars as files in `manual_dir`, in the order of their names.
+) -> None:
+    """Downloads the wanted tars that are not in `manual_dir`.
 
-    Tars that are there are taken as they are, unread: the builder reads all of them anyway. The
-    others are downloaded. With all of them there, nothing is written and no network is used.
+    Tars that are there are taken as they are, unread: the builder reads all of them anyway. With
+    all of them there, nothing is written and no network is used.
 
     Args:
       links_file: None to look for one in `manual_dir`.
       manual_dir: where the tars are, and come to.
-      wanted_names: of the tars; None for all that the links file lists or that are there.
+      wanted_names: of the tars; none where there is no tar at all, which is an error.
       **settings: for `download`, by name.
 
     Raises:
@@ -60,10 +53,10 @@ def ensure_tars(
     """
     folder = Path(manual_dir)
     source = find_links_file(folder) if links_file is None else Path(links_file)
-    names = _all_names(folder, source) if wanted_names is None else sorted(set(wanted_names))
+    names = sorted(set(wanted_names))
     lacking = [name for name in names if not (folder / name).is_file()]
     if names and not lacking:
-        return [folder / name for name in names]
+        return
 
     links_path = source or folder / LINKS_FILE_NAMES[0]
     command = f"  sa1b download --links-file {shlex.quote(str(links_path))} --output-dir " + (
@@ -91,10 +84,3 @@ def ensure_tars(
             f"Save a fresh links file from {LINKS_PAGE} if links have expired, then load again, "
             "which continues, or run:",
         )
-    return [folder / name for name in names]
-
-
-def _all_names(folder: Path, source: Path | None) -> list[str]:
-    there = {path.name for path in folder.glob("sa_*") if is_tar_name(path.name)}
-    listed = set(read_links(source).tars) if source is not None else set()
-    return sorted(there | listed)

@@ -321,7 +321,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 some_of(lacking),
             )
         elif not found:
-            ensure_tars(None, folder, None)  # says what to put where
+            ensure_tars(None, folder, [])  # says what to put where
         return self._chosen(found)
 
     def _lacking(self, folder: epath.Path, there: set[int | None]) -> list[str]:
