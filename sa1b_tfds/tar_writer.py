@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 from sa1b_tfds import files, jpeg, rle
 from sa1b_tfds.annotations import to_example
 from sa1b_tfds.links import tar_name, tar_number
-from sa1b_tfds.tar_members import MAX_BYTES
+from sa1b_tfds.tar_members import MAX_BYTES, suffix_of, too_large
 
 IMAGES_PER_TAR = 11_185  # what most of SA-1B's own have
 _DRAFT = ".draft"
@@ -171,8 +171,8 @@ def _pairs(examples: Iterable[Mapping[str, Any]]) -> Iterator[_Files]:
             to_example(image, annotations)
             pair = [(f"sa_{image_id}.jpg", image), (f"sa_{image_id}.json", annotations)]
             for name, data in pair:
-                if len(data) > (limit := MAX_BYTES[name[name.rfind(".") :]]):
-                    raise ValueError(f"{name} has {len(data)} bytes, the limit is {limit}")
+                if len(data) > (limit := MAX_BYTES[suffix_of(name)]):
+                    raise ValueError(f"{name}: {too_large(len(data), limit)}")
         except (ValueError, TypeError, OverflowError) as e:
             raise ValueError(f"Example {index}: {e}") from e
         yield pair
