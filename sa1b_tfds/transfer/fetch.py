@@ -26,6 +26,7 @@ from sa1b_tfds.transfer.transport import (
     Stopped,
     Transport,
     TryAgain,
+    content_length,
     refuse_other_content,
     total_of_range,
 )
@@ -172,9 +173,7 @@ class Fetch:
     def _accept_200(self, response: BaseHTTPResponse) -> None:
         part = self._part
         refuse_other_content(response)
-        length = response.headers.get("Content-Length", "")
-        size = int(length) if length.isdecimal() else None
-        offered = Source.of(self._link.name, response.headers, size)
+        offered = Source.of(self._link.name, response.headers, content_length(response))
         if part.offset:
             same = part.source is not None and part.source.is_same_file(offered)
             why = "cannot continue a file" if same else "has another file now"

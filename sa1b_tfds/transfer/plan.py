@@ -10,7 +10,7 @@ from typing import Literal
 from sa1b_tfds.links import Link, as_options
 from sa1b_tfds.telling import gigabytes
 from sa1b_tfds.transfer.folder import CheckedFiles, Partial
-from sa1b_tfds.transfer.transport import LinkExpired, TransferError, Transport
+from sa1b_tfds.transfer.transport import LinkExpired, TransferError, Transport, content_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,6 @@ def _ask_size(link: Link, transport: Transport) -> int | None:
     # One byte by GET: a link is signed for GET, and some hosts refuse HEAD for that.
     with transport.get(link.url, {"Range": "bytes=0-0"}) as response:
         if response.status == 200:
-            size = response.headers.get("Content-Length", "")
-        else:
-            size = response.headers.get("Content-Range", "").rpartition("/")[2]
+            return content_length(response)
+        size = response.headers.get("Content-Range", "").rpartition("/")[2]
         return int(size) if size.isdecimal() else None

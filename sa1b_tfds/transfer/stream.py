@@ -22,6 +22,7 @@ from sa1b_tfds.transfer.transport import (
     Refused,
     Transport,
     TryAgain,
+    content_length,
     refuse_other_content,
     total_of_range,
 )
@@ -119,8 +120,7 @@ class RemoteFile:
         if response.status == 206:
             size = total_of_range(response, self._position)
         else:
-            length = response.headers.get("Content-Length", "")
-            size = int(length) if length.isdecimal() else None
+            size = content_length(response)
             behind = self._position
         offered = Source.of(self._link.name, response.headers, size)
         if self._source is None:

@@ -234,6 +234,12 @@ class Transport:
         return Refused(message)
 
 
+def content_length(response: urllib3.BaseHTTPResponse) -> int | None:
+    """Bytes of the body, None where the server does not say."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() else None
+
+
 def total_of_range(response: urllib3.BaseHTTPResponse, start: int) -> int | None:
     """The whole file's size from an answer 206, None where it says none.
 
