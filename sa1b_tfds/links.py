@@ -217,10 +217,7 @@ def select(
     """
     if names is not None and (start is not None or end is not None):
         raise ValueError("Choose tars by range (start, end) or by name (names), not by both.")
-    first = start or 0
-    if first < 0 or (end is not None and end <= first):
-        raise ValueError(f"The range start={first}, end={end} holds no tar (end is exclusive).")
-
+    first = first_of_range(start, end)
     entries = {**links.tars, **links.others}
     missing: list[str] = []
     if names is not None:
@@ -235,9 +232,7 @@ def select(
             for link in links.tars.values()
             if link.number is not None and first <= link.number < (end or math.inf)
         ]
-        if end is not None:
-            listed = {link.number for link in chosen}
-            missing = [tar_name(number) for number in range(first, end) if number not in listed]
+        missing = missing_of_range(first, end, [link.name for link in chosen])
     if with_ids and IDS_NAME not in {link.name for link in chosen}:
         if IDS_NAME in entries:
             chosen.append(entries[IDS_NAME])
@@ -248,6 +243,20 @@ def select(
         missing=tuple(sorted(missing)),
         source=links.source,
     )
+
+
+def first_of_range(start: int | None, end: int | None) -> int:
+    """The first tar's number; raises a ValueError if a range holds nothing."""
+    first = start or 0
+    if first < 0 or (end is not None and end <= first):
+        raise ValueError(f"The range start={first}, end={end} holds no tar (end is exclusive).")
+    return first
+
+
+def missing_of_range(first: int, end: int | None, names: Iterable[str]) -> list[str]:
+    """The tars of a range that are not among those names; of a range without an end, none is."""
+    there = {tar_number(name) for name in names}
+    return [tar_name(number) for number in range(first, end or 0) if number not in there]
 
 
 def as_options(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from sa1b_tfds.annotations import to_example
 from sa1b_tfds.archive import Entry, TarArchive
 from sa1b_tfds.check import md5_problem
 from sa1b_tfds.checksums import hash_file
-from sa1b_tfds.links import is_tar_name, tar_name, tar_number
+from sa1b_tfds.links import first_of_range, is_tar_name, missing_of_range, tar_number
 from sa1b_tfds.problems import Problems, TornArchive
 from sa1b_tfds.processes import ProcessDied, Processes, worker_count
 
@@ -73,9 +73,7 @@ def verify_folder(
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder: verify takes the folder of the tars.")
-    first = start or 0
-    if first < 0 or (end is not None and end <= first):
-        raise ValueError(f"The range start={first}, end={end} holds no tar (end is exclusive).")
+    first = first_of_range(start, end)
     workers = worker_count(workers)
 
     def asked_for(name: str) -> bool:
@@ -88,14 +86,8 @@ def verify_folder(
     partial = {path.name.removesuffix(".part") for path in folder.glob("*.part")}
     unfinished = sorted(name for name in partial - set(names) if asked_for(name))
     tasks = [_Task(folder / name, (md5 or {}).get(name), deep) for name in names]
-    return _reports(tasks, unfinished, _missing(first, end, [*names, *unfinished]), workers)
-
-
-def _missing(first: int, end: int | None, names: list[str]) -> list[str]:
-    if end is None:
-        return []
-    there = {tar_number(name) for name in names}
-    return [tar_name(number) for number in range(first, end) if number not in there]
+    missing = missing_of_range(first, end, [*names, *unfinished])
+    return _reports(tasks, unfinished, missing, workers)
 
 
 def _reports(
