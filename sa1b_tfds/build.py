@@ -23,7 +23,7 @@ from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.ensure import ensure_tars
 from sa1b_tfds.links import Link, read_links, tar_number
 from sa1b_tfds.problems import OnError
-from sa1b_tfds.processes import available_cores
+from sa1b_tfds.processes import worker_count
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.telling import some_of
 
@@ -60,8 +60,7 @@ class BuildConfig:
     add: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers must be positive, got {self.workers}.")
+        worker_count(self.workers)  # refuses what is none
         if self.delete_tars not in get_args(DeleteTars):
             raise ValueError(
                 f"delete_tars must be one of {get_args(DeleteTars)}, got {self.delete_tars!r}."
@@ -135,7 +134,7 @@ def plan(config: BuildConfig) -> BuildPlan:
         )
     to_do = [tar for tar in tars if tar.state != "finished"]
     downloads = sum(tar.state == "to download" for tar in to_do)
-    num_workers = config.workers or available_cores()
+    num_workers = worker_count(config.workers)
     at_once = downloads if config.delete_tars == "never" else min(downloads, num_workers)
     size = sum(tar.bytes for tar in to_do)
     long_side = builder.builder_config.long_side

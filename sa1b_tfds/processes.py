@@ -56,12 +56,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def worker_count(workers: int | None) -> int:
+def worker_count(workers: int | None, name: str = "workers") -> int:
     """Returns `workers`, or one a core if that is None; raises a ValueError if it is below 1."""
     if workers is None:
         return available_cores()
     if workers < 1:
-        raise ValueError(f"workers={workers}: must be at least 1.")
+        raise ValueError(f"{name} must be positive, got {workers}.")
     return workers
 
 

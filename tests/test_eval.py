@@ -198,7 +198,7 @@ def test_a_wrong_entry_is_named_by_a_process(entries, tmp_path):
     path.write_text(json.dumps([GOOD]))
     with pytest.raises(ValueError, match=r"json, image 101: entry 0: segmentation: The RLE's size"):
         metrics.evaluate_predictions(path, DUMMY, workers=2)
-    with pytest.raises(ValueError, match="workers=0: must be at least 1"):
+    with pytest.raises(ValueError, match="workers must be positive, got 0"):
         metrics.evaluate_predictions(path, DUMMY, workers=0)
 
 

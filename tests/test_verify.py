@@ -136,7 +136,7 @@ def test_many_reasons_are_cut(tmp_path):
     [
         ({"start": 2, "end": 2}, ValueError, "start=2, end=2 holds no tar"),
         ({"start": -1}, ValueError, "start=-1"),
-        ({"workers": 0}, ValueError, "workers=0: must be at least 1"),
+        ({"workers": 0}, ValueError, "workers must be positive, got 0"),
         ({"folder": "none"}, NotADirectoryError, "none is not a folder: verify takes the folder"),
     ],
 )

@@ -27,7 +27,7 @@ from sa1b_tfds.export.format import PIECES, Finished, Format
 from sa1b_tfds.export.pieces import Piece
 from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import BadInput, OnError, Problems
-from sa1b_tfds.processes import available_cores
+from sa1b_tfds.processes import worker_count
 from sa1b_tfds.running.pool import ProcessPool, first_failure
 from sa1b_tfds.running.progress import reporter_for_people
 
@@ -60,10 +60,9 @@ class ExportConfig:
     on_error: OnError = "raise"
 
     def __post_init__(self) -> None:
-        for name in ("max_images", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be positive, got {value}.")
+        if self.max_images is not None and self.max_images < 1:
+            raise ValueError(f"max_images must be positive, got {self.max_images}.")
+        worker_count(self.workers)  # these two refuse what is none
         Problems(self.on_error)
         if not files.is_local(self.output):
             raise ValueError(f"output must be a local folder, got {self.output}.")
@@ -108,7 +107,7 @@ def export(config: ExportConfig) -> Exported:
             _start_over(root)
         if _job_in(root / REPORT) != job:
             unit = "parts" if all(p.span.start == 0 for p in pieces) else "shards"
-            workers = config.workers or available_cores()
+            workers = worker_count(config.workers)
             engine = ProcessPool(num_workers=workers, reporter=reporter_for_people(unit))
             finished = convert(pieces, engine)
             files.write_whole(epath.Path(root / _JOINING), orjson.dumps({"job": job}))

@@ -57,10 +57,6 @@ class ProcessPool:
     fetch: Callable[[Any, Fetched], None] | None = None
     release: Callable[[Any], None] | None = None
 
-    def __post_init__(self) -> None:
-        if self.num_workers < 1:
-            raise ValueError(f"num_workers must be positive, got {self.num_workers}.")
-
     def __call__(self, tasks: Sequence[Task]) -> dict[str, Exception]:
         failures: dict[str, Exception] = {}
         space = _Space(tasks[0].folder)

@@ -24,7 +24,7 @@ from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.links import LINKS_PAGE, read_links, tar_name, tar_number
 from sa1b_tfds.problems import BadInput, OnError, Problems
-from sa1b_tfds.processes import available_cores
+from sa1b_tfds.processes import worker_count
 from sa1b_tfds.running.pool import ProcessPool
 from sa1b_tfds.running.progress import reporter_for_people
 from sa1b_tfds.running.workers import Fetched
@@ -80,8 +80,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             1.4 seconds of a core for each GB.
           **kwargs: data_dir, config, version and file_format, as in TFDS.
         """
-        if num_workers is not None and num_workers < 1:
-            raise ValueError(f"num_workers must be positive, got {num_workers}.")
+        self._num_workers = worker_count(num_workers, "num_workers")
         super().__init__(**kwargs)
         # Survives pickling.
         self._original_state.update(on_error=on_error, num_workers=num_workers, md5=md5)
@@ -90,7 +89,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self._sources: Sources | None = None
         self._extend = False
         self._kept: frozenset[str] = frozenset()
-        self._num_workers = available_cores() if num_workers is None else num_workers
 
     def _info(self) -> tfds.core.DatasetInfo:
         """Returns the dataset's features and metadata."""
