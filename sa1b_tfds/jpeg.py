@@ -182,15 +182,21 @@ _strict = _Pillow()
 
 
 def resize(image: Image.Image, long_side: int) -> Image.Image:
-    """Resizes as SAM's own preprocessing does: bilinear, antialiased, int(side * scale + 0.5).
+    """Resizes as SAM's own preprocessing does: bilinear, antialiased, to the size that `fit` gives.
 
     A JPEG that was opened and not loaded is decoded at a half, a quarter or an eighth of its size
     where that leaves `DCT_MARGIN` for the resizing.
     """
-    scale = long_side / max(image.size)
-    width, height = (max(1, int(side * scale + 0.5)) for side in image.size)
+    width, height = fit(image.size, (long_side, long_side))
     image.draft("RGB", (int(width * DCT_MARGIN), int(height * DCT_MARGIN)))
     return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+
+
+def fit(size: tuple[int, int], limits: tuple[int, int]) -> tuple[int, int]:
+    """The largest size of these proportions within limits, rounded by SAM's rule."""
+    scale = min(limit / side for limit, side in zip(limits, size, strict=True))
+    first, second = (max(1, int(side * scale + 0.5)) for side in size)
+    return first, second
 
 
 def encode(image: Image.Image, quality: int) -> bytes:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sa1b_tfds import jpeg, rle
-from sa1b_tfds.torch.dataset import Item, fit
+from sa1b_tfds.torch.dataset import Item
 from sa1b_tfds.training.config import IMAGENET_MEAN, IMAGENET_STD
 
 _PADDING = -10  # the label of a point that SamModel leaves out
@@ -80,7 +80,7 @@ class TransformersCollate:
                 " normalisation to TransformersCollate."
             )
         original = (image.shape[1], image.shape[2])
-        resized = fit(original, (self.image_size, self.image_size))
+        resized = jpeg.fit(original, (self.image_size, self.image_size))
         n = min(len(masks), self.masks_per_image)
         row = {
             "pixel_values": self._pixels(image, resized),
@@ -112,7 +112,7 @@ class TransformersCollate:
         return result
 
     def _masks(self, masks: torch.Tensor, original: tuple[int, int]) -> torch.Tensor:
-        height, width = fit(original, (self.mask_size, self.mask_size))
+        height, width = jpeg.fit(original, (self.mask_size, self.mask_size))
         rows, columns = (
             torch.from_numpy(rle.sampled(have, want))
             for have, want in zip(masks.shape[1:], (height, width), strict=True)

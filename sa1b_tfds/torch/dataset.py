@@ -173,14 +173,7 @@ class SA1BDataset(torch.utils.data.Dataset):
     def _output_size(self, size: tuple[int, int]) -> tuple[int, int] | None:
         if self._mask_size is None or not self._keep_aspect:
             return self._mask_size
-        return fit(size, self._mask_size)
-
-
-def fit(size: tuple[int, int], limits: tuple[int, int]) -> tuple[int, int]:
-    """The largest (height, width) of these proportions within limits, rounded by SAM's rule."""
-    scale = min(limit / side for limit, side in zip(limits, size, strict=True))
-    height, width = (max(1, int(side * scale + 0.5)) for side in size)
-    return height, width
+        return jpeg.fit(size, self._mask_size)
 
 
 def _metadata(example: Example, chosen: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
