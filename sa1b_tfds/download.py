@@ -27,7 +27,7 @@ from sa1b_tfds.transfer.folder import (
     remove_stray_sidecar,
 )
 from sa1b_tfds.transfer.fresh_links import FreshLinks
-from sa1b_tfds.transfer.plan import NotEnoughSpace, Plan, PlannedFile, plan_file
+from sa1b_tfds.transfer.plan import Plan, PlannedFile, SelectionTooLarge, plan_file
 from sa1b_tfds.transfer.report import FileResult, Reporter
 from sa1b_tfds.transfer.settings import RateLimit, TransferConfig, Verify
 from sa1b_tfds.transfer.transport import LinkExpired, Stopped, TransferError, Transport
@@ -71,7 +71,7 @@ def download(
       One result a file, in the order of their names, those without a link included.
 
     Raises:
-      NotEnoughSpace: the selection does not fit; nothing was written.
+      SelectionTooLarge: the selection does not fit; nothing was written.
       FolderInUse: another run has the folder.
       ValueError: an argument is not possible.
     """
@@ -158,7 +158,7 @@ class _Run:
             self._reporter.note(f"asking for the sizes of {len(self._links)} files")
             plan = self.plan()
             if plan.needed > plan.free:
-                raise NotEnoughSpace(plan, self._folder)
+                raise SelectionTooLarge(plan, self._folder)
             self._reporter.planned(plan)
             self._work_off(plan)
         return [self._results[name] for name in self._selection.names]

@@ -49,7 +49,7 @@ def ensure_tars(
 
     Raises:
       MissingTarsError: one error for all tars that are lacking: which, why, and what to do.
-      LinksError, NotEnoughSpace, FolderInUse: as `read_links` and `download` raise them.
+      LinksError, SelectionTooLarge, FolderInUse: as `read_links` and `download` raise them.
     """
     folder = Path(manual_dir)
     source = find_links_file(folder) if links_file is None else Path(links_file)

@@ -25,7 +25,7 @@ from sa1b_tfds.download import download, plan_download
 from sa1b_tfds.ensure import MissingTarsError, ensure_tars
 from sa1b_tfds.files import FolderInUse
 from sa1b_tfds.links import SignedUrl, parse_links, read_links, select
-from sa1b_tfds.transfer.plan import NotEnoughSpace
+from sa1b_tfds.transfer.plan import SelectionTooLarge
 from sa1b_tfds.transfer.report import Reporter
 from sa1b_tfds.transfer.settings import RateLimit, TransferConfig
 from sa1b_tfds.transfer.transport import TransferError, Transport
@@ -524,7 +524,8 @@ def test_a_selection_that_cannot_fit_is_refused(tmp_path, monkeypatch):
     with FaultServer(files) as server:
         selection = select(parse_links(server.links_text()))
         with pytest.raises(
-            NotEnoughSpace, match=r"needs \d+.\d kB more and .* has \d+.\d kB free; nothing was wri"
+            SelectionTooLarge,
+            match=r"needs \d+.\d kB more and .* has \d+.\d kB free; nothing was wri",
         ) as error:
             download(selection, tmp_path, md5={})
 

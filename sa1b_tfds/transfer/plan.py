@@ -62,7 +62,7 @@ class Plan:
         return tuple(names)
 
 
-class NotEnoughSpace(RuntimeError):
+class SelectionTooLarge(RuntimeError):
     """The selection does not fit on the disk; nothing was written. `plan` has the figures."""
 
     def __init__(self, plan: Plan, folder: Path):
