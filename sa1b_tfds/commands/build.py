@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from sa1b_tfds.commands.command import Commands, add_command
+from sa1b_tfds.commands.command import Commands, add_command, add_on_error
 
 if TYPE_CHECKING:
     from sa1b_tfds.build import BuildPlan
@@ -39,12 +39,7 @@ def add(commands: Commands) -> None:
         choices=("tfrecord", "array_record"),
         help="(that of prepared data, else tfrecord)",
     )
-    add(
-        "--on-error",
-        choices=("raise", "skip"),
-        default="raise",
-        help="skip leaves out and lists images that cannot be read (%(default)s)",
-    )
+    add_on_error(command)
     add(
         "--md5",
         action="store_true",

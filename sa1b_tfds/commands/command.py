@@ -24,6 +24,22 @@ def add_command(
     return command
 
 
+def add_config(command: argparse.ArgumentParser) -> None:
+    """Adds the option for a SOURCE that is TFDS's data_dir."""
+    command.add_argument(
+        "--config", metavar="NAME", help="SOURCE is TFDS's data_dir; read this config in it"
+    )
+
+
+def add_on_error(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="skip leaves out and lists images that cannot be read (%(default)s)",
+    )
+
+
 def number_of_bytes(text: str) -> int:
     """The bytes that a word such as 200M stands for."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.strip(), flags=re.I)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from sa1b_tfds.commands.command import Commands, add_command, output_file, write_json
+from sa1b_tfds.commands.command import Commands, add_command, add_config, output_file, write_json
 
 
 def add(commands: Commands) -> None:
@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
         metavar="SOURCE",
         help="a tar, a folder of tars or files, or prepared data",
     )
-    add("--config", metavar="NAME", help="SOURCE is TFDS's data_dir; read this config in it")
+    add_config(command)
     add(
         "--predicted-only",
         action="store_true",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sa1b_tfds.commands.command import Commands, add_command
+from sa1b_tfds.commands.command import Commands, add_command, add_config
 from sa1b_tfds.commands.selection import add_selection, run_export
 
 
@@ -16,10 +16,10 @@ def add(commands: Commands) -> None:
         "Write images and masks as COCO or YOLO read them. The same command run again continues.",
     )
     add = command.add_argument
-    add("source", metavar="SOURCE", help="a tar, a folder of tars or of files, prepared data")
+    add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
     add("output", metavar="OUT", help="a folder that is not there yet")
     add("--format", choices=("coco", "yolo"), required=True)
-    add("--config", metavar="NAME", help="SOURCE is TFDS's data_dir: export this config of it")
+    add_config(command)
     add(
         "--images",
         choices=("copy", "link", "none"),

@@ -7,6 +7,8 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from sa1b_tfds.commands.command import add_on_error
+
 if TYPE_CHECKING:
     from sa1b_tfds.export.format import Format
 
@@ -23,12 +25,7 @@ def add_selection(command: argparse.ArgumentParser) -> None:
     )
     add("--max-images", type=int, metavar="N", help="only the first ones")
     add("--workers", type=int, metavar="N", help="processes (one a core)")
-    add(
-        "--on-error",
-        choices=("raise", "skip"),
-        default="raise",
-        help="skip leaves out and lists images that cannot be read (%(default)s)",
-    )
+    add_on_error(command)
 
 
 def run_export(options: argparse.Namespace, format: Format, config: str | None = None) -> int:

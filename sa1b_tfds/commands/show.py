@@ -7,7 +7,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sa1b_tfds.commands.command import Commands, add_command, output_file
+from sa1b_tfds.commands.command import Commands, add_command, add_config, output_file
 
 if TYPE_CHECKING:
     from etils import epath
@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
     add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
     add("--out", required=True, type=_out, metavar="FILE", help="page.html or sheet.png")
     add("--n", type=_positive, default=16, metavar="N", help="images, from all tars (%(default)s)")
-    add("--config", metavar="NAME", help="of prepared data, if SOURCE is TFDS's data_dir")
+    add_config(command)
     add(
         "--stats",
         type=pathlib.Path,

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from sa1b_tfds.commands.command import Commands, add_command, output_file, write_json
+from sa1b_tfds.commands.command import Commands, add_command, add_config, output_file, write_json
 
 if TYPE_CHECKING:
     from sa1b_tfds.stats import Progress, Statistics
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     )
     add = command.add_argument
     add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
-    add("--config", metavar="NAME", help="SOURCE is TFDS's data_dir; read this config in it")
+    add_config(command)
     add("--workers", type=int, metavar="N", help="processes (one a core)")
     add("--json", type=output_file, metavar="FILE", help="write all of it as JSON, with histograms")
 
