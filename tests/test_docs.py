@@ -155,6 +155,24 @@ def test_the_reference_names_all_that_is_public():
     assert {*sa1b_tfds.__all__, *side_rooms} <= documented
 
 
+def test_the_reference_names_all_that_pages_use():
+    text = (ROOT / "docs" / "api.md").read_text()
+    documented = set(re.findall(r"^::: sa1b_tfds\.([\w.]+)$", text, re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text()
+        used = set(re.findall(r"sa1b_tfds\.([a-z]\w*\.\w+)", text))
+        for module, line in re.findall(
+            r"^from sa1b_tfds\.?([\w.]*) import (.+)$", text, re.MULTILINE
+        ):
+            for name in line.split(", "):
+                if module:
+                    used.add(f"{module}.{name}")
+                else:
+                    used |= {f"{name}.{own}" for own in re.findall(rf"\b{name}\.(\w+)", text)}
+        unknown = {n for n in used if not {n, n.partition(".")[0]} & documented}
+        assert not unknown, f"{page.name} uses what may change: {unknown}"
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in PAGES[1:]:
