@@ -34,9 +34,8 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
+import synthetic
 from PIL import Image
-
-import build
 
 _IMAGES = 48
 Start = Callable[[], Generator[int, None, None]]
@@ -54,7 +53,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="sa1b_input") as name:
         folder = pathlib.Path(name)
-        _prepare(folder, build._of_tar(options.like) if options.like else None)
+        _prepare(folder, synthetic.templates(options.like))
         for kept in ("false", "true"):
             print(f"{_ALLOCATOR}={kept}", flush=True)
             command = [sys.executable, __file__, "--prepared", folder, "--rounds", options.rounds]
@@ -65,13 +64,12 @@ def main() -> None:
             )
 
 
-def _prepare(folder: pathlib.Path, templates: list[tuple[bytes, dict[str, Any]]] | None) -> None:
+def _prepare(folder: pathlib.Path, templates: list[synthetic.Template]) -> None:
     import tensorflow_datasets as tfds
 
     import sa1b_tfds  # noqa: F401
 
-    templates = templates or [build.synthetic(seed) for seed in range(4)]
-    tars = build._write_tars(folder / "tars", templates, 2, _IMAGES // 2)
+    tars = synthetic.write_tars(folder / "tars", templates, 2, _IMAGES // 2)
     builder = tfds.builder("segment_anything", data_dir=folder)
     config = tfds.download.DownloadConfig(manual_dir=str(tars))
     with contextlib.redirect_stdout(io.StringIO()):

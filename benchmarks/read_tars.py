@@ -20,11 +20,11 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import synthetic
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import sa1b_tfds
-from build import _of_tar, _write_tars, synthetic
 
 
 def main() -> None:
@@ -41,8 +41,8 @@ def main() -> None:
 
 
 def _compare(folder: pathlib.Path, options: argparse.Namespace) -> None:
-    templates = _of_tar(options.like) if options.like else [synthetic(i) for i in (1, 2)]
-    tars = _write_tars(folder / "tars", templates, options.tars, options.images)
+    templates = synthetic.templates(options.like, seeds=(1, 2))
+    tars = synthetic.write_tars(folder / "tars", templates, options.tars, options.images)
     decoders = {"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=options.masks)}
     builder = tfds.builder("segment_anything", data_dir=folder / "data")
     config = tfds.download.DownloadConfig(manual_dir=tars)

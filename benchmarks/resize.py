@@ -27,9 +27,9 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 import numpy as np
+import synthetic
 from PIL import Image
 
-from build import synthetic
 from sa1b_tfds import archive, jpeg
 from sa1b_tfds.problems import Problems
 
@@ -73,7 +73,7 @@ def main() -> None:
 def read_pairs(tars: str | None, images: int) -> list[tuple[bytes, bytes]]:
     """(JPEG, JSON) of the first images of a folder of tars; without one, synthetic ones."""
     if tars is None:
-        drawn = [synthetic(seed) for seed in range(4)]
+        drawn = synthetic.templates()
         pairs = [(jpeg, json.dumps(content).encode()) for jpeg, content in drawn]
         return [pairs[i % len(pairs)] for i in range(images)]
     found = itertools.chain.from_iterable(

@@ -20,10 +20,10 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import synthetic
 import tensorflow_datasets as tfds
 
 import sa1b_tfds  # registers the builder
-from build import _write_tars, synthetic
 from sa1b_tfds.archive import TAR_BYTES
 
 _SIZES_MIB = (16, 64, 256, 1024)
@@ -39,8 +39,8 @@ def main() -> None:
     rows: dict[int, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="sa1b_shards") as name:
         folder = pathlib.Path(name)
-        templates = [] if options.tars else [synthetic(i) for i in range(4)]
-        tars = options.tars or _write_tars(folder / "tars", templates, tars=2, images=240)
+        templates = [] if options.tars else synthetic.templates()
+        tars = options.tars or synthetic.write_tars(folder / "tars", templates, tars=2, images=240)
         for _ in range(options.rounds):
             for mib in _SIZES_MIB:
                 data_dir = folder / "data"

@@ -22,12 +22,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import synthetic
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset
 
-from build import _of_tar, _write_tars, synthetic
 from sa1b_tfds import archive
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.torch import SA1BDataset
@@ -90,8 +90,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="sa1b_torch") as folder:
-        templates = _of_tar(options.like) if options.like else [synthetic(i) for i in range(4)]
-        tars = _write_tars(pathlib.Path(folder) / "tars", templates, 1, len(templates))
+        templates = synthetic.templates(options.like)
+        tars = synthetic.write_tars(pathlib.Path(folder) / "tars", templates, 1, len(templates))
         compare(tars / "sa_000000.tar", options.images, options.rounds)
 
 

@@ -1,0 +1,95 @@
+"""Tars like SA-1B's for the benchmarks: synthetic images, or those of a tar, many times."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pathlib
+import tarfile
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sa1b_tfds import archive, rle
+from sa1b_tfds.problems import Problems
+
+Template = tuple[bytes, dict[str, Any]]  # JPEG bytes, the content of the JSON
+
+
+def templates(like: pathlib.Path | None = None, seeds: Iterable[int] = range(4)) -> list[Template]:
+    """The images of a tar, or synthetic ones."""
+    if like is None:
+        return [draw(seed) for seed in seeds]
+    pairs = archive.TarArchive(like).pairs(Problems())
+    return [(pair.jpeg, json.loads(pair.json)) for pair in pairs]
+
+
+def write_tars(
+    folder: pathlib.Path, templates: list[Template], tars: int, images: int
+) -> pathlib.Path:
+    """Tars with the template images in turn, each under an id of its own."""
+    folder.mkdir()
+    for number in range(tars):
+        with tarfile.open(folder / f"sa_{number:06d}.tar", "w") as tar:
+            for image_id in range(number * images, (number + 1) * images):
+                jpeg, content = templates[image_id % len(templates)]
+                image = {
+                    **content["image"],
+                    "image_id": image_id,
+                    "file_name": f"sa_{image_id}.jpg",
+                }
+                annotations = json.dumps({**content, "image": image}).encode()
+                for name, data in (
+                    (f"./sa_{image_id}.jpg", jpeg),
+                    (f"./sa_{image_id}.json", annotations),
+                ):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    for tar_path in folder.iterdir():
+        with open(tar_path, "rb") as file:
+            os.fsync(file.fileno())
+    return folder
+
+
+def draw(seed: int, height: int = 1500, width: int = 2250) -> Template:
+    """An image of SA-1B's size in pixels and bytes, and 100 masks with wavy borders."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((height, width, 3), 128, np.float32)
+    for step in (200, 50, 12, 5, 2):  # coarse things are strong and fine ones weak, as in a photo
+        for channel in range(3):
+            shape = (height // step, width // step)
+            coarse = Image.fromarray(rng.normal(0, 4.5 * step**0.45, shape).astype(np.float32))
+            pixels[..., channel] += coarse.resize((width, height), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=85)
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    annotations = []
+    for number in range(100):
+        y, x, radius = rng.uniform((0, 0, 20), (height, width, 100))
+        top, bottom = int(max(0, y - 2 * radius)), int(y + 2 * radius)
+        left, right = int(max(0, x - 2 * radius)), int(x + 2 * radius)
+        dy, dx = rows[top:bottom, left:right] - y, columns[top:bottom, left:right] - x
+        border = radius * (1 + 0.3 * np.sin(np.arctan2(dy, dx) * rng.integers(3, 20)))
+        mask = np.zeros((height, width), bool)
+        mask[top:bottom, left:right] = dy**2 + dx**2 < border**2
+        encoded = rle.encode_mask(mask)
+        annotations.append(
+            {
+                "id": number,
+                "area": int(mask.sum()),
+                "bbox": rle.bbox(encoded),
+                "crop_box": [0, 0, width, height],
+                "segmentation": {"size": [height, width], "counts": encoded["counts"].decode()},
+                "predicted_iou": float(rng.uniform(0.88, 1.01)),
+                "stability_score": float(rng.uniform(0.92, 1.0)),
+                "point_coords": [[float(x), float(y)]],
+            }
+        )
+    return out.getvalue(), {
+        "image": {"height": height, "width": width},
+        "annotations": annotations,
+    }
