@@ -80,6 +80,16 @@ def test_habits_of_streaming(tars):
     assert ids(stream.filter(lambda row: row["image_id"] % 2)) == [i for i in ids(stream) if i % 2]
 
 
+def test_prepared_data_gives_the_rows_of_its_tars(prepared):
+    def by_id(stream):
+        undecoded = stream.cast_column("image", datasets.Image(decode=False))
+        return {row["image_id"]: row for row in undecoded}
+
+    of_tars = by_id(huggingface.streaming(prepared / "tars"))
+    assert len(of_tars) == 16
+    assert by_id(huggingface.streaming(prepared, config="original")) == of_tars
+
+
 def test_it_goes_on_from_a_state(tars):
     stream, resumed = huggingface.streaming(tars), huggingface.streaming(tars)
     rows = iter(stream)

@@ -195,6 +195,8 @@ def test_intervals_draw_groups_together():
     np.testing.assert_allclose(interval, np.percentile(draws, [2.5, 97.5]), atol=0.03)
     assert metrics.mean_interval(values, groups) == interval
     assert metrics.mean_interval(values, groups, seed=1) != interval
+    half = metrics.mean_interval(values, groups, level=0.5)
+    assert interval[0] < half[0] < half[1] < interval[1]
     narrow = metrics.mean_interval(values)
     assert narrow[1] - narrow[0] < 0.5 * (interval[1] - interval[0])
     assert metrics.mean_interval([0.5]) is None
