@@ -8,7 +8,6 @@ no size is believed before it was compared with a limit and with the file.
 from __future__ import annotations
 
 import os
-import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple, Protocol
@@ -18,13 +17,12 @@ from etils import epath
 
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.tar_members import MAX_BYTES, Member, members, suffix_of, too_large
+from sa1b_tfds.tar_names import is_tar_name, tar_number
 
 TAR_BYTES = 10_500_000_000  # of one of SA-1B's
 
 _HEADER = tarfile.BLOCKSIZE
 _MAX_DEPTH = 4  # of folders below the one that is searched
-_TAR = re.compile(r"sa_.*\.tar(\.gz)?$")
-_NUMBER = re.compile(r"sa_(\d+)(\.tar(\.gz)?)?$")
 _LAYOUT_FOLDERS = ("images", "annotations")
 SEEN_BEFORE = "a file of that name was there before"
 
@@ -85,7 +83,7 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
     folders: dict[str, list[str]] = {}
     for path in _files(root, _MAX_DEPTH):
         relative = path.relative_to(root)
-        if _TAR.match(path.name):
+        if is_tar_name(path.name):
             tars.append(TarArchive(path, str(relative)))
         elif path.suffix in MAX_BYTES:
             parts = [part for part in relative.parent.parts if part not in _LAYOUT_FOLDERS]
@@ -111,8 +109,8 @@ def archives_at(path: epath.PathLike) -> list[Archive]:
 
 def number_of(archive: Archive) -> int | None:
     """The number in a tar's name: 20 for sa_000020.tar, and for its extracted folder."""
-    match = _NUMBER.match(archive.name.rpartition("/")[2])
-    return int(match[1]) if match else None
+    base = archive.name.rpartition("/")[2]
+    return tar_number(base if is_tar_name(base) else f"{base}.tar")
 
 
 def count_pairs(archive: Archive) -> int:
@@ -256,7 +254,7 @@ def _files(folder: epath.Path, depth: int) -> Iterator[epath.Path]:
         if path.suffix in MAX_BYTES:
             if path.name.startswith("sa_"):
                 yield path
-        elif _TAR.match(path.name) and path.is_file():
+        elif is_tar_name(path.name) and path.is_file():
             yield path
         elif depth and not path.name.startswith(".") and path.is_dir():
             yield from _files(path, depth - 1)

@@ -21,10 +21,11 @@ from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.ensure import ensure_tars
-from sa1b_tfds.links import Link, read_links, tar_number
+from sa1b_tfds.links import Link, read_links
 from sa1b_tfds.problems import OnError
 from sa1b_tfds.processes import worker_count
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+from sa1b_tfds.tar_names import tar_number
 from sa1b_tfds.telling import some_of
 
 # Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine. Where images are made

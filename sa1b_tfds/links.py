@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sa1b_tfds.tar_names import is_tar_name, tar_name, tar_number
+
 LINKS_PAGE = "https://ai.meta.com/datasets/segment-anything-downloads/"
 LINKS_FILE_NAMES = ("segment_anything_links.txt", "sa1b_links.txt")
 IDS_NAME = "sa_images_ids.txt"
 
 # A name becomes a file in the output folder, so it may not be a path, an option or a hidden file.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
-_TAR_NAME = re.compile(r"(?:.*?(\d+)|.*)\.tar(?:\.gz)?")
 _URL = re.compile(r"(?P<site>https?://)(?:[^\s/@]*@)?(?P<host>[^\s/?#'\"<>]+)[^\s'\"<>]*", re.I)
 _QUERY = re.compile(r"(?:/[^\s'\"<>?]*)?\?[^\s'\"<>]+")
 
@@ -118,20 +119,6 @@ class Selection:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted([*(link.name for link in self.links), *self.missing]))
-
-
-def tar_name(number: int) -> str:
-    """Meta's name of tar `number`: `sa_000020.tar` for 20."""
-    return f"sa_{number:06d}.tar"
-
-
-def is_tar_name(name: str) -> bool:
-    return _TAR_NAME.fullmatch(name) is not None
-
-
-def tar_number(name: str) -> int | None:
-    found = _TAR_NAME.fullmatch(name)
-    return int(found[1]) if found and found[1] else None
 
 
 def read_links(path: str | Path) -> LinksFile:

@@ -111,6 +111,7 @@ def test_a_range_and_what_is_missing_from_it(tmp_path):
     (tmp_path / "sa_000002.tar.part").write_bytes(GOOD[:100])
     (tmp_path / "sa_000002.tar.part.json").write_text("{}")
     (tmp_path / "other.txt").write_text("not looked at")
+    (tmp_path / "mine_0.tar").write_bytes(GOOD)  # nor is this: no build would take it
 
     def said(**options):
         reports = verify_folder(tmp_path, workers=1, **options)

@@ -22,13 +22,14 @@ from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
-from sa1b_tfds.links import LINKS_PAGE, read_links, tar_name, tar_number
+from sa1b_tfds.links import LINKS_PAGE, read_links
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import worker_count
 from sa1b_tfds.running.pool import ProcessPool
 from sa1b_tfds.running.progress import reporter_for_people
 from sa1b_tfds.running.workers import Fetched
 from sa1b_tfds.segment_anything import configs
+from sa1b_tfds.tar_names import tar_name, tar_number
 from sa1b_tfds.telling import some_of
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
