@@ -9,8 +9,7 @@ import tensorflow_datasets as tfds
 
 from sa1b_tfds.problems import BadInput
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
-
-from . import building
+from tests import building
 
 pipeline_options = pytest.importorskip("apache_beam.options.pipeline_options")
 

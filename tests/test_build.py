@@ -27,8 +27,7 @@ from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import BadInput
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
-
-from . import building
+from tests import building
 
 _AS_STORED = {"image": tfds.decode.SkipDecoding(), "masks": tfds.decode.SkipDecoding()}
 

@@ -35,8 +35,7 @@ from sa1b_tfds.export.format import Item
 from sa1b_tfds.export.outline import polygons_of
 from sa1b_tfds.problems import BadInput, Problems
 from tests.building import make, write_large_tars, write_tars
-
-from .strategies import masks as any_masks
+from tests.strategies import masks as any_masks
 
 
 def run(source, output, format, **options):

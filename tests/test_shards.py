@@ -19,8 +19,7 @@ from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.problems import BadInput, Problems
 from sa1b_tfds.tar_members import Member
 from sa1b_tfds.transfer.folder import CheckedFiles
-
-from . import building
+from tests import building
 
 
 def _task(tar, folder, **options) -> Task:
