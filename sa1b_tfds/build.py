@@ -39,10 +39,12 @@ class BuildConfig:
     """What to build of what.
 
     tars: folder of the tars, and where downloaded ones come to; or one tar, without links_file.
+    config: of the dataset, by name.
     data_dir: of TFDS; None is its default.
     links_file: download what the config wants and the folder lacks.
     workers: tars at a time; None is one a core.
     file_format: 'tfrecord' or 'array_record'; None is that of data that is there, else tfrecord.
+    on_error: 'raise' stops at an image that cannot become an example; 'skip' leaves it out.
     delete_tars: 'downloaded' downloads and deletes tar by tar; 'all' also deletes the user's own,
       each once it is finished and all of it is in the data.
     md5: take the MD5 of every tar that no download of ours has checked, and compare it.

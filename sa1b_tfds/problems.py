@@ -48,6 +48,7 @@ class Problems:
     def report(
         self, archive: str, member: str, reason: str, kind: type[BadInput] = BadInput
     ) -> None:
+        """Raises a problem, or keeps it in `found`; see `BadInput` for what it is made of."""
         problem = kind(archive, member, reason)
         if self.on_error == "raise":
             raise problem

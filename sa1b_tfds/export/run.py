@@ -48,6 +48,7 @@ class ExportConfig:
     tars: the numbers in the names of the tars to take; None takes all.
     max_images: take the first ones; those that are skipped are not made up for. None takes all.
     workers: processes; None is one a core.
+    on_error: 'raise' stops at what cannot be read; 'skip' leaves it out and lists it.
     """
 
     source: epath.PathLike

@@ -32,7 +32,10 @@ _LABELS_SHARE = 0.3  # of a tar's bytes; 0.18 of those of two tars with 32 photo
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Yolo(ImageFiles):
-    """`data.yaml`, `images/` and `labels/`."""
+    """`data.yaml`, `images/` and `labels/`.
+
+    images: 'copy' (JPEG bytes), 'link' (second names of extracted files) or 'none'.
+    """
 
     name: ClassVar[str] = "yolo"
 
