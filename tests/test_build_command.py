@@ -194,6 +194,21 @@ def test_what_an_add_that_failed_had_converted_and_deleted_comes_with_the_next(
     assert building.leftovers(data) == []
 
 
+def test_what_is_staged_and_deleted_outlives_a_build_of_the_first_images(tars, tmp_path):
+    data, torn = tmp_path / "data", tars / "sa_000002.tar"
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:-15000])
+    assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 1
+    assert [path.name for path in tars.iterdir()] == ["sa_000002.tar"]
+    config = tfds.download.DownloadConfig(manual_dir=tars, max_examples_per_split=4)
+    Builder(data_dir=data).download_and_prepare(download_config=config)
+    assert _ids(data) == list(range(4))
+    torn.write_bytes(whole)
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    assert _ids(data) == list(range(12))
+    assert building.leftovers(data) == []
+
+
 def test_add_tells_of_a_deleted_tar_once(tars, tmp_path, caplog):
     held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
     arguments = (tars, "--data-dir", tmp_path / "data")

@@ -92,14 +92,18 @@ class Folder:
         return all(there[tar.archive] == (tar.source, tar.settings) for tar in finished)
 
     def settle(self) -> None:
-        """Removes the staged tars, once the data that links to them is on the disk."""
+        """Removes the staged tars, once the data that links to them is on the disk.
+
+        They stay while one of them is not in it: it may be the only copy, and `--add` takes it.
+        """
         for path in self.path.iterdir():
             files.sync(path)
         files.sync(self.path)
         files.sync(self.path.parent)
         if self._replaced.exists():
             self._replaced.rmtree()
-        self.staging.remove()  # while it is there, `clean_if_free` goes on with this
+        if self.is_settled():
+            self.staging.remove()  # while it is there, `clean_if_free` goes on with this
 
     def assemble(
         self, tars: Sequence[FinishedTar], target: epath.Path, shards: Sequence[epath.Path]
