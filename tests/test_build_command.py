@@ -209,6 +209,16 @@ def test_what_is_staged_and_deleted_outlives_a_build_of_the_first_images(tars, t
     assert building.leftovers(data) == []
 
 
+def test_add_needs_no_room_for_the_data_that_is_there(tars, tmp_path, monkeypatch):
+    data, usage = tmp_path / "data", shutil.disk_usage
+    assert _sa1b(tars, "--data-dir", data) == 0
+    building.make.write_tar(tars / "sa_000003.tar", building.make.files_of(100))
+    size = sum(path.stat().st_size for path in (data / building.FINAL).glob("*-train.*"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=size))
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    assert _ids(data) == [*range(12), 100]
+
+
 def test_add_tells_of_a_deleted_tar_once(tars, tmp_path, caplog):
     held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
     arguments = (tars, "--data-dir", tmp_path / "data")

@@ -200,8 +200,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         conversion.run(self._engine(config, conversion))
         # With those deleted meanwhile, so that they are not told of once more.
         self._sources = dataclasses.replace(self._sources, archives=conversion.archives)
+        splits = self.info.splits
         with self._folder.exchanged():
-            yield
+            self.info.set_splits(tfds.core.SplitDict([]))  # TFDS asks for as much room as they have
+            try:
+                yield
+            except BaseException:
+                self.info.set_splits(splits)
+                raise
 
     def _generate_splits(
         self,
