@@ -419,6 +419,12 @@ def test_all_keeps_a_tar_of_which_something_was_skipped(tars, tmp_path, caplog):
     assert caplog.text.count("sa_000002.tar is not deleted: not all of it is in the data.") == 1
 
 
+def test_all_keeps_a_tar_that_has_no_images(tars, tmp_path):
+    building.make.write_tar(tars / "sa_notes.tar", {"./thesis.tex": b"the only copy"})
+    assert _sa1b(tars, "--data-dir", tmp_path / "data", "--delete-tars=all") == 0
+    assert [path.name for path in tars.iterdir()] == ["sa_notes.tar"]
+
+
 def test_all_keeps_a_tar_with_an_image_of_an_earlier_one(tars, tmp_path, capsys):
     again = building.make.files_of(2)  # of sa_000000.tar
     files = {name: data for i in (20, 21) for name, data in building.make.files_of(i).items()}
