@@ -158,6 +158,18 @@ def test_add_keeps_shards_however_they_were_cut_and_coded(tars, tmp_path, caplog
     assert "No MD5 was taken of sa_000000.tar, sa_000002.tar: " in caplog.text
 
 
+def test_add_keeps_the_shards_of_a_tar_of_which_something_was_skipped(tars, tmp_path):
+    data = tmp_path / "data"
+    files = building.make.files_of(20) | building.make.files_of(21)
+    files["./sa_21.jpg"] = b"no image"
+    building.make.write_tar(tars / "sa_000003.tar", files)
+    assert _sa1b(tars, "--data-dir", data, "--on-error", "skip") == 0
+    (tars / "sa_000003.tar").unlink()
+    building.make.write_tar(tars / "sa_000004.tar", building.make.files_of(30))
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    assert _ids(data) == [*range(12), 20, 30]
+
+
 def test_add_that_fails_leaves_the_data_as_it_was(tars, tmp_path, capsys):
     data = tmp_path / "data"
     assert _sa1b(tars, "--data-dir", data) == 0

@@ -135,7 +135,7 @@ class Task:
             return f"the tar was {finished.source}, now it is {source}"
         if self.md5 and not self.is_kept and source is not None and finished.md5 is None:
             return "its MD5 was not taken"
-        if finished.problems and self.on_error == "raise":
+        if finished.problems and self.on_error == "raise" and not self.is_kept:
             return f"it was built with on_error='skip': {finished.problems[0]}"
         return None
 
