@@ -179,7 +179,8 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     changed = _changed(sources, prepared)
     if changed and not config.add:
         logging.warning(
-            "%d tars changed since the data was made of them (%s). --add converts them again.",
+            "%d tars changed since the data was made of them (%s), or it has their first images only."
+            " --add converts them again.",
             len(changed),
             some_of(changed),
         )
@@ -242,9 +243,14 @@ def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
 
 
 def _changed(sources: Sources, prepared: Iterable[FinishedTar]) -> list[str]:
-    """The names of tars that are there, and others than those in the data."""
+    """The names of tars that are there, and others than those in the data, or not all in it."""
     now = {archive.name: archive.identity() for archive in sources.archives}
-    return [tar.archive for tar in prepared if now.get(tar.archive) not in (None, tar.source)]
+    return [
+        tar.archive
+        for tar in prepared
+        if (identity := now.get(tar.archive)) is not None
+        and (identity != tar.source or tar.settings["limit"] is not None)
+    ]
 
 
 def _staged(folder: Folder, builder: Builder) -> set[str]:

@@ -458,6 +458,16 @@ def test_all_deletes_what_a_kill_left_and_not_what_came_since(tars, tmp_path):
     assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
 
 
+def test_add_takes_the_other_images_of_a_tar_of_which_the_first_were_taken(tars, tmp_path, caplog):
+    data = tmp_path / "data"
+    config = tfds.download.DownloadConfig(manual_dir=tars, max_examples_per_split=10)
+    Builder(data_dir=data).download_and_prepare(download_config=config)
+    assert _sa1b(tars, "--data-dir", data) == 0
+    assert "sa_000002.tar" in caplog.text
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    assert _ids(data) == list(range(12))
+
+
 def test_all_keeps_a_tar_of_which_only_the_first_images_were_taken(tars, tmp_path):
     config = tfds.download.DownloadConfig(manual_dir=tars, max_examples_per_split=6)
     Builder(data_dir=tmp_path / "data").download_and_prepare(download_config=config)
