@@ -116,10 +116,14 @@ def plan(config: BuildConfig) -> BuildPlan:
     builder = config.builder()
     folder = Folder(builder.data_path)
     staged = _staged(folder, builder)
-    built = {tar.archive for tar in _built(folder)}
-    done = staged | built
+    prepared = _built(folder)
+    built = {tar.archive for tar in prepared}
+    sources = _sources(config, builder)
+    archives = sources.archives
+    done = built - set(_changed(sources, prepared)) if config.add else built
+    finished_tars = list(filter(None, map(folder.staging.finished, staged)))
+    done |= {tar.archive for tar in finished_tars} - set(_changed(sources, finished_tars))
     tars = []
-    archives = _sources(config, builder).archives
     for name in sorted(staged - built - {archive.name for archive in archives}):
         if finished := folder.staging.finished(name):
             size = finished.source["bytes"]

@@ -93,6 +93,15 @@ def test_a_folder_without_tars_is_said(tmp_path, capsys, flags):
     assert not (tmp_path / "data").exists()
 
 
+def test_a_plan_of_add_has_the_tars_that_changed(tars, tmp_path, capsys):
+    arguments = (tars, "--data-dir", tmp_path / "data", "--add")
+    assert _sa1b(*arguments) == 0
+    building.make.write_tar(tars / "sa_000001.tar", building.make.files_of(100))
+    capsys.readouterr()
+    assert _sa1b(*arguments, "--plan") == 0
+    assert "\n1 of 3 tars to convert" in capsys.readouterr().out
+
+
 def test_tars_that_a_config_lacks_are_said(tars, tmp_path, caplog):
     arguments = (tars, "--data-dir", tmp_path / "data", "--config", "original_1pct", "--plan")
     with caplog.at_level("WARNING", "absl"):
