@@ -485,6 +485,16 @@ def test_all_keeps_a_tar_of_which_only_the_first_images_were_taken(tars, tmp_pat
     assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
 
 
+def test_a_misnamed_tar_is_not_downloaded_again(tars, links, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    shutil.copy(tars / "sa_000001.tar", disk / "sa_000001.tar.gz")
+    arguments = (disk, "--data-dir", tmp_path / "data", "--links-file", links[0])
+    assert _sa1b(*arguments, "--delete-tars") == 0
+    assert "/sa_000001.tar" not in links[1]
+    assert _ids(tmp_path / "data") == list(range(12))
+
+
 def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):
     data, disk = tmp_path / "data", tmp_path / "disk"
     disk.mkdir()
