@@ -224,7 +224,11 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
             f"{config.tars} holds no tar of {config.config!r} (sa_000000.tar and so on), nor"
             " extracted files. Put some there, or name a links file with --links-file."
         )
-    if lacking := set(wanted) - {number_of(archive) for archive in chosen}:
+    there = {tar.archive for tar in _built(folder)} | _staged(folder, builder)
+    if not (config.links_file or config.tars.exists() or config.tars.name in there):
+        raise FileNotFoundError(f"{config.tars} is not there: name the folder of the tars.")
+    known = {number_of(TarArchive(folder.path / name, name)) for name in there}
+    if lacking := set(wanted) - known - {number_of(archive) for archive in chosen}:
         logging.warning(
             "%d of the %d tars of %r are neither in %s nor to be downloaded, and left out.",
             len(lacking),

@@ -102,6 +102,13 @@ def test_a_plan_of_add_has_the_tars_that_changed(tars, tmp_path, capsys):
     assert "\n1 of 3 tars to convert" in capsys.readouterr().out
 
 
+def test_a_folder_that_is_not_there_is_said_beside_what_is_staged(tars, tmp_path, capsys):
+    (tars / "sa_000002.tar").write_bytes((tars / "sa_000002.tar").read_bytes()[:-15000])
+    assert _sa1b(tars, "--data-dir", tmp_path / "data") == 1
+    assert _sa1b(tmp_path / "tasr", "--data-dir", tmp_path / "data") == 1
+    assert "tasr is not there" in capsys.readouterr().err
+
+
 def test_tars_that_a_config_lacks_are_said(tars, tmp_path, caplog):
     arguments = (tars, "--data-dir", tmp_path / "data", "--config", "original_1pct", "--plan")
     with caplog.at_level("WARNING", "absl"):
@@ -238,6 +245,15 @@ def test_add_needs_no_room_for_the_data_that_is_there(tars, tmp_path, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=size))
     assert _sa1b(tars, "--data-dir", data, "--add") == 0
     assert _ids(data) == [*range(12), 100]
+
+
+def test_tars_in_the_data_are_not_said_to_be_left_out(tars, tmp_path, caplog):
+    arguments = (tars, "--data-dir", tmp_path, "--config", "original_1pct", "--delete-tars=all")
+    assert _sa1b(*arguments) == 0
+    assert "7 of the 10 tars of 'original_1pct' are neither in" in caplog.text
+    caplog.clear()
+    assert _sa1b(*arguments) == 0
+    assert "7 of the 10 tars of 'original_1pct' are neither in" in caplog.text
 
 
 def test_add_tells_of_a_deleted_tar_once(tars, tmp_path, caplog):
