@@ -158,6 +158,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 download_config=download_config, file_format=file_format, **kwargs
             )
             return
+        _refuse_what_cannot_apply(download_config or tfds.download.DownloadConfig())
         with self._folder.locked():
             self._folder.clean()
             try:
@@ -215,7 +216,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         download_config: tfds.download.DownloadConfig,
     ) -> list[tfds.core.SplitInfo]:
         """Has every tar converted to its shards, and makes these the split train."""
-        _refuse_what_cannot_apply(download_config)
         sources = self._sources
         archives = sources.archives if sources else self._archives(dl_manager.manual_dir)
         conversion = self._conversion(archives, download_config)
@@ -358,6 +358,9 @@ def _overwrites(config: tfds.download.DownloadConfig | None) -> bool:
 
 
 def _refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
+    limit = config.max_examples_per_split
+    if limit is not None and limit < 1:
+        raise ValueError(f"max_examples_per_split must be positive, got {limit}.")
     if config.min_shard_size != tfds.download.DownloadConfig().min_shard_size:
         raise ValueError(
             "min_shard_size cannot apply: each tar has shards of its own, however small. Set"
