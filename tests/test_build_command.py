@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from sa1b_tfds import cli
 from sa1b_tfds.build import BuildConfig, plan
+from sa1b_tfds.building.conversion import Conversion
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.building.staging import Staging
@@ -49,6 +50,9 @@ def links(tars, tmp_path, monkeypatch):
     yield path, asked
     server.shutdown()
     server.server_close()
+
+
+_tasks = Conversion.tasks
 
 
 def _sa1b(*arguments) -> int:
@@ -254,6 +258,18 @@ def test_tars_in_the_data_are_not_said_to_be_left_out(tars, tmp_path, caplog):
     caplog.clear()
     assert _sa1b(*arguments) == 0
     assert "7 of the 10 tars of 'original_1pct' are neither in" in caplog.text
+
+
+def test_a_tar_that_vanishes_before_its_turn_is_said(tars, tmp_path, capsys, monkeypatch):
+    def tasks(conversion, staged):
+        (tars / "sa_000001.tar").unlink(missing_ok=True)
+        return _tasks(conversion, staged)
+
+    monkeypatch.setattr(Conversion, "tasks", tasks)
+    assert _sa1b(tars, "--data-dir", tmp_path / "data") == 1
+    assert "sa_000001.tar is not there any more: put it back, or build again without it." in (
+        capsys.readouterr().err
+    )
 
 
 def test_add_tells_of_a_deleted_tar_once(tars, tmp_path, caplog):

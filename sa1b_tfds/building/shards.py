@@ -180,6 +180,10 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
                 f" there any more: put it back, or remove {other} and"
                 f" {task.staging.sidecar(other)}."
             )
+        if not task.staging.sidecar(task.archive.name).exists():
+            raise FileNotFoundError(
+                f"{task.archive.name} is not there any more: put it back, or build again without it."
+            )
         raise FileNotFoundError(
             f"{task.archive.name} is not there any more, and what was finished of it does not fit:"
             " put it back, build with the options as they were, or remove"
