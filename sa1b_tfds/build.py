@@ -66,6 +66,9 @@ class BuildConfig:
             raise ValueError(
                 f"delete_tars must be one of {get_args(DeleteTars)}, got {self.delete_tars!r}."
             )
+        for path in filter(None, (self.tars, self.data_dir)):
+            if str(path).startswith(("gs:/", "s3:/")):
+                raise ValueError(f"'{path}' is no local path: for gs:// and s3:// use tfds build.")
         if self.links_file is not None and os.path.isfile(self.tars):
             raise ValueError(f"links_file needs a folder for its tars, and {self.tars} is a file.")
         if self.delete_tars == "downloaded" and self.links_file is None:
