@@ -462,6 +462,19 @@ def test_all_deletes_no_tar_for_what_was_staged_of_it_otherwise(tars, tmp_path):
     assert list(tars.iterdir()) == []
 
 
+def test_all_deletes_no_tar_while_a_deleted_one_is_staged_otherwise(tars, tmp_path, capsys):
+    arguments = (tars, "--data-dir", tmp_path / "data", "--delete-tars=all")
+    torn = tars / "sa_000002.tar"
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:-15000])
+    assert _sa1b(*arguments, "--file-format", "array_record") == 1
+    torn.write_bytes(whole)
+    assert _sa1b(*arguments) == 1  # as tfrecord
+    assert "build with the options as they were" in capsys.readouterr().err
+    assert _sa1b(*arguments, "--file-format", "array_record") == 0
+    assert _ids(tmp_path / "data") == list(range(12))
+
+
 def test_all_keeps_a_tar_of_which_something_was_skipped(tars, tmp_path, caplog):
     torn = tars / "sa_000002.tar"
     torn.write_bytes(torn.read_bytes()[:-15000])
