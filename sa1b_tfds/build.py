@@ -186,7 +186,7 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     changed = _changed(sources, prepared)
     if changed and not config.add:
         logging.warning(
-            "%d tars changed since the data was made of them (%s), or it has their first images only."
+            "%d tars changed since the data was made of them (%s), or it has their first images."
             " --add converts them again.",
             len(changed),
             some_of(changed),

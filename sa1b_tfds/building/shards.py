@@ -181,8 +181,9 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
                 f" {task.staging.sidecar(other)}."
             )
         if not task.staging.sidecar(task.archive.name).exists():
+            name = task.archive.name
             raise FileNotFoundError(
-                f"{task.archive.name} is not there any more: put it back, or build again without it."
+                f"{name} is not there any more: put it back, or build again without it."
             )
         raise FileNotFoundError(
             f"{task.archive.name} is not there any more, and what was finished of it does not fit:"
