@@ -421,11 +421,12 @@ def test_a_disk_that_is_too_small_is_seen_before(slow_tars, small_disk):
         _build(slow_tars, disk)
 
 
-def test_tars_that_are_deleted_make_room_for_what_comes_of_them(slow_tars, small_disk):
+@pytest.mark.parametrize("workers", [1, 4])
+def test_tars_that_are_deleted_make_room_for_what_comes_of_them(slow_tars, small_disk, workers):
     disk = small_disk(int(6.5 * os.path.getsize(slow_tars / "sa_000000.tar")))
     shutil.copytree(slow_tars, disk / "tars")
     config = sa1b_build.BuildConfig(
-        tars=disk / "tars", data_dir=disk / "data", workers=1, delete_tars="all"
+        tars=disk / "tars", data_dir=disk / "data", workers=workers, delete_tars="all"
     )
     assert sa1b_build.build(config)["totals"]["images"] == 400
     assert list((disk / "tars").iterdir()) == []
