@@ -272,6 +272,19 @@ def test_a_tar_that_vanishes_before_its_turn_is_said(tars, tmp_path, capsys, mon
     )
 
 
+def test_tfds_does_not_download_what_is_finished_and_deleted(tars, links, tmp_path, caplog):
+    disk, data = tmp_path / "disk", tmp_path / "data"
+    shutil.copytree(tars, disk)
+    (disk / "sa_000002.tar").write_bytes((tars / "sa_000002.tar").read_bytes()[:-15000])
+    assert _sa1b(disk, "--data-dir", data, "--delete-tars=all") == 1
+    shutil.copy(tars / "sa_000002.tar", disk)
+    shutil.copy(links[0], disk / "segment_anything_links.txt")
+    config = tfds.download.DownloadConfig(manual_dir=disk)
+    Builder(data_dir=data).download_and_prepare(download_config=config)
+    assert links[1] == []
+    assert _ids(data) == list(range(12))
+
+
 def test_add_tells_of_a_deleted_tar_once(tars, tmp_path, caplog):
     held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
     arguments = (tars, "--data-dir", tmp_path / "data")

@@ -87,6 +87,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self._original_state.update(on_error=on_error, num_workers=num_workers, md5=md5)
         self._on_error = Problems(on_error).on_error
         self._md5 = md5
+        self._folder = prepared.Folder(self.data_path)
         self._sources: Sources | None = None
         self._extend = False
         self._kept: frozenset[str] = frozenset()
@@ -148,7 +149,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           BadInput: what is wrong in a tar, with on_error='raise'.
           FolderInUse: if another process prepares the same data.
         """
-        self._folder = prepared.Folder(self.data_path)
         was_there = self.data_path.exists()
         self._folder.clean_if_free()
         if self.data_path.exists() and not was_there:  # it had been set aside
@@ -311,9 +311,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         return archive.sorted_by_name(by_name.values())
 
     def _archives(self, folder: epath.Path) -> list[archive.Archive]:
-        """The config's tars: those that are there, and with a links file also those that lack."""
+        """The config's tars: those that are there, and with a links file also those that lack.
+
+        Those that are finished and were deleted do not lack.
+        """
         found = archive.find_archives(folder)
-        lacking = self._lacking(folder, {archive.number_of(a) for a in found})
+        finished = map(archive.TarArchive, self._folder.staging.archives())
+        lacking = self._lacking(folder, {archive.number_of(a) for a in [*found, *finished]})
         if lacking and (find_links_file(folder) or not self._chosen(found)):
             ensure_tars(None, folder, lacking)
             found = archive.find_archives(folder)
