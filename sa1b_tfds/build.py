@@ -203,7 +203,14 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             "No MD5 was taken of %s: that is done while a tar is converted, and these were before.",
             some_of(unknown),
         )
-    _release(sources, _built(folder))
+    damaged = folder.damaged(builder.info.splits["train"].filepaths)
+    if damaged:
+        logging.error(
+            "Shards of %s are damaged or gone in %s: keep these tars.",
+            some_of(damaged),
+            folder.path,
+        )
+    _release(sources, (tar for tar in _built(folder) if tar.archive not in damaged))
     if sources.release is not None:
         for archive in filter(is_in_flight, sources.archives):  # what a kill left of some
             shutil.rmtree(archive.path.parent, ignore_errors=True)

@@ -498,6 +498,17 @@ def test_all_keeps_a_tar_of_which_something_was_skipped(tars, tmp_path, caplog):
     assert caplog.text.count("sa_000002.tar is not deleted: not all of it is in the data.") == 1
 
 
+def test_all_keeps_a_tar_whose_shards_are_damaged_or_gone(tars, tmp_path, caplog):
+    data = tmp_path / "data"
+    assert _sa1b(tars, "--data-dir", data) == 0
+    first, _, last = sorted((data / building.FINAL).glob("*-train.*"))
+    first.write_bytes(first.read_bytes()[:-1])
+    last.unlink()
+    assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 0
+    assert sorted(path.name for path in tars.iterdir()) == ["sa_000000.tar", "sa_000002.tar"]
+    assert "Shards of sa_000000.tar, sa_000002.tar are damaged or gone" in caplog.text
+
+
 def test_all_keeps_a_tar_that_has_no_images(tars, tmp_path):
     building.make.write_tar(tars / "sa_notes.tar", {"./thesis.tex": b"the only copy"})
     assert _sa1b(tars, "--data-dir", tmp_path / "data", "--delete-tars=all") == 0

@@ -124,6 +124,17 @@ class Folder:
         lines = (self.path / TARS).read_bytes().splitlines()
         return [FinishedTar.from_json(line) for line in lines]
 
+    def damaged(self, shards: Sequence[epath.Path]) -> list[str]:
+        """The names of the data's tars whose shards are not there, or of another size."""
+        names = iter(shards)
+        found = []
+        for tar in self.tars():
+            paths = [next(names) for _ in tar.shards]
+            sizes = [path.stat().length if path.exists() else None for path in paths]
+            if sizes != [shard.bytes for shard in tar.shards]:
+                found.append(tar.archive)
+        return found
+
     def restage(self, shards: Sequence[epath.Path]) -> None:
         """Stages the data's own tars, as if a build had not ended yet; copies no bytes."""
         names = iter(shards)
