@@ -68,6 +68,9 @@ class BuildConfig:
             raise ValueError(
                 f"delete_tars must be one of {get_args(DeleteTars)}, got {self.delete_tars!r}."
             )
+        for path in filter(None, (self.tars, self.data_dir)):
+            if str(path).startswith(("gs:/", "s3:/")):
+                raise ValueError(f"'{path}' is no local path: for gs:// and s3:// use tfds build.")
         if self.links_file is not None and os.path.isfile(self.tars):
             raise ValueError(f"links_file needs a folder for its tars, and {self.tars} is a file.")
         if self.delete_tars == "downloaded" and self.links_file is None:
@@ -118,10 +121,14 @@ def plan(config: BuildConfig) -> BuildPlan:
     builder = config.builder()
     folder = Folder(builder.data_path)
     staged = _staged(folder, builder)
-    built = {tar.archive for tar in _built(folder)}
-    done = staged | built
+    prepared = _built(folder)
+    built = {tar.archive for tar in prepared}
+    sources = _sources(config, builder)
+    archives = sources.archives
+    done = built - set(_changed(sources, prepared)) if config.add else built
+    finished_tars = list(filter(None, map(folder.staging.finished, staged)))
+    done |= {tar.archive for tar in finished_tars} - set(_changed(sources, finished_tars))
     tars = []
-    archives = _sources(config, builder).archives
     for name in sorted(staged - built - {archive.name for archive in archives}):
         if finished := folder.staging.finished(name):
             size = finished.source["bytes"]
@@ -181,7 +188,8 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     changed = _changed(sources, prepared)
     if changed and not config.add:
         logging.warning(
-            "%d tars changed since the data was made of them (%s). --add converts them again.",
+            "%d tars changed since the data was made of them (%s), or it has their first images."
+            " --add converts them again.",
             len(changed),
             some_of(changed),
         )
@@ -197,7 +205,14 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             "No MD5 was taken of %s: that is done while a tar is converted, and these were before.",
             some_of(unknown),
         )
-    _release(sources, _built(folder))
+    damaged = folder.damaged(builder.info.splits["train"].filepaths)
+    if damaged:
+        logging.error(
+            "Shards of %s are damaged or gone in %s: keep these tars.",
+            some_of(damaged),
+            folder.path,
+        )
+    _release(sources, (tar for tar in _built(folder) if tar.archive not in damaged))
     if sources.release is not None:
         for archive in filter(is_in_flight, sources.archives):  # what a kill left of some
             shutil.rmtree(archive.path.parent, ignore_errors=True)
@@ -221,7 +236,11 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
             f"{config.tars} holds no tar of {config.config!r} (sa_000000.tar and so on), nor"
             " extracted files. Put some there, or name a links file with --links-file."
         )
-    if lacking := set(wanted) - {number_of(archive) for archive in chosen}:
+    there = {tar.archive for tar in _built(folder)} | _staged(folder, builder)
+    if not (config.links_file or config.tars.exists() or config.tars.name in there):
+        raise FileNotFoundError(f"{config.tars} is not there: name the folder of the tars.")
+    known = {number_of(TarArchive(folder.path / name, name)) for name in there}
+    if lacking := set(wanted) - known - {number_of(archive) for archive in chosen}:
         logging.warning(
             "%d of the %d tars of %r are neither in %s nor to be downloaded, and left out.",
             len(lacking),
@@ -244,9 +263,14 @@ def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
 
 
 def _changed(sources: Sources, prepared: Iterable[FinishedTar]) -> list[str]:
-    """The names of tars that are there, and others than those in the data."""
+    """The names of tars that are there, and others than those in the data, or not all in it."""
     now = {archive.name: archive.identity() for archive in sources.archives}
-    return [tar.archive for tar in prepared if now.get(tar.archive) not in (None, tar.source)]
+    return [
+        tar.archive
+        for tar in prepared
+        if (identity := now.get(tar.archive)) is not None
+        and (identity != tar.source or tar.settings["limit"] is not None)
+    ]
 
 
 def _staged(folder: Folder, builder: Builder) -> set[str]:

@@ -172,6 +172,8 @@ def test_shards_are_as_many_and_as_large_as_asked_for(tars, tmp_path, download, 
             "divided among 3 tars, the tars with the first 7 images have images for 4 shards",
         ),
         ({"download": {"min_shard_size": 5}}, "min_shard_size cannot apply"),
+        ({"download": {"max_examples_per_split": 0}}, "max_examples_per_split must be positive"),
+        ({"download": {"max_examples_per_split": -1}}, "must be positive, got -1"),
         ({"download": {"ignore_duplicates": True}}, "ignore_duplicates cannot apply"),
         ({"file_format": "riegeli"}, "file_format 'riegeli' cannot be written here"),
         ({"num_workers": 0}, "num_workers must be positive, got 0"),
@@ -418,11 +420,12 @@ def test_a_disk_that_is_too_small_is_seen_before(slow_tars, small_disk):
         _build(slow_tars, disk)
 
 
-def test_tars_that_are_deleted_make_room_for_what_comes_of_them(slow_tars, small_disk):
+@pytest.mark.parametrize("workers", [1, 4])
+def test_tars_that_are_deleted_make_room_for_what_comes_of_them(slow_tars, small_disk, workers):
     disk = small_disk(int(6.5 * os.path.getsize(slow_tars / "sa_000000.tar")))
     shutil.copytree(slow_tars, disk / "tars")
     config = sa1b_build.BuildConfig(
-        tars=disk / "tars", data_dir=disk / "data", workers=1, delete_tars="all"
+        tars=disk / "tars", data_dir=disk / "data", workers=workers, delete_tars="all"
     )
     assert sa1b_build.build(config)["totals"]["images"] == 400
     assert list((disk / "tars").iterdir()) == []

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from sa1b_tfds import cli
 from sa1b_tfds.build import BuildConfig, plan
+from sa1b_tfds.building.conversion import Conversion
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.building.staging import Staging
@@ -48,6 +49,9 @@ def links(tars, tmp_path, monkeypatch):
     yield path, asked
     server.shutdown()
     server.server_close()
+
+
+_tasks = Conversion.tasks
 
 
 def _sa1b(*arguments) -> int:
@@ -90,6 +94,22 @@ def test_a_folder_without_tars_is_said(tmp_path, capsys, flags):
     assert _sa1b(tmp_path / "none", "--data-dir", tmp_path / "data", *flags) == 1
     assert "none holds no tar of 'original' (sa_000000.tar and so on)" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+def test_a_plan_of_add_has_the_tars_that_changed(tars, tmp_path, capsys):
+    arguments = (tars, "--data-dir", tmp_path / "data", "--add")
+    assert _sa1b(*arguments) == 0
+    building.make.write_tar(tars / "sa_000001.tar", building.make.files_of(100))
+    capsys.readouterr()
+    assert _sa1b(*arguments, "--plan") == 0
+    assert "\n1 of 3 tars to convert" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_there_is_said_beside_what_is_staged(tars, tmp_path, capsys):
+    (tars / "sa_000002.tar").write_bytes((tars / "sa_000002.tar").read_bytes()[:-15000])
+    assert _sa1b(tars, "--data-dir", tmp_path / "data") == 1
+    assert _sa1b(tmp_path / "tasr", "--data-dir", tmp_path / "data") == 1
+    assert "tasr is not there" in capsys.readouterr().err
 
 
 def test_tars_that_a_config_lacks_are_said(tars, tmp_path, caplog):
@@ -157,6 +177,18 @@ def test_add_keeps_shards_however_they_were_cut_and_coded(tars, tmp_path, caplog
     assert "No MD5 was taken of sa_000000.tar, sa_000002.tar: " in caplog.text
 
 
+def test_add_keeps_the_shards_of_a_tar_of_which_something_was_skipped(tars, tmp_path):
+    data = tmp_path / "data"
+    files = building.make.files_of(20) | building.make.files_of(21)
+    files["./sa_21.jpg"] = b"no image"
+    building.make.write_tar(tars / "sa_000003.tar", files)
+    assert _sa1b(tars, "--data-dir", data, "--on-error", "skip") == 0
+    (tars / "sa_000003.tar").unlink()
+    building.make.write_tar(tars / "sa_000004.tar", building.make.files_of(30))
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    assert _ids(data) == [*range(12), 20, 30]
+
+
 def test_add_that_fails_leaves_the_data_as_it_was(tars, tmp_path, capsys):
     data = tmp_path / "data"
     assert _sa1b(tars, "--data-dir", data) == 0
@@ -191,6 +223,65 @@ def test_what_an_add_that_failed_had_converted_and_deleted_comes_with_the_next(
     assert _sa1b(*add) == 0
     assert _ids(data) == list(range(12))
     assert building.leftovers(data) == []
+
+
+def test_what_is_staged_and_deleted_outlives_a_build_of_the_first_images(tars, tmp_path):
+    data, torn = tmp_path / "data", tars / "sa_000002.tar"
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:-15000])
+    assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 1
+    assert [path.name for path in tars.iterdir()] == ["sa_000002.tar"]
+    config = tfds.download.DownloadConfig(manual_dir=tars, max_examples_per_split=4)
+    Builder(data_dir=data).download_and_prepare(download_config=config)
+    assert _ids(data) == list(range(4))
+    torn.write_bytes(whole)
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    assert _ids(data) == list(range(12))
+    assert building.leftovers(data) == []
+
+
+def test_add_needs_no_room_for_the_data_that_is_there(tars, tmp_path, monkeypatch):
+    data, usage = tmp_path / "data", shutil.disk_usage
+    assert _sa1b(tars, "--data-dir", data) == 0
+    building.make.write_tar(tars / "sa_000003.tar", building.make.files_of(100))
+    size = sum(path.stat().st_size for path in (data / building.FINAL).glob("*-train.*"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=size))
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    assert _ids(data) == [*range(12), 100]
+
+
+def test_tars_in_the_data_are_not_said_to_be_left_out(tars, tmp_path, caplog):
+    arguments = (tars, "--data-dir", tmp_path, "--config", "original_1pct", "--delete-tars=all")
+    assert _sa1b(*arguments) == 0
+    assert "7 of the 10 tars of 'original_1pct' are neither in" in caplog.text
+    caplog.clear()
+    assert _sa1b(*arguments) == 0
+    assert "7 of the 10 tars of 'original_1pct' are neither in" in caplog.text
+
+
+def test_a_tar_that_vanishes_before_its_turn_is_said(tars, tmp_path, capsys, monkeypatch):
+    def tasks(conversion, staged):
+        (tars / "sa_000001.tar").unlink(missing_ok=True)
+        return _tasks(conversion, staged)
+
+    monkeypatch.setattr(Conversion, "tasks", tasks)
+    assert _sa1b(tars, "--data-dir", tmp_path / "data") == 1
+    assert "sa_000001.tar is not there any more: put it back, or build again without it." in (
+        capsys.readouterr().err
+    )
+
+
+def test_tfds_does_not_download_what_is_finished_and_deleted(tars, links, tmp_path, caplog):
+    disk, data = tmp_path / "disk", tmp_path / "data"
+    shutil.copytree(tars, disk)
+    (disk / "sa_000002.tar").write_bytes((tars / "sa_000002.tar").read_bytes()[:-15000])
+    assert _sa1b(disk, "--data-dir", data, "--delete-tars=all") == 1
+    shutil.copy(tars / "sa_000002.tar", disk)
+    shutil.copy(links[0], disk / "segment_anything_links.txt")
+    config = tfds.download.DownloadConfig(manual_dir=disk)
+    Builder(data_dir=data).download_and_prepare(download_config=config)
+    assert links[1] == []
+    assert _ids(data) == list(range(12))
 
 
 def test_add_tells_of_a_deleted_tar_once(tars, tmp_path, caplog):
@@ -383,6 +474,19 @@ def test_all_deletes_no_tar_for_what_was_staged_of_it_otherwise(tars, tmp_path):
     assert list(tars.iterdir()) == []
 
 
+def test_all_deletes_no_tar_while_a_deleted_one_is_staged_otherwise(tars, tmp_path, capsys):
+    arguments = (tars, "--data-dir", tmp_path / "data", "--delete-tars=all")
+    torn = tars / "sa_000002.tar"
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:-15000])
+    assert _sa1b(*arguments, "--file-format", "array_record") == 1
+    torn.write_bytes(whole)
+    assert _sa1b(*arguments) == 1  # as tfrecord
+    assert "build with the options as they were" in capsys.readouterr().err
+    assert _sa1b(*arguments, "--file-format", "array_record") == 0
+    assert _ids(tmp_path / "data") == list(range(12))
+
+
 def test_all_keeps_a_tar_of_which_something_was_skipped(tars, tmp_path, caplog):
     torn = tars / "sa_000002.tar"
     torn.write_bytes(torn.read_bytes()[:-15000])
@@ -391,6 +495,23 @@ def test_all_keeps_a_tar_of_which_something_was_skipped(tars, tmp_path, caplog):
         assert _sa1b(*arguments, "--delete-tars=all") == 0
     assert list(tars.iterdir()) == [torn]
     assert caplog.text.count("sa_000002.tar is not deleted: not all of it is in the data.") == 1
+
+
+def test_all_keeps_a_tar_whose_shards_are_damaged_or_gone(tars, tmp_path, caplog):
+    data = tmp_path / "data"
+    assert _sa1b(tars, "--data-dir", data) == 0
+    first, _, last = sorted((data / building.FINAL).glob("*-train.*"))
+    first.write_bytes(first.read_bytes()[:-1])
+    last.unlink()
+    assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 0
+    assert sorted(path.name for path in tars.iterdir()) == ["sa_000000.tar", "sa_000002.tar"]
+    assert "Shards of sa_000000.tar, sa_000002.tar are damaged or gone" in caplog.text
+
+
+def test_all_keeps_a_tar_that_has_no_images(tars, tmp_path):
+    building.make.write_tar(tars / "sa_notes.tar", {"./thesis.tex": b"the only copy"})
+    assert _sa1b(tars, "--data-dir", tmp_path / "data", "--delete-tars=all") == 0
+    assert [path.name for path in tars.iterdir()] == ["sa_notes.tar"]
 
 
 def test_all_keeps_a_tar_with_an_image_of_an_earlier_one(tars, tmp_path, capsys):
@@ -414,12 +535,32 @@ def test_all_deletes_what_a_kill_left_and_not_what_came_since(tars, tmp_path):
     assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
 
 
+def test_add_takes_the_other_images_of_a_tar_of_which_the_first_were_taken(tars, tmp_path, caplog):
+    data = tmp_path / "data"
+    config = tfds.download.DownloadConfig(manual_dir=tars, max_examples_per_split=10)
+    Builder(data_dir=data).download_and_prepare(download_config=config)
+    assert _sa1b(tars, "--data-dir", data) == 0
+    assert "sa_000002.tar" in caplog.text
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    assert _ids(data) == list(range(12))
+
+
 def test_all_keeps_a_tar_of_which_only_the_first_images_were_taken(tars, tmp_path):
     config = tfds.download.DownloadConfig(manual_dir=tars, max_examples_per_split=6)
     Builder(data_dir=tmp_path / "data").download_and_prepare(download_config=config)
     (tars / "sa_000002.tar").unlink()  # of which none was taken
     assert _sa1b(tars, "--data-dir", tmp_path / "data", "--delete-tars=all") == 0
     assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
+
+
+def test_a_misnamed_tar_is_not_downloaded_again(tars, links, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    shutil.copy(tars / "sa_000001.tar", disk / "sa_000001.tar.gz")
+    arguments = (disk, "--data-dir", tmp_path / "data", "--links-file", links[0])
+    assert _sa1b(*arguments, "--delete-tars") == 0
+    assert "/sa_000001.tar" not in links[1]
+    assert _ids(tmp_path / "data") == list(range(12))
 
 
 def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):
@@ -439,6 +580,8 @@ def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):
     [
         ({"workers": 0}, "workers must be positive, got 0"),
         ({"delete_tars": "some"}, r"delete_tars must be one of \(.*\), got 'some'"),
+        ({"data_dir": pathlib.Path("gs://b/data")}, "'gs:/b/data' is no local path: .* tfds build"),
+        ({"tars": pathlib.Path("s3://b/tars")}, "'s3:/b/tars' is no local path"),
         ({"delete_tars": "downloaded"}, "delete_tars='downloaded' needs a links_file"),
         ({"tars": __file__, "links_file": "links.txt"}, "links_file needs a folder .* is a file"),
     ],

@@ -95,7 +95,7 @@ class Conversion:
 
     def fits(self, finished: FinishedTar) -> bool:
         """Whether a tar's shards are not written anew, but for what other tars may tell."""
-        return self._misfit(finished) is None
+        return finished.archive not in self._all_tasks or self._misfit(finished) is None
 
     def _misfit(self, finished: FinishedTar) -> str | None:
         return self._all_tasks[finished.archive].misfit(finished, besides=_FROM_OTHER_TARS)

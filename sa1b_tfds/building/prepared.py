@@ -92,14 +92,18 @@ class Folder:
         return all(there[tar.archive] == (tar.source, tar.settings) for tar in finished)
 
     def settle(self) -> None:
-        """Removes the staged tars, once the data that links to them is on the disk."""
+        """Removes the staged tars, once the data that links to them is on the disk.
+
+        They stay while one of them is not in it: it may be the only copy, and `--add` takes it.
+        """
         for path in self.path.iterdir():
             files.sync(path)
         files.sync(self.path)
         files.sync(self.path.parent)
         if self._replaced.exists():
             self._replaced.rmtree()
-        self.staging.remove()  # while it is there, `clean_if_free` goes on with this
+        if self.is_settled():
+            self.staging.remove()  # while it is there, `clean_if_free` goes on with this
 
     def assemble(
         self, tars: Sequence[FinishedTar], target: epath.Path, shards: Sequence[epath.Path]
@@ -119,6 +123,17 @@ class Folder:
         """
         lines = (self.path / TARS).read_bytes().splitlines()
         return [FinishedTar.from_json(line) for line in lines]
+
+    def damaged(self, shards: Sequence[epath.Path]) -> list[str]:
+        """The names of the data's tars whose shards are not there, or of another size."""
+        names = iter(shards)
+        found = []
+        for tar in self.tars():
+            paths = [next(names) for _ in tar.shards]
+            sizes = [path.stat().length if path.exists() else None for path in paths]
+            if sizes != [shard.bytes for shard in tar.shards]:
+                found.append(tar.archive)
+        return found
 
     def restage(self, shards: Sequence[epath.Path]) -> None:
         """Stages the data's own tars, as if a build had not ended yet; copies no bytes."""

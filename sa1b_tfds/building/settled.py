@@ -2,7 +2,8 @@
 
 A tar is converted again when one of its images turns out to be in an earlier tar as well
 (`conversion.py`). So it is settled once all before it are finished and have no image of it. What an
-earlier build has staged of another tar of that name, or with other options, does not count.
+earlier build has staged of another tar of that name, or with other options, does not count. If such
+a tar is deleted, this build cannot end, and the next one, with those options, needs all the others.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ class Settled:
         self._ids = ImageIds()
         self._lock = threading.Lock()
         deleted = set(staging.archives()) - {archive.name for archive in archives}
-        for name in sorted(deleted):
-            self._has_repeated(staging.finished(name))
+        for finished in filter(None, map(staging.finished, sorted(deleted))):
+            self._has_repeated(finished)
+            if not fits(finished):
+                self._waiting.clear()
 
     def advance(self) -> list[tuple[Archive, FinishedTar]]:
         """Those that have become settled since the last call."""
@@ -44,9 +47,7 @@ class Settled:
                     settled.append((archive, finished))
         return settled
 
-    def _has_repeated(self, finished: FinishedTar | None) -> bool:
+    def _has_repeated(self, finished: FinishedTar) -> bool:
         """Whether one of its images was there before; remembers all of them."""
-        if finished is None:
-            return False
         earlier = [self._ids.add(i, finished.archive) for i in finished.image_ids.tolist()]
         return any(earlier)

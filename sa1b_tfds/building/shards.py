@@ -135,7 +135,7 @@ class Task:
             return f"the tar was {finished.source}, now it is {source}"
         if self.md5 and not self.is_kept and source is not None and finished.md5 is None:
             return "its MD5 was not taken"
-        if finished.problems and self.on_error == "raise":
+        if finished.problems and self.on_error == "raise" and not self.is_kept:
             return f"it was built with on_error='skip': {finished.problems[0]}"
         return None
 
@@ -179,6 +179,11 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
                 f" {task.archive.name}, which would have to be converted again without it, is not"
                 f" there any more: put it back, or remove {other} and"
                 f" {task.staging.sidecar(other)}."
+            )
+        if not task.staging.sidecar(task.archive.name).exists():
+            name = task.archive.name
+            raise FileNotFoundError(
+                f"{name} is not there any more: put it back, or build again without it."
             )
         raise FileNotFoundError(
             f"{task.archive.name} is not there any more, and what was finished of it does not fit:"

@@ -47,11 +47,11 @@ def find_sources(
     """
     root = epath.Path(folder)
     archives = {archive.name: archive for archive in archives_at(root)}
-    bases = {name.rpartition("/")[2] for name in archives}
+    bases = {name.rpartition("/")[2].removesuffix(".gz") for name in archives}  # some are misnamed
     in_flight = root / IN_FLIGHT
     kept: set[str] = set()
     for name in links:
-        if name not in bases:
+        if name.removesuffix(".gz") not in bases:
             archives[name] = TarArchive(in_flight / name / name, name)
 
     def fetch(archive: Archive, on_fetched: Fetched) -> None:

@@ -61,8 +61,8 @@ class FinishedTar:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the tar's images are in the shards, and nothing of it was skipped."""
-        return not self.problems and self.images == self.pairs
+        """Whether all of the tar's images are in the shards, some, and nothing was skipped."""
+        return not self.problems and self.images == self.pairs > 0
 
     @property
     def size(self) -> int:

@@ -59,7 +59,7 @@ class ProcessPool:
 
     def __call__(self, tasks: Sequence[Task]) -> dict[str, Exception]:
         failures: dict[str, Exception] = {}
-        space = _Space(tasks[0].folder)
+        space = _Space(tasks[0].folder, makes_room=self.release is not None)
         if self.release is None:  # else room comes while it runs
             space.check(tasks)
         self.reporter.planned(tasks)
@@ -89,6 +89,7 @@ class ProcessPool:
                 after=after,
             )
         finally:
+            space.close()
             self.reporter.close()
         return failures
 
@@ -104,11 +105,15 @@ def first_failure(failures: Mapping[str, Exception], tasks: Sequence[Task]) -> E
 
 
 class _Space:
-    """Whether what is still to be written fits. Used by several threads."""
+    """Whether what is still to be written fits. Used by several threads.
 
-    def __init__(self, folder: epath.Path):
+    makes_room: a task that ends frees some, so that it is waited for.
+    """
+
+    def __init__(self, folder: epath.Path, makes_room: bool):
         self._folder = folder
-        self._lock = threading.Lock()
+        self._makes_room = makes_room
+        self._lock = threading.Condition()
         self._expected: dict[str, int] = {}  # bytes of each running task, in all
         self._to_come: dict[str, int] = {}  # and still to be written
         self._full = False
@@ -133,12 +138,23 @@ class _Space:
     def begin(self, task: Task) -> None:
         with self._lock:
             expected = task.written(task.source_bytes())
-            needed = expected + sum(self._to_come.values())
-            free = files.free_bytes(self._folder)
-            if free is not None and needed > free:
-                self._full = True
-                self.refuse_if_full(task)
+            while not (self._full or self._fits(expected)):
+                if self._makes_room and self._to_come:
+                    self._lock.wait()
+                else:
+                    self._full = True
+            self.refuse_if_full(task)
             self._expected[task.name] = self._to_come[task.name] = expected
+
+    def _fits(self, expected: int) -> bool:
+        free = files.free_bytes(self._folder)
+        return free is None or expected + sum(self._to_come.values()) <= free
+
+    def close(self) -> None:
+        """Nobody waits for room any more."""
+        with self._lock:
+            self._full = True
+            self._lock.notify_all()
 
     def hear(self, event: Event) -> None:
         task, name = event.task, event.task.name
@@ -149,3 +165,4 @@ class _Space:
                 self._to_come.pop(name, None)
                 if isinstance(event.error, OSError) and event.error.errno in files.DISK_FULL:
                     self._full = True
+                self._lock.notify_all()

@@ -87,6 +87,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self._original_state.update(on_error=on_error, num_workers=num_workers, md5=md5)
         self._on_error = Problems(on_error).on_error
         self._md5 = md5
+        self._folder = prepared.Folder(self.data_path)
         self._sources: Sources | None = None
         self._extend = False
         self._kept: frozenset[str] = frozenset()
@@ -147,7 +148,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           BadInput: what is wrong in a tar, with on_error='raise'.
           FolderInUse: if another process prepares the same data.
         """
-        self._folder = prepared.Folder(self.data_path)
         was_there = self.data_path.exists()
         self._folder.clean_if_free()
         if self.data_path.exists() and not was_there:  # it had been set aside
@@ -157,6 +157,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 download_config=download_config, file_format=file_format, **kwargs
             )
             return
+        _refuse_what_cannot_apply(download_config or tfds.download.DownloadConfig())
         with self._folder.locked():
             self._folder.clean()
             try:
@@ -199,8 +200,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         conversion.run(self._engine(config, conversion))
         # With those deleted meanwhile, so that they are not told of once more.
         self._sources = dataclasses.replace(self._sources, archives=conversion.archives)
+        splits = self.info.splits
         with self._folder.exchanged():
-            yield
+            self.info.set_splits(tfds.core.SplitDict([]))  # TFDS asks for as much room as they have
+            try:
+                yield
+            except BaseException:
+                self.info.set_splits(splits)
+                raise
 
     def _generate_splits(
         self,
@@ -208,7 +215,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         download_config: tfds.download.DownloadConfig,
     ) -> list[tfds.core.SplitInfo]:
         """Has every tar converted to its shards, and makes these the split train."""
-        _refuse_what_cannot_apply(download_config)
         sources = self._sources
         archives = sources.archives if sources else self._archives(dl_manager.manual_dir)
         conversion = self._conversion(archives, download_config)
@@ -304,9 +310,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         return archive.sorted_by_name(by_name.values())
 
     def _archives(self, folder: epath.Path) -> list[archive.Archive]:
-        """The config's tars: those that are there, and with a links file also those that lack."""
+        """The config's tars: those that are there, and with a links file also those that lack.
+
+        Those that are finished and were deleted do not lack.
+        """
         found = archive.find_archives(folder)
-        lacking = self._lacking(folder, {archive.number_of(a) for a in found})
+        finished = map(archive.TarArchive, self._folder.staging.archives())
+        lacking = self._lacking(folder, {archive.number_of(a) for a in [*found, *finished]})
         if lacking and (find_links_file(folder) or not self._chosen(found)):
             ensure_tars(None, folder, lacking)
             found = archive.find_archives(folder)
@@ -351,6 +361,9 @@ def _overwrites(config: tfds.download.DownloadConfig | None) -> bool:
 
 
 def _refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
+    limit = config.max_examples_per_split
+    if limit is not None and limit < 1:
+        raise ValueError(f"max_examples_per_split must be positive, got {limit}.")
     if config.min_shard_size != tfds.download.DownloadConfig().min_shard_size:
         raise ValueError(
             "min_shard_size cannot apply: each tar has shards of its own, however small. Set"
