@@ -138,7 +138,7 @@ class SAMTrainer(keras.Model):
             }
         outputs = backbone.mask_decoder(
             image_embeddings=tf.repeat(embeddings, number, axis=0),
-            **backbone.prompt_encoder(**prompts),
+            **_encode(backbone.prompt_encoder, prompts),
         )
         # The first output is for several prompts a mask; the others are for an ambiguous one.
         masks, iou_pred = outputs["masks"][:, 1:], outputs["iou_pred"][:, 1:]
@@ -200,6 +200,30 @@ class SAMTrainer(keras.Model):
                 f" targets of shape {list(masks.shape)}: set the config's mask_size to {size[0]}."
             )
         return masks
+
+
+def _encode(encoder: Any, prompts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """What keras-hub's prompt encoder gives for the points and boxes of N masks.
+
+    They are encoded as if they were those of one mask. For boxes [N, 1, 2, 2] the encoder asks for
+    a product of which TensorFlow 2.20 and 2.21 write beyond its memory, on CPUs with oneDNN:
+    github.com/tensorflow/tensorflow/issues/117700.
+    """
+    points, labels, boxes = prompts["points"], prompts["labels"], prompts["boxes"]
+    encoded = encoder(
+        points=tf.reshape(points, [1, -1, 2]),
+        labels=tf.reshape(labels, [1, -1]),
+        boxes=tf.reshape(boxes, [1, -1, 2, 2]),
+        masks=prompts["masks"][:1],
+    )
+    sparse = encoded.pop("prompt_sparse_embeddings")
+    number, all_points = tf.shape(points)[0], tf.size(labels)
+    of_points = tf.reshape(sparse[:, :all_points], [number, points.shape[1], encoder.hidden_size])
+    of_boxes = tf.reshape(sparse[:, all_points:], [number, 2 * boxes.shape[1], encoder.hidden_size])
+    return {
+        "prompt_sparse_embeddings": tf.concat([of_points, of_boxes], axis=1),
+        **{name: tf.repeat(dense, number, axis=0) for name, dense in encoded.items()},
+    }
 
 
 def _as_float(masks: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor]:

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.util
+import itertools
 import pathlib
 import sys
 
@@ -62,15 +63,26 @@ def test_losses_are_those_of_the_papers():
 def test_many_prompts_are_those_of_the_segmenter_one_by_one(trainer, inputs):
     outputs = trainer(inputs)
     assert outputs["masks"].shape == [BATCH, MASKS, 3, GRID, GRID]
-    for mask in range(MASKS):
-        one = {k: v if k == "images" else v[:, mask] for k, v in inputs.items()}
+    for image, mask in itertools.product(range(BATCH), range(MASKS)):
+        # Of one image at a time: with more, TensorFlow's product of the boxes corrupts memory.
+        one = {k: v[image] if k == "images" else v[image, mask] for k, v in inputs.items()}
+        one = {name: value[None] for name, value in one.items()}
         expected = trainer.sam(one)
         for name in ("masks", "iou_pred"):
             np.testing.assert_allclose(
-                outputs[name][:, mask], expected[name][:, 1:], rtol=1e-4, atol=1e-5
+                outputs[name][image, mask], expected[name][0, 1:], rtol=1e-4, atol=1e-5
             )
         alone = trainer(one)
-        np.testing.assert_allclose(alone["masks"], outputs["masks"][:, mask : mask + 1], atol=1e-5)
+        np.testing.assert_allclose(alone["masks"][0, 0], outputs["masks"][image, mask], atol=1e-5)
+
+
+def test_no_product_of_which_tensorflow_corrupts_memory(trainer, inputs):
+    """Of [N, 1, x, y] and [y, z], tensorflow/tensorflow#117700: on some CPUs, and some times."""
+    graph = tf.function(trainer.call).get_concrete_function(inputs).graph
+    products = [op for op in graph.get_operations() if op.type.startswith("BatchMatMul")]
+    shapes = [tuple(tuple(factor.shape) for factor in op.inputs) for op in products]
+    assert ((1, BATCH * MASKS, 2, 2), (2, 8)) in shapes
+    assert [s for s in shapes if len(s[0]) == 4 and s[0][0] > 1 == s[0][1] and len(s[1]) == 2] == []
 
 
 def test_the_best_output_of_each_valid_mask_counts(trainer):
@@ -156,7 +168,7 @@ class Prebuilt(sam_keras.SAMTrainer):
 
 
 def test_example_learns(capsys, monkeypatch):
-    """Compiled by XLA (Keras's default), several steps an execution, steps known in advance."""
+    """Several steps an execution, and their number known in advance."""
     example = load_example()
     monkeypatch.setattr(example, "SAMTrainer", Prebuilt)
     monkeypatch.setattr(example, "tiny_sam", functools.partial(example.tiny_sam, 64))
