@@ -26,6 +26,7 @@ from tests.page import LANGUAGES, blocks_of
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = pathlib.Path(sys.executable).parent
+_DATA_DIR = "data"
 _BUILD = {"README.md", "build.md"}  # the pages that prepare the data themselves
 
 
@@ -82,7 +83,7 @@ def run_page(package, commands, tmp_path):
     """(page, folder to run it in) -> the exit code; see `page.py`."""
     environment = {
         **os.environ,
-        "TFDS_DATA_DIR": "data",
+        "TFDS_DATA_DIR": _DATA_DIR,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "MPLBACKEND": "agg",
         "PYTHONPATH": str(package),
@@ -109,7 +110,7 @@ def test_every_block_of_a_page_runs(page, tmp_path, links, prepared_dummy, run_p
     shutil.copytree(ROOT / "dummy_data", work / "tars", ignore=shutil.ignore_patterns("*.py"))
     (work / "segment_anything_links.txt").write_text(links)
     if page.name not in _BUILD:
-        shutil.copytree(prepared_dummy, work / "data")
+        shutil.copytree(prepared_dummy, work / _DATA_DIR)
     code = run_page(page, work)
     assert code == 0, (tmp_path / "log").read_text()[-6000:]
     printed = dict(json.loads((tmp_path / "printed").read_text()))
@@ -171,6 +172,11 @@ def test_the_reference_names_all_that_pages_use():
                     used |= {f"{name}.{own}" for own in re.findall(rf"\b{name}\.(\w+)", text)}
         unknown = {n for n in used if not {n, n.partition(".")[0]} & documented}
         assert not unknown, f"{page.name} uses what may change: {unknown}"
+
+
+def test_a_reader_is_told_what_the_pages_take_as_set():
+    for page in ("README.md", "docs/index.md"):
+        assert f"`export TFDS_DATA_DIR={_DATA_DIR}`" in (ROOT / page).read_text()
 
 
 def test_every_page_is_in_the_navigation():
