@@ -205,12 +205,13 @@ def _texts_of(package: pathlib.Path) -> list[str]:
 def test_the_messages_under_troubleshooting_are_those_of_the_code():
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     ours, theirs = page.split("## Messages of TensorFlow Datasets")
-    tfds_folder = pathlib.Path(tfds.__file__).parent / "core"
-    for part, package in ((ours, ROOT / "sa1b_tfds"), (theirs, tfds_folder)):
+    tfds_folder = pathlib.Path(tfds.__file__).parent
+    folders = [tfds_folder / name for name in ("core", "scripts/cli", "datasets/segment_anything")]
+    for part, packages in ((ours, [ROOT / "sa1b_tfds"]), (theirs, folders)):
         headings = re.findall(r"^### (.*)$", part, re.MULTILINE)
         messages = [message for heading in headings for message in re.findall("`([^`]+)`", heading)]
         assert len(messages) >= 2
-        texts = _texts_of(package)
+        texts = [text for package in packages for text in _texts_of(package)]
         # Where the page has three dots, the code has something else each time.
         patterns = [re.escape(message).replace(r"\.\.\.", ".*") for message in messages]
         unknown = [p for p in patterns if not any(re.search(p, t, re.DOTALL) for t in texts)]
