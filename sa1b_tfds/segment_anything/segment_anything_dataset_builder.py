@@ -82,6 +82,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           **kwargs: data_dir, config, version and file_format, as in TFDS.
         """
         self._num_workers = worker_count(num_workers, "num_workers")
+        config, names = kwargs.get("config"), [own.name for own in self.BUILDER_CONFIGS]
+        if isinstance(config, str) and config.partition(":")[0] not in names:
+            raise ValueError(f"There is no config {config!r}: choose one of {', '.join(names)}.")
         super().__init__(**kwargs)
         # Survives pickling.
         self._original_state.update(on_error=on_error, num_workers=num_workers, md5=md5)
