@@ -91,7 +91,11 @@ def test_plan_says_what_would_be_done_and_does_nothing(tars, tmp_path, capsys):
 
 @pytest.mark.parametrize("flags", [[], ["--plan"]])
 def test_a_folder_without_tars_is_said(tmp_path, capsys, flags):
-    assert _sa1b(tmp_path / "none", "--data-dir", tmp_path / "data", *flags) == 1
+    arguments = (tmp_path / "none", "--data-dir", tmp_path / "data", *flags)
+    assert _sa1b(*arguments) == 1
+    assert "none is not there: name the folder of the tars" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    assert _sa1b(*arguments) == 1
     assert "none holds no tar of 'original' (sa_000000.tar and so on)" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
 
