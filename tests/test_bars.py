@@ -58,6 +58,8 @@ def test_a_run_of_tasks(stream):
     assert told.count("2 of 2 tars") == 0  # the line that says how far it is has its time
     assert ("2 tars: 100%" in told) == stream.isatty()
     assert ("a.tar:  25%" in told) == stream.isatty()
+    assert ("images/s, 2 done" in told) == stream.isatty()
+    assert "left" not in told  # the bar itself has the time that is left
 
 
 def test_where_one_file_is():
