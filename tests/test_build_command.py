@@ -85,8 +85,21 @@ def test_plan_says_what_would_be_done_and_does_nothing(tars, tmp_path, capsys):
     assert _sa1b(tars, "--data-dir", data, "--plan") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("sa_000000.tar: there, ")
-    assert lines[-1].startswith("3 of 3 tars to convert, about 00:00 without downloads; up to ")
+    assert lines[-1].startswith("3 of 3 tars to convert, about 1 s; up to ")
+    assert "download" not in lines[-1]
     assert not data.exists()
+
+
+def test_a_plan_with_links_counts_what_is_downloaded(links, tmp_path, capsys):
+    _sa1b(tmp_path / "new", "--data-dir", tmp_path, "--links-file", links[0], "--plan")
+    printed = capsys.readouterr().out
+    assert re.search(r" without downloads; up to .* shards and 31.5 GB of downloaded", printed)
+
+
+def test_a_plan_that_does_not_fit_says_so(tars, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda path: 1000)
+    assert _sa1b(tars, "--data-dir", tmp_path / "data", "--plan") == 1
+    assert re.search(r"does not fit, as up to .* and 1\.0 kB are free", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("flags", [[], ["--plan"]])
