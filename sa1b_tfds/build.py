@@ -188,9 +188,10 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     changed = _changed(sources, prepared)
     if changed and not config.add:
         logging.warning(
-            "%d tars changed since the data was made of them (%s), or it has their first images."
-            " --add converts them again.",
+            "%d tar%s changed since the data was made (%s), or only the first images are in it."
+            " --add converts again.",
             len(changed),
+            "s" * (len(changed) > 1),
             some_of(changed),
         )
     if new or not there or (changed and config.add):

@@ -72,7 +72,7 @@ def test_a_tar_that_changed_since_is_said_and_converted_again_by_add(tars, tmp_p
     assert _sa1b(*arguments) == 0
     building.make.write_tar(tars / "sa_000001.tar", building.make.files_of(100))
     assert _sa1b(*arguments) == 0
-    assert "1 tars changed since the data was made of them (sa_000001.tar)" in caplog.text
+    assert "1 tar changed since the data was made (sa_000001.tar)" in caplog.text
     assert _sa1b(*arguments, "--add") == 0
     assert _ids(tmp_path / "data") == [*range(4), *range(8, 12), 100]
     caplog.clear()
