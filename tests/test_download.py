@@ -131,6 +131,11 @@ FAULTS_REPORTED = {
         "failed",
         r"HTTP 404 \(no such file\)",
     ),
+    "a long page": (
+        always(status=404, body=b"not found " * 20),
+        "failed",
+        r"^HTTP 404 \((not found ){5}not found\)",
+    ),
     "always 500": (
         always(status=500, body=b"oops"),
         "failed",

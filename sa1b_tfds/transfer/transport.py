@@ -221,7 +221,7 @@ class Transport:
         with contextlib.suppress(TransferError):
             body = self.read(response, 512)
         text = " ".join(_MARKUP.sub(" ", body.decode("utf-8", "replace")).split())
-        said = redact("".join(c for c in text if c.isprintable()))[:120]
+        said = redact("".join(c for c in text if c.isprintable()))[:60]
         status = response.status
         message = f"HTTP {status} ({said.strip() or response.reason or 'no reason given'})"
         if status in _EXPIRED:
