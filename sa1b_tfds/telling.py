@@ -31,6 +31,11 @@ def some_of(names: Sequence[str]) -> str:
     return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
+def about(name: str, text: str) -> str:
+    """`name: text`, without a second name where the text begins with it."""
+    return text if text.startswith(f"{name}: ") else f"{name}: {text}"
+
+
 def log_line(text: str, stream: TextIO) -> None:
     """Writes a line with the time of day before it."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=stream, flush=True)

@@ -15,7 +15,7 @@ from sa1b_tfds import bars
 from sa1b_tfds.archive import TAR_BYTES
 from sa1b_tfds.running.pool import Reporter
 from sa1b_tfds.running.workers import Ended, Event, Fetching, Running, Task
-from sa1b_tfds.telling import LINE_EVERY_S, Every, log_line
+from sa1b_tfds.telling import LINE_EVERY_S, Every, about, log_line
 
 
 class Lines:
@@ -44,7 +44,7 @@ class Lines:
         elif isinstance(event, Ended):
             self._ended += 1
             self._bytes[name] = self._sizes[name]
-            self._write(f"{name}: {event.error or 'done'}")
+            self._write(about(name, str(event.error or "done")))
         self._show(event)
 
     def close(self) -> None:
