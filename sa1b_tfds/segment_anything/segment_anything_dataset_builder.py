@@ -34,8 +34,8 @@ from sa1b_tfds.telling import some_of
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
 _HOW_TO_SKIP = (
-    "To leave out what cannot be read, counted and listed, pass builder_kwargs={'on_error': 'skip'}"
-    " or build 'segment_anything/<config>/on_error=skip', or `sa1b build --on-error skip`"
+    "To leave out what cannot be read, counted and listed: `sa1b build --on-error skip`,"
+    " builder_kwargs={'on_error': 'skip'} or 'segment_anything/<config>/on_error=skip'"
 )
 
 
