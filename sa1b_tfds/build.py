@@ -188,9 +188,10 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     changed = _changed(sources, prepared)
     if changed and not config.add:
         logging.warning(
-            "%d tars changed since the data was made of them (%s), or it has their first images."
-            " --add converts them again.",
+            "%d tar%s changed since the data was made (%s), or only the first images are in it."
+            " --add converts again.",
             len(changed),
+            "s" * (len(changed) > 1),
             some_of(changed),
         )
     if new or not there or (changed and config.add):
@@ -231,14 +232,14 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
     sources = find_sources(config.tars, links, config.delete_tars)
     chosen = [a for a in sources.archives if chosen_by.has_tar(number_of(a))]
     folder = Folder(builder.data_path)
+    there = {tar.archive for tar in _built(folder)} | _staged(folder, builder)
+    if not (config.links_file or config.tars.exists() or config.tars.name in there):
+        raise FileNotFoundError(f"{config.tars} is not there: name the folder of the tars.")
     if not (chosen or folder.path.exists() or folder.staging.archives()):
         raise FileNotFoundError(
             f"{config.tars} holds no tar of {config.config!r} (sa_000000.tar and so on), nor"
             " extracted files. Put some there, or name a links file with --links-file."
         )
-    there = {tar.archive for tar in _built(folder)} | _staged(folder, builder)
-    if not (config.links_file or config.tars.exists() or config.tars.name in there):
-        raise FileNotFoundError(f"{config.tars} is not there: name the folder of the tars.")
     known = {number_of(TarArchive(folder.path / name, name)) for name in there}
     if lacking := set(wanted) - known - {number_of(archive) for archive in chosen}:
         logging.warning(

@@ -34,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         from sa1b_tfds.links import redact
 
-        print(f"sa1b {options.command}: {redact(str(error))}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            text = f"{error.filename}: {error.strerror}"
+        print(f"sa1b {options.command}: {redact(text)}", file=sys.stderr)
         return 1
 
 

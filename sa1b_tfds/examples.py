@@ -125,10 +125,13 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
     if (path / _INFO).exists():
         return _shards(path)
     parts: list[Part] = [ArchivePart(archive) for archive in archives_at(path)]
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there.")
     if not parts:
         raise FileNotFoundError(
             f"{path} holds neither sa_*.tar, nor extracted sa_*.jpg and .json, nor prepared data"
-            f" ({_INFO}). For TFDS's data_dir, name the config as well."
+            f" ({_INFO}). For TFDS's data_dir, name the config as well; `sa1b repack` wants"
+            " the tars."
         )
     return parts
 

@@ -140,6 +140,11 @@ def _find_one(source: Any, number: int) -> Sequence[Archive | Link]:
         # Of a link only the name of a tar is no secret.
         name = re.search(r"/(sa_\d+\.tar(\.gz)?)$", urlsplit(source).path)
         return [Link(name=name[1] if name else f"link {number} ({url.host})", url=url)]
+    if epath.Path(source).suffix in (".txt", ".tsv") and epath.Path(source).is_file():
+        raise ValueError(
+            f"{source} is no tar. Of a links file pass the links: read_tars(select(read_links("
+            f"{os.fspath(source)!r}), end=1).links), both from sa1b_tfds.links."
+        )
     if archives := archives_at(source):
         return archives
     if not epath.Path(source).exists():

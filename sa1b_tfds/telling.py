@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TextIO
@@ -17,9 +18,22 @@ def gigabytes(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
+def duration(seconds: float) -> str:
+    """A time for people, rounded up to whole seconds."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{math.ceil(seconds)} s"
+
+
 def some_of(names: Sequence[str]) -> str:
     """The first few names for a message: 'a, b, c, ...'."""
     return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+
+
+def about(name: str, text: str) -> str:
+    """`name: text`, without a second name where the text begins with it."""
+    return text if text.startswith(f"{name}: ") else f"{name}: {text}"
 
 
 def log_line(text: str, stream: TextIO) -> None:

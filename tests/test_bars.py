@@ -41,7 +41,8 @@ def test_bars_take_free_rows_and_end():
     shown.close()
 
 
-def test_a_run_of_tasks(stream):
+@pytest.mark.parametrize("error", ["", "b.tar: "])
+def test_a_run_of_tasks(stream, error):
     reporter = running.reporter_for_people("tars", stream)
     assert isinstance(reporter, running.Bars) == stream.isatty()
     tasks = [SimpleNamespace(name=name, source_bytes=lambda: 10**6) for name in ("a.tar", "b.tar")]
@@ -50,14 +51,17 @@ def test_a_run_of_tasks(stream):
         reporter.hear(Fetching(tasks[0], 200_000, 800_000))
         reporter.hear(Running(tasks[0], 3, 500_000))
         reporter.hear(Ended(tasks[0], None))
-        reporter.hear(Ended(tasks[1], ValueError("broken")))
+        reporter.hear(Ended(tasks[1], ValueError(f"{error}broken")))
     reporter.close()
     told = stream.getvalue()
     assert told.count("a.tar: done") == 2
     assert told.count("b.tar: broken") == 2
+    assert "b.tar: b.tar" not in told
     assert told.count("2 of 2 tars") == 0  # the line that says how far it is has its time
     assert ("2 tars: 100%" in told) == stream.isatty()
     assert ("a.tar:  25%" in told) == stream.isatty()
+    assert ("images/s, 2 done" in told) == stream.isatty()
+    assert "left" not in told  # the bar itself has the time that is left
 
 
 def test_where_one_file_is():

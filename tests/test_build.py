@@ -228,7 +228,7 @@ def test_bad_images_and_images_that_come_twice_are_left_out(bad_tars, tmp_path, 
 
 def test_an_error_names_the_image_and_keeps_the_other_tars(bad_tars, tmp_path):
     with pytest.raises(
-        BadInput, match=r"sa_000000.tar: ./sa_1.json: the file lacks .* pass builder_kwargs"
+        BadInput, match=r"sa_000000.tar: ./sa_1.json: the file lacks .*: `sa1b build --on-error"
     ):
         _build(bad_tars, tmp_path)
     staged = sorted(p.name for p in (tmp_path / building.STAGED).glob("*.json"))

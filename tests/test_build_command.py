@@ -72,7 +72,7 @@ def test_a_tar_that_changed_since_is_said_and_converted_again_by_add(tars, tmp_p
     assert _sa1b(*arguments) == 0
     building.make.write_tar(tars / "sa_000001.tar", building.make.files_of(100))
     assert _sa1b(*arguments) == 0
-    assert "1 tars changed since the data was made of them (sa_000001.tar)" in caplog.text
+    assert "1 tar changed since the data was made (sa_000001.tar)" in caplog.text
     assert _sa1b(*arguments, "--add") == 0
     assert _ids(tmp_path / "data") == [*range(4), *range(8, 12), 100]
     caplog.clear()
@@ -85,13 +85,30 @@ def test_plan_says_what_would_be_done_and_does_nothing(tars, tmp_path, capsys):
     assert _sa1b(tars, "--data-dir", data, "--plan") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("sa_000000.tar: there, ")
-    assert lines[-1].startswith("3 of 3 tars to convert, about 00:00 without downloads; up to ")
+    assert lines[-1].startswith("3 of 3 tars to convert, about 1 s; up to ")
+    assert "download" not in lines[-1]
     assert not data.exists()
+
+
+def test_a_plan_with_links_counts_what_is_downloaded(links, tmp_path, capsys):
+    _sa1b(tmp_path / "new", "--data-dir", tmp_path, "--links-file", links[0], "--plan")
+    printed = capsys.readouterr().out
+    assert re.search(r" without downloads; up to .* shards and 31.5 GB of downloaded", printed)
+
+
+def test_a_plan_that_does_not_fit_says_so(tars, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda path: 1000)
+    assert _sa1b(tars, "--data-dir", tmp_path / "data", "--plan") == 1
+    assert re.search(r"does not fit, as up to .* and 1\.0 kB are free", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("flags", [[], ["--plan"]])
 def test_a_folder_without_tars_is_said(tmp_path, capsys, flags):
-    assert _sa1b(tmp_path / "none", "--data-dir", tmp_path / "data", *flags) == 1
+    arguments = (tmp_path / "none", "--data-dir", tmp_path / "data", *flags)
+    assert _sa1b(*arguments) == 1
+    assert "none is not there: name the folder of the tars" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    assert _sa1b(*arguments) == 1
     assert "none holds no tar of 'original' (sa_000000.tar and so on)" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
 

@@ -222,6 +222,11 @@ def test_configs_are_checked(fields):
         sa1b_tfds.SegmentAnythingConfig(name="mine", **fields)
 
 
+def test_an_unknown_config_is_answered_with_those_that_exist():
+    with pytest.raises(ValueError, match="no config 'nope': choose one of original, orig"):
+        segment_anything_dataset_builder.Builder(config="nope")
+
+
 def test_configs():
     configs = segment_anything_dataset_builder.Builder.builder_configs
     assert {name: (c.tars, c.long_side) for name, c in configs.items() if ":" not in name} == {

@@ -26,6 +26,7 @@ from tests.page import LANGUAGES, blocks_of
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = pathlib.Path(sys.executable).parent
+_DATA_DIR = "data"
 _BUILD = {"README.md", "build.md"}  # the pages that prepare the data themselves
 
 
@@ -82,7 +83,7 @@ def run_page(package, commands, tmp_path):
     """(page, folder to run it in) -> the exit code; see `page.py`."""
     environment = {
         **os.environ,
-        "TFDS_DATA_DIR": "data",
+        "TFDS_DATA_DIR": _DATA_DIR,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "MPLBACKEND": "agg",
         "PYTHONPATH": str(package),
@@ -109,7 +110,7 @@ def test_every_block_of_a_page_runs(page, tmp_path, links, prepared_dummy, run_p
     shutil.copytree(ROOT / "dummy_data", work / "tars", ignore=shutil.ignore_patterns("*.py"))
     (work / "segment_anything_links.txt").write_text(links)
     if page.name not in _BUILD:
-        shutil.copytree(prepared_dummy, work / "data")
+        shutil.copytree(prepared_dummy, work / _DATA_DIR)
     code = run_page(page, work)
     assert code == 0, (tmp_path / "log").read_text()[-6000:]
     printed = dict(json.loads((tmp_path / "printed").read_text()))
@@ -173,6 +174,11 @@ def test_the_reference_names_all_that_pages_use():
         assert not unknown, f"{page.name} uses what may change: {unknown}"
 
 
+def test_a_reader_is_told_what_the_pages_take_as_set():
+    for page in ("README.md", "docs/index.md"):
+        assert f"`export TFDS_DATA_DIR={_DATA_DIR}`" in (ROOT / page).read_text()
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in PAGES[1:]:
@@ -199,12 +205,13 @@ def _texts_of(package: pathlib.Path) -> list[str]:
 def test_the_messages_under_troubleshooting_are_those_of_the_code():
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     ours, theirs = page.split("## Messages of TensorFlow Datasets")
-    tfds_folder = pathlib.Path(tfds.__file__).parent / "core"
-    for part, package in ((ours, ROOT / "sa1b_tfds"), (theirs, tfds_folder)):
+    tfds_folder = pathlib.Path(tfds.__file__).parent
+    folders = [tfds_folder / name for name in ("core", "scripts/cli", "datasets/segment_anything")]
+    for part, packages in ((ours, [ROOT / "sa1b_tfds"]), (theirs, folders)):
         headings = re.findall(r"^### (.*)$", part, re.MULTILINE)
         messages = [message for heading in headings for message in re.findall("`([^`]+)`", heading)]
         assert len(messages) >= 2
-        texts = _texts_of(package)
+        texts = [text for package in packages for text in _texts_of(package)]
         # Where the page has three dots, the code has something else each time.
         patterns = [re.escape(message).replace(r"\.\.\.", ".*") for message in messages]
         unknown = [p for p in patterns if not any(re.search(p, t, re.DOTALL) for t in texts)]

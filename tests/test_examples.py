@@ -63,6 +63,8 @@ def test_a_single_tar_is_a_source(places):
 def test_what_holds_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds neither sa_.*name the config as well"):
         find_parts(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere is not there"):
+        find_parts(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="original holds no prepared data"):
         find_parts(tmp_path, "original")
 

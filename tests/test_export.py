@@ -446,7 +446,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tars, tmp_path, coco):
         ({"output": "gs://bucket/out"}, ValueError, "output must be a local folder"),
         ({"on_error": "ignore"}, ValueError, "on_error must be 'raise' or 'skip'"),
         ({"tars": [7]}, FileNotFoundError, "holds none of the tars that were asked for"),
-        ({"source": "/nowhere"}, FileNotFoundError, "/nowhere holds neither"),
+        ({"source": "/nowhere"}, FileNotFoundError, "/nowhere is not there"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tars, tmp_path, options, error, message):

@@ -117,7 +117,7 @@ def test_what_is_no_example(tmp_path, caplog):
     assert "Skipped: sa_000000.tar: ./sa_1.json: annotation 0 lacks" in caplog.text
     with pytest.raises(ValueError, match="on_error must be"):
         huggingface.streaming(tmp_path, on_error="ignore")
-    with pytest.raises(FileNotFoundError, match="holds neither"):
+    with pytest.raises(FileNotFoundError, match="is not there"):
         huggingface.streaming(tmp_path / "absent")
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -230,7 +231,8 @@ def test_another_tar_of_the_same_name_is_told(tar, tmp_path):
     task = _task(tar, tmp_path / "out")
     finished = convert(task)
     building.write_tars(tar.parent, tars=1, images=3)
-    assert task.misfit(finished).startswith("the tar was {'bytes': ")
+    source = r"[\d,]+ bytes of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(f"the tar was {source}, now it is {source}", task.misfit(finished))
     tar.unlink()  # after it was converted it is not needed any more
     assert task.misfit(finished) is None
 

@@ -398,10 +398,12 @@ def test_shards_are_disjoint_and_complete(data_dir, count):
     ("source", "error", "message"),
     [
         (3, TypeError, "source must be a dataset's name, a builder, a folder or a tf.data.Dataset"),
-        ("segment_anything/resized_1024", FileNotFoundError, "is not prepared in .*tfds build"),
+        ("segment_anything/resized_1024", FileNotFoundError, "is not prepared in .*sa1b build"),
+        ("tars", ValueError, r"^'tars' is no dataset's name.* read with read_tars\('tars', "),
+        ("./tests", ValueError, r"is no dataset's name.* read with read_tars\('\./tests', "),
         (tf.data.Dataset.range(3), ValueError, "must hold what tfds.load gives with decoders="),
     ],
-    ids=["number", "unprepared", "numbers"],
+    ids=["number", "unprepared", "unknown", "folder", "numbers"],
 )
 def test_bad_sources(of, source, error, message):
     with pytest.raises(error, match=message):

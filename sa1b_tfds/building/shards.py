@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,12 +132,17 @@ class Task:
                 return f"its {name} was {was}, now it is {wanted}"
         source = self.archive.identity()
         if source is not None and source != finished.source:
-            return f"the tar was {finished.source}, now it is {source}"
+            return f"the tar was {_told(finished.source)}, now it is {_told(source)}"
         if self.md5 and not self.is_kept and source is not None and finished.md5 is None:
             return "its MD5 was not taken"
         if finished.problems and self.on_error == "raise" and not self.is_kept:
             return f"it was built with on_error='skip': {finished.problems[0]}"
         return None
+
+
+def _told(source: Mapping[str, int]) -> str:
+    modified = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(source["modified"]))
+    return f"{source['bytes']:,} bytes of {modified}"
 
 
 def shuffled(entries: Iterable[Entry]) -> list[Entry]:

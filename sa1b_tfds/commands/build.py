@@ -80,18 +80,26 @@ def _build(options: argparse.Namespace) -> int:
 
 def _print_build_plan(plan: BuildPlan) -> bool:
     """Prints a plan; returns whether it fits on the disk."""
-    from tqdm import tqdm
-
-    from sa1b_tfds.telling import gigabytes
+    from sa1b_tfds.telling import duration, gigabytes
 
     for tar in plan.tars:
         print(f"{tar.name}: {tar.state}, {gigabytes(tar.bytes)}")
     to_do = sum(tar.state != "finished" for tar in plan.tars)
     needed = plan.prepared + plan.in_flight
     free = "unknown" if plan.free is None else gigabytes(plan.free)
+    how_long, shards = duration(plan.seconds), f"{gigabytes(plan.prepared)} of shards"
+    if plan.in_flight:
+        how_long += " without downloads"
+        shards += f" and {gigabytes(plan.in_flight)} of downloaded tars"
     print(
-        f"{to_do} of {len(plan.tars)} tars to convert, about {tqdm.format_interval(plan.seconds)}"
-        f" without downloads; up to {gigabytes(plan.prepared)} of shards and"
-        f" {gigabytes(plan.in_flight)} of downloaded tars, {free} free"
+        f"{to_do} of {len(plan.tars)} tars to convert, about {how_long}; up to {shards},"
+        f" {free} free"
     )
-    return plan.free is None or needed <= plan.free
+    if plan.free is None or needed <= plan.free:
+        return True
+    print(
+        f"sa1b build: this does not fit, as up to {gigabytes(needed)} are needed and {free} are"
+        " free. Make room, name another --data-dir, or take fewer tars.",
+        file=sys.stderr,
+    )
+    return False

@@ -17,7 +17,7 @@ from etils import epath
 from sa1b_tfds import files
 from sa1b_tfds.running import workers
 from sa1b_tfds.running.workers import Ended, Event, Fetched, Running, Task
-from sa1b_tfds.telling import gigabytes
+from sa1b_tfds.telling import about, gigabytes
 
 
 class NotEnoughSpace(OSError):
@@ -98,7 +98,7 @@ def first_failure(failures: Mapping[str, Exception], tasks: Sequence[Task]) -> E
     """The first in the order of the tasks; logs all of them."""
     names = [task.name for task in tasks if task.name in failures]
     for name in names:
-        logging.error("%s failed: %s", name, failures[name])
+        logging.error("Failed: %s", about(name, str(failures[name])))
     if len(names) > 1:
         logging.error("%d of them failed: %s", len(names), ", ".join(names))
     return failures[names[0]]

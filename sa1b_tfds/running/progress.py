@@ -15,7 +15,7 @@ from sa1b_tfds import bars
 from sa1b_tfds.archive import TAR_BYTES
 from sa1b_tfds.running.pool import Reporter
 from sa1b_tfds.running.workers import Ended, Event, Fetching, Running, Task
-from sa1b_tfds.telling import LINE_EVERY_S, Every, log_line
+from sa1b_tfds.telling import LINE_EVERY_S, Every, about, log_line
 
 
 class Lines:
@@ -44,19 +44,25 @@ class Lines:
         elif isinstance(event, Ended):
             self._ended += 1
             self._bytes[name] = self._sizes[name]
-            self._write(f"{name}: {event.error or 'done'}")
+            self._write(about(name, str(event.error or "done")))
         self._show(event)
 
     def close(self) -> None:
         pass
 
+    def images_per_second(self) -> str:
+        """Since the start."""
+        return f"{sum(self._images.values()) / self._seconds():.0f} images/s"
+
     def speed(self) -> str:
         """Images and bytes a second since the start, and how long it takes still."""
-        seconds = max(time.monotonic() - self._began, 1e-9)
+        seconds = self._seconds()
         done, total = sum(self._bytes.values()), sum(self._sizes.values())
         left = tqdm.format_interval((total - done) * seconds / done) if done else "?"
-        images = sum(self._images.values())
-        return f"{images / seconds:.0f} images/s, {done / seconds / 1e6:.0f} MB/s, {left} left"
+        return f"{self.images_per_second()}, {done / seconds / 1e6:.0f} MB/s, {left} left"
+
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._began, 1e-9)
 
     def _show(self, event: Event) -> None:
         """Tells how far the run is after an event, if it is time."""
@@ -88,7 +94,7 @@ class Bars(Lines):
             self._bars.move(name, event.bytes, self._sizes[name])
         elif isinstance(event, Ended):
             self._bars.end(name)
-        note = f"{self.speed()}, {self._ended} done"
+        note = f"{self.images_per_second()}, {self._ended} done"  # tqdm has bytes and time left
         self._bars.move_all(sum(self._bytes.values()), sum(self._sizes.values()), note)
 
     def close(self) -> None:

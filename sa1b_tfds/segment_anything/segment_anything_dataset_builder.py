@@ -34,8 +34,8 @@ from sa1b_tfds.telling import some_of
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
 _HOW_TO_SKIP = (
-    "To leave out what cannot be read, counted and listed, pass builder_kwargs={'on_error': 'skip'}"
-    " or build 'segment_anything/<config>/on_error=skip', or `sa1b build --on-error skip`"
+    "To leave out what cannot be read, counted and listed: `sa1b build --on-error skip`,"
+    " builder_kwargs={'on_error': 'skip'} or 'segment_anything/<config>/on_error=skip'"
 )
 
 
@@ -82,6 +82,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           **kwargs: data_dir, config, version and file_format, as in TFDS.
         """
         self._num_workers = worker_count(num_workers, "num_workers")
+        config, names = kwargs.get("config"), [own.name for own in self.BUILDER_CONFIGS]
+        if isinstance(config, str) and config.partition(":")[0] not in names:
+            raise ValueError(f"There is no config {config!r}: choose one of {', '.join(names)}.")
         super().__init__(**kwargs)
         # Survives pickling.
         self._original_state.update(on_error=on_error, num_workers=num_workers, md5=md5)

@@ -81,7 +81,17 @@ def _builder(source: Any, data_dir: Any) -> tfds.core.DatasetBuilder:
         )
     if (epath.Path(source) / "dataset_info.json").exists():
         return tfds.builder_from_directory(source)
-    return tfds.builder(os.fspath(source), data_dir=data_dir)
+    try:
+        return tfds.builder(os.fspath(source), data_dir=data_dir)
+    except ValueError as e:
+        if not (isinstance(e, tfds.core.DatasetNotFoundError) or epath.Path(source).exists()):
+            raise
+        raise ValueError(  # TFDS lists all datasets that it has
+            f"{os.fspath(source)!r} is no dataset's name, such as 'segment_anything/original', nor"
+            " a folder with dataset_info.json. Tars are read with"
+            f" read_tars({os.fspath(source)!r}, decoders={{'image': SkipDecoding(), 'masks':"
+            " SkipDecoding()}), which is a source as well."
+        ) from None
 
 
 def _of_builder(
@@ -89,8 +99,8 @@ def _of_builder(
 ) -> Source:
     if not builder.info.splits:
         raise FileNotFoundError(
-            f"{builder.info.full_name} is not prepared in {builder.data_path}: run `tfds build`,"
-            " or name another data_dir."
+            f"{builder.info.full_name} is not prepared in {builder.data_path}: run `sa1b build`,"
+            " or `tfds build` with `--imports sa1b_tfds`, or name another data_dir."
         )
     if (file_format := builder.info.file_format.value) != "tfrecord":
         raise ValueError(

@@ -23,7 +23,6 @@ from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
     LocationParseError,
-    NameResolutionError,
     NewConnectionError,
     ReadTimeoutError,
 )
@@ -199,12 +198,13 @@ class Transport:
         )
 
     def _explain(self, error: Exception) -> TransferError:
+        if isinstance(error, NewConnectionError):  # which is a ConnectTimeoutError as well
+            why = getattr(error.__cause__, "strerror", None) or redact(str(error))
+            return TryAgain(f"no connection: {why}")
         if isinstance(error, ConnectTimeoutError):
             return TryAgain("no connection: the host did not answer")
         if isinstance(error, ReadTimeoutError):
             return TryAgain(f"no byte for {self._timeout:g} s")
-        if isinstance(error, (NewConnectionError, NameResolutionError)):
-            return TryAgain(f"no connection: {redact(str(error))}")
         if isinstance(error, LocationParseError):
             return Refused("the link cannot be parsed")
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -221,7 +221,7 @@ class Transport:
         with contextlib.suppress(TransferError):
             body = self.read(response, 512)
         text = " ".join(_MARKUP.sub(" ", body.decode("utf-8", "replace")).split())
-        said = redact("".join(c for c in text if c.isprintable()))[:120]
+        said = redact("".join(c for c in text if c.isprintable()))[:60]
         status = response.status
         message = f"HTTP {status} ({said.strip() or response.reason or 'no reason given'})"
         if status in _EXPIRED:
