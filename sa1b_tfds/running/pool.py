@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from absl import logging
-from etils import epath
 
 from sa1b_tfds import files
 from sa1b_tfds.running import workers
@@ -59,9 +59,9 @@ class ProcessPool:
 
     def __call__(self, tasks: Sequence[Task]) -> dict[str, Exception]:
         failures: dict[str, Exception] = {}
-        space = _Space(tasks[0].folder, makes_room=self.release is not None)
+        space = _Space(tasks, makes_room=self.release is not None)
         if self.release is None:  # else room comes while it runs
-            space.check(tasks)
+            space.check()
         self.reporter.planned(tasks)
 
         def on_event(event: Event) -> None:
@@ -107,18 +107,21 @@ def first_failure(failures: Mapping[str, Exception], tasks: Sequence[Task]) -> E
 class _Space:
     """Whether what is still to be written fits. Used by several threads.
 
-    makes_room: a task that ends frees some, so that it is waited for.
+    makes_room: a task that ends frees some, if those before it have ended too. So what does not fit
+      waits for it, and no task begins before an earlier one whose source is there.
     """
 
-    def __init__(self, folder: epath.Path, makes_room: bool):
-        self._folder = folder
+    def __init__(self, tasks: Sequence[Task], makes_room: bool):
+        self._folder = tasks[0].folder
         self._makes_room = makes_room
+        self._to_begin = {task.name: task for task in tasks}
         self._lock = threading.Condition()
         self._expected: dict[str, int] = {}  # bytes of each running task, in all
         self._to_come: dict[str, int] = {}  # and still to be written
         self._full = False
 
-    def check(self, tasks: Sequence[Task]) -> None:
+    def check(self) -> None:
+        tasks = self._to_begin.values()
         needed = sum(task.written(task.source_bytes()) for task in tasks)
         free = files.free_bytes(self._folder)
         if free is not None and needed > free:
@@ -138,13 +141,25 @@ class _Space:
     def begin(self, task: Task) -> None:
         with self._lock:
             expected = task.written(task.source_bytes())
-            while not (self._full or self._fits(expected)):
-                if self._makes_room and self._to_come:
+            while not self._full:
+                if self._is_next(task):
+                    if self._fits(expected):
+                        break
+                    self._full = not (self._makes_room and self._to_come)
+                if not self._full:
                     self._lock.wait()
-                else:
-                    self._full = True
+            self._forget(task)
             self.refuse_if_full(task)
             self._expected[task.name] = self._to_come[task.name] = expected
+
+    def _is_next(self, task: Task) -> bool:
+        earlier = itertools.takewhile(lambda other: other is not task, self._to_begin.values())
+        return not any(other.source_bytes() for other in earlier)
+
+    def _forget(self, task: Task) -> None:
+        """It is not waited for any more."""
+        self._to_begin.pop(task.name, None)
+        self._lock.notify_all()
 
     def _fits(self, expected: int) -> bool:
         free = files.free_bytes(self._folder)
@@ -165,4 +180,4 @@ class _Space:
                 self._to_come.pop(name, None)
                 if isinstance(event.error, OSError) and event.error.errno in files.DISK_FULL:
                     self._full = True
-                self._lock.notify_all()
+                self._forget(task)
