@@ -240,6 +240,29 @@ def test_what_is_staged_and_deleted_outlives_a_build_of_the_first_images(tars, t
     assert building.leftovers(data) == []
 
 
+@pytest.mark.parametrize("deleted", [True, False])
+def test_what_another_version_staged_stays_unless_its_data_has_it(
+    tars, tmp_path, monkeypatch, caplog, deleted
+):
+    arguments = (tars, "--data-dir", tmp_path / "data")
+    staged = tmp_path / "data" / building.STAGED
+    if deleted:
+        torn = tars / "sa_000002.tar"
+        whole = torn.read_bytes()
+        torn.write_bytes(whole[:-15000])
+        assert _sa1b(*arguments, "--delete-tars=all") == 1
+        torn.write_bytes(whole)
+    else:
+        monkeypatch.setattr(Staging, "remove", lambda staging: None)  # killed before it
+        assert _sa1b(*arguments) == 0
+    before = sorted(staged.iterdir())
+    monkeypatch.setattr(Builder, "VERSION", tfds.core.Version("2.1.0"))
+    assert _sa1b(*arguments) == 0
+    message = "staged.2.0.0 has what another version made of 2 tars (sa_000000.tar, sa_000001.tar)"
+    assert (message in caplog.text) == deleted
+    assert (sorted(staged.iterdir()) if staged.exists() else None) == (before if deleted else None)
+
+
 def test_add_needs_no_room_for_the_data_that_is_there(tars, tmp_path, monkeypatch):
     data, usage = tmp_path / "data", shutil.disk_usage
     assert _sa1b(tars, "--data-dir", data) == 0

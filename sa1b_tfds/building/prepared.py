@@ -20,6 +20,7 @@ from etils import epath
 
 from sa1b_tfds import files
 from sa1b_tfds.building.staging import FinishedTar, Staging
+from sa1b_tfds.telling import some_of
 
 TARS = "tars.jsonl"
 _STAGED, _REPLACED, _INCOMPLETE = "staged.", "replaced.", "incomplete."
@@ -62,9 +63,17 @@ class Folder:
             self._replaced.rename(self.path)
         for path in self.path.parent.iterdir():
             incomplete = path.name.startswith(_INCOMPLETE)
-            other_version = path.name.startswith(_STAGED) and path != self.staging.folder
             ours = incomplete and path.name.endswith(f"_{self.path.name}")
-            if ours or other_version or path == self._replaced:
+            other_version = path.name.startswith(_STAGED) and path != self.staging.folder
+            if other_version and (tars := _only_staged(path)):
+                logging.warning(
+                    "%s has what another version made of %d tars (%s), and stays: it may be all"
+                    " that is left of them. Remove it if you have them.",
+                    path,
+                    len(tars),
+                    some_of(tars),
+                )
+            elif ours or other_version or path == self._replaced:
                 logging.warning("Removing %s, which an earlier build left behind.", path)
                 path.rmtree()
         if self.is_settled():
@@ -158,3 +167,9 @@ class Folder:
             if not self.path.exists():
                 self._replaced.rename(self.path)
             raise
+
+
+def _only_staged(staged: epath.Path) -> list[str]:
+    """The finished tars in a version's staging folder; none if all are in that version's data."""
+    folder = Folder(staged.parent / staged.name.removeprefix(_STAGED))
+    return [] if folder.is_settled() else folder.staging.archives()
