@@ -239,6 +239,12 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
     there = {tar.archive for tar in _built(folder)} | _staged(folder, builder)
     if not (config.links_file or config.tars.exists() or config.tars.name in there):
         raise FileNotFoundError(f"{config.tars} is not there: name the folder of the tars.")
+    if not (chosen or folder.path.exists()) and (unfinished := folder.staging.lacking()):
+        raise FileNotFoundError(
+            f"{config.tars} holds no tar, and {len(unfinished)} of those to build are not finished"
+            f" ({some_of(unfinished)}). Put them back, name a links file with --links-file, or"
+            f" remove {folder.staging.wanted} to go without them."
+        )
     known = {number_of(TarArchive(folder.path / name, name)) for name in there}
     if lacking := set(wanted) - known - {number_of(archive) for archive in chosen}:
         logging.warning(

@@ -325,7 +325,7 @@ def _tree(build: subprocess.Popen) -> list[psutil.Process]:
 
 def _workers_at_work(build: subprocess.Popen, data_dir: pathlib.Path) -> list[psutil.Process]:
     deadline = time.monotonic() + 60
-    while not list((data_dir / building.STAGED).glob("*.part")):
+    while not list((data_dir / building.STAGED).glob("tar-*.part")):
         assert time.monotonic() < deadline
         assert build.poll() is None, build.stderr.read()
         time.sleep(0.005)

@@ -294,6 +294,49 @@ def test_a_tar_that_vanishes_before_its_turn_is_said(tars, tmp_path, capsys, mon
     )
 
 
+@pytest.mark.parametrize("config", ["original", "original_1pct"])
+@pytest.mark.parametrize("left", ["nothing", "a file", "no folder"])
+def test_tfds_ends_what_was_killed_when_all_tars_were_finished_and_deleted(
+    tars, tmp_path, monkeypatch, config, left
+):
+    data = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "assemble", _killed)
+        arguments = (tars, "--data-dir", data, "--config", config, "--delete-tars=all")
+        assert _sa1b(*arguments) == 130
+    assert list(tars.iterdir()) == []
+    if left == "a file":
+        (tars / "notes.txt").touch()
+    elif left == "no folder":
+        tars.rmdir()
+    download = tfds.download.DownloadConfig(manual_dir=tars)
+    builder = Builder(data_dir=data, config=config)
+    builder.download_and_prepare(download_config=download)
+    assert builder.info.splits["train"].num_examples == 12
+
+
+def test_an_empty_folder_ends_no_build_whose_tars_are_not_all_finished(tars, tmp_path, capsys):
+    """It may be a disk that is not mounted."""
+    arguments = ("--data-dir", tmp_path / "data")
+    torn = tars / "sa_000002.tar"
+    torn.write_bytes(torn.read_bytes()[:-15000])
+    assert _sa1b(tars, *arguments) == 1
+    unmounted = tmp_path / "unmounted"
+    unmounted.mkdir()
+    capsys.readouterr()
+    for options in (["--plan"], ["--delete-tars=all"]):
+        assert _sa1b(unmounted, *arguments, *options) == 1
+        said = capsys.readouterr().err
+        assert "unmounted holds no tar, and 1 of those to build are not finished" in said
+    builder = Builder(data_dir=tmp_path / "data")
+    config = tfds.download.DownloadConfig(manual_dir=unmounted)
+    with pytest.raises(AssertionError, match="does not exist or is empty"):
+        builder.download_and_prepare(download_config=config)
+    pathlib.Path(re.search("or remove (.*) to go without", said)[1]).unlink()
+    assert _sa1b(unmounted, *arguments) == 0
+    assert _ids(tmp_path / "data") == list(range(8))
+
+
 def test_tfds_does_not_download_what_is_finished_and_deleted(tars, links, tmp_path, caplog):
     disk, data = tmp_path / "disk", tmp_path / "data"
     shutil.copytree(tars, disk)
@@ -349,6 +392,10 @@ def test_killed_while_an_add_tidies_up(tars, tmp_path, monkeypatch):
     assert building.leftovers(data) == ["staged.2.0.0"]
     assert _sa1b(tars, "--data-dir", data) == 0
     assert building.leftovers(data) == []
+
+
+def _killed(*arguments):
+    raise KeyboardInterrupt
 
 
 def _killed_if_there(staging):

@@ -119,6 +119,20 @@ class Staging:
         paths = self.folder.glob("*.json") if self.folder.exists() else []
         return sorted(unquote(path.name)[len(_PREFIX) : -len(".json")] for path in paths)
 
+    @property
+    def wanted(self) -> epath.Path:
+        """Where the tars are listed that the last build was to finish."""
+        return self.folder / "wanted"
+
+    def want(self, archives: Iterable[str]) -> None:
+        files.write_whole(self.wanted, orjson.dumps(list(archives)))
+
+    def lacking(self) -> list[str] | None:
+        """The wanted tars that are not finished; None if nobody said which are wanted."""
+        if not self.wanted.exists():
+            return None
+        return [name for name in orjson.loads(self.wanted.read_bytes()) if not self.finished(name)]
+
     def finish(self, tar: FinishedTar, drafts: Iterable[epath.Path]) -> None:
         """Gives written and synced drafts their names, and then the tar its sidecar."""
         self.sidecar(tar.archive).unlink(missing_ok=True)

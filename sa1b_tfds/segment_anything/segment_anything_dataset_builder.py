@@ -216,7 +216,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     ) -> list[tfds.core.SplitInfo]:
         """Has every tar converted to its shards, and makes these the split train."""
         sources = self._sources
-        archives = sources.archives if sources else self._archives(dl_manager.manual_dir)
+        archives = sources.archives if sources else self._archives_for(dl_manager)
         conversion = self._conversion(archives, download_config)
         tars = conversion.run(self._engine(download_config, conversion))
         lengths = [shard.examples for tar in tars for shard in tar.shards]
@@ -309,6 +309,19 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 by_name[name] = gone
         return archive.sorted_by_name(by_name.values())
 
+    def _archives_for(self, dl_manager: tfds.download.DownloadManager) -> list[archive.Archive]:
+        try:
+            folder = dl_manager.manual_dir
+        except AssertionError:  # it is empty or not there
+            if self._is_all_finished():
+                return []
+            raise
+        return self._archives(folder)
+
+    def _is_all_finished(self) -> bool:
+        """Whether an earlier build had only the last step before it; its tars may be deleted."""
+        return self._folder.staging.lacking() == []
+
     def _archives(self, folder: epath.Path) -> list[archive.Archive]:
         """The config's tars: those that are there, and with a links file also those that lack.
 
@@ -317,7 +330,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         found = archive.find_archives(folder)
         finished = map(archive.TarArchive, self._folder.staging.archives())
         lacking = self._lacking(folder, {archive.number_of(a) for a in [*found, *finished]})
-        if lacking and (find_links_file(folder) or not self._chosen(found)):
+        if lacking and (
+            find_links_file(folder) or not (self._chosen(found) or self._is_all_finished())
+        ):
             ensure_tars(None, folder, lacking)
             found = archive.find_archives(folder)
         elif lacking:
@@ -329,7 +344,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 folder,
                 some_of(lacking),
             )
-        elif not found:
+        elif not (found or self._is_all_finished()):
             ensure_tars(None, folder, [])  # says what to put where
         return self._chosen(found)
 
