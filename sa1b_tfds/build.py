@@ -125,7 +125,9 @@ def plan(config: BuildConfig) -> BuildPlan:
     built = {tar.archive for tar in prepared}
     sources = _sources(config, builder)
     archives = sources.archives
-    done = built - set(_changed(sources, prepared)) if config.add else built
+    done = set(built)
+    if config.add:
+        done -= {*_changed(sources, prepared), *_damaged(folder, builder)}
     finished_tars = list(filter(None, map(folder.staging.finished, staged)))
     done |= {tar.archive for tar in finished_tars} - set(_changed(sources, finished_tars))
     tars = []
@@ -193,10 +195,11 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             len(changed),
             some_of(changed),
         )
-    if new or not there or (changed and config.add):
+    damaged = _damaged(folder, builder)
+    if new or not there or (config.add and (changed or damaged)):
         if config.links_file is not None and config.delete_tars == "never":
             gone = [a.name for a in sources.archives if a.identity() is None]
-            if lacking := [name for name in gone if name not in staged | built]:
+            if lacking := [name for name in gone if name not in staged | (built - damaged)]:
                 ensure_tars(config.links_file, config.tars, lacking)
                 sources = _sources(config, builder)
         builder.prepare_from(sources, extend=there)
@@ -205,11 +208,10 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             "No MD5 was taken of %s: that is done while a tar is converted, and these were before.",
             some_of(unknown),
         )
-    damaged = folder.damaged(builder.info.splits["train"].filepaths)
-    if damaged:
+    if damaged := _damaged(folder, builder):
         logging.error(
-            "Shards of %s are damaged or gone in %s: keep these tars.",
-            some_of(damaged),
+            "Shards of %s are damaged or gone in %s: keep these tars; --add converts them again.",
+            some_of(sorted(damaged)),
             folder.path,
         )
     _release(sources, (tar for tar in _built(folder) if tar.archive not in damaged))
@@ -283,6 +285,13 @@ def _staged(folder: Folder, builder: Builder) -> set[str]:
     """The names of the config's tars that are finished and staged."""
     archives = (TarArchive(folder.path / name, name) for name in folder.staging.archives())
     return {a.name for a in archives if builder.builder_config.has_tar(number_of(a))}
+
+
+def _damaged(folder: Folder, builder: Builder) -> set[str]:
+    """The names of tars in the data whose shards are not what they were."""
+    if not folder.path.exists():
+        return set()
+    return set(folder.damaged(builder.info.splits["train"].filepaths))
 
 
 def _built(folder: Folder) -> list[FinishedTar]:

@@ -578,6 +578,28 @@ def test_all_keeps_a_tar_whose_shards_are_damaged_or_gone(tars, tmp_path, caplog
     assert "Shards of sa_000000.tar, sa_000002.tar are damaged or gone" in caplog.text
 
 
+def test_add_converts_a_tar_again_whose_shards_are_damaged_or_gone(tars, links, tmp_path, capsys):
+    data = tmp_path / "data"
+    add = (tars, "--data-dir", data, "--add")
+    assert _sa1b(*add) == 0
+    whole = building.shards_of(data / building.FINAL)
+    for damage in (lambda shard: shard.unlink(), lambda shard: shard.write_bytes(b"")):
+        first, second, _ = sorted((data / building.FINAL).glob("*-train.*"))
+        damage(first)
+        damage(second)
+        held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+        assert _sa1b(*add) == 1
+        assert "Shards of sa_000001.tar are damaged or gone in" in capsys.readouterr().err
+        held_back.rename(tars / "sa_000001.tar")
+        assert _sa1b(*add, "--plan") == 0
+        assert "\n2 of 3 tars to convert" in capsys.readouterr().out
+        assert _sa1b(*add) == 0
+        assert building.shards_of(data / building.FINAL) == whole
+    next((data / building.FINAL).glob("*-train.*")).unlink()
+    assert _sa1b(tmp_path / "disk", *add[1:], "--links-file", links[0]) == 0
+    assert building.shards_of(data / building.FINAL) == whole
+
+
 def test_all_keeps_a_tar_that_has_no_images(tars, tmp_path):
     building.make.write_tar(tars / "sa_notes.tar", {"./thesis.tex": b"the only copy"})
     assert _sa1b(tars, "--data-dir", tmp_path / "data", "--delete-tars=all") == 0

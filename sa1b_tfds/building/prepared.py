@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from absl import logging
 from etils import epath
@@ -144,13 +144,22 @@ class Folder:
                 found.append(tar.archive)
         return found
 
-    def restage(self, shards: Sequence[epath.Path]) -> None:
-        """Stages the data's own tars, as if a build had not ended yet; copies no bytes."""
+    def restage(self, shards: Sequence[epath.Path], available: Container[str]) -> None:
+        """Stages the data's own tars, as if a build had not ended yet; copies no bytes.
+
+        Those whose shards are damaged are left out, to be converted again: they must be available.
+        """
+        damaged = [name for name in self.damaged(shards) if not self.staging.finished(name)]
+        if lost := [name for name in damaged if name not in available]:
+            raise FileNotFoundError(
+                f"Shards of {some_of(lost)} are damaged or gone in {self.path}, and the tars are"
+                " not there: put these back, to have them converted again, or the shards."
+            )
         names = iter(shards)
         self.staging.folder.mkdir(parents=True, exist_ok=True)
         for tar in self.tars():
             sources = [next(names) for _ in tar.shards]
-            if self.staging.finished(tar.archive) is not None:
+            if tar.archive in damaged or self.staging.finished(tar.archive) is not None:
                 continue
             drafts = [self.staging.draft(tar.archive, i) for i in range(len(sources))]
             for source, draft in zip(sources, drafts, strict=True):

@@ -195,8 +195,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         if not (self._sources and config and self._extend and self._folder.path.exists()):
             yield
             return
-        self._folder.restage(self.info.splits["train"].filepaths)
-        conversion = self._conversion(self._sources.archives, config)
+        archives = self._sources.archives
+        available = {a.name for a in archives if is_in_flight(a) or a.identity() is not None}
+        self._folder.restage(self.info.splits["train"].filepaths, available)
+        conversion = self._conversion(archives, config)
         conversion.run(self._engine(config, conversion))
         # With those deleted meanwhile, so that they are not told of once more.
         self._sources = dataclasses.replace(self._sources, archives=conversion.archives)
