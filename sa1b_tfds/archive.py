@@ -256,5 +256,7 @@ def _files(folder: epath.Path, depth: int) -> Iterator[epath.Path]:
                 yield path
         elif is_tar_name(path.name) and path.is_file():
             yield path
+        elif is_tar_name(path.name) and os.path.islink(path) and not path.exists():
+            logging.warning("%s is left out: it links to what is not there.", path)
         elif depth and not path.name.startswith(".") and path.is_dir():
             yield from _files(path, depth - 1)

@@ -80,6 +80,16 @@ def test_tars_come_before_loose_files_and_in_the_order_of_their_names(tmp_path):
     assert names == ["b/sa_000001.tar", "sa_000003.tar", "a/sa_000020.tar"]
 
 
+def test_a_link_to_a_tar_that_is_not_there_is_said(tmp_path, caplog):
+    make.write_tar(tmp_path / "sa_000000.tar", make.files_of(0))
+    (tmp_path / "sa_000001.tar").symlink_to("sa_000000.tar")
+    (tmp_path / "sa_000009.tar").symlink_to(tmp_path / "unmounted" / "sa_000009.tar")
+    assert [a.name for a in archive.find_archives(tmp_path)] == ["sa_000000.tar", "sa_000001.tar"]
+    assert caplog.messages == [
+        f"{tmp_path}/sa_000009.tar is left out: it links to what is not there."
+    ]
+
+
 def test_nothing_in_a_folder_or_a_tar(tmp_path):
     assert archive.find_archives(tmp_path) == []
     (tmp_path / "sa_000000.tar").write_bytes(bytes(10240))
