@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import os
 import pathlib
 import re
 import shutil
@@ -65,6 +66,33 @@ def _ids(data_dir) -> list[int]:
 def test_one_tar(tars, tmp_path):
     assert _sa1b(tars / "sa_000001.tar", "--data-dir", tmp_path / "data") == 0
     assert _ids(tmp_path / "data") == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("写" * 30, "写" * 30),
+        ("a" * 150 + "/" + "b" * 150, "a" * 150 + "/" + "b" * 150),
+        (os.fsdecode(b"\xff\xfe"), r"\xff\xfe"),
+    ],
+)
+def test_folders_of_any_name(tars, tmp_path, folder, name):
+    data, deep = tmp_path / "data", tars / folder
+    deep.mkdir(parents=True)
+    for number in (1, 2):
+        (tars / f"sa_00000{number}.tar").rename(deep / f"sa_00000{number}.tar")
+    torn = deep / "sa_000002.tar"
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:-15000])
+    assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 1
+    torn.write_bytes(whole)
+    assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 0
+    assert _ids(data) == list(range(12))
+    assert [tar["name"] for tar in building.report_of(data)["tars"]] == [
+        "sa_000000.tar",
+        f"{name}/sa_000001.tar",
+        f"{name}/sa_000002.tar",
+    ]
 
 
 def test_a_tar_that_changed_since_is_said_and_converted_again_by_add(tars, tmp_path, caplog):
