@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
 import threading
 
 import pytest
@@ -626,6 +627,22 @@ def test_add_converts_a_tar_again_whose_shards_are_damaged_or_gone(tars, links, 
     next((data / building.FINAL).glob("*-train.*")).unlink()
     assert _sa1b(tmp_path / "disk", *add[1:], "--links-file", links[0]) == 0
     assert building.shards_of(data / building.FINAL) == whole
+
+
+def test_all_says_which_tars_cannot_be_deleted(tars, small_disk, tmp_path, caplog):
+    disk = small_disk(2**20)
+    for tar in tars.iterdir():
+        shutil.copy(tar, disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    arguments = (disk, "--data-dir", tmp_path / "data", "--delete-tars=all")
+    for _ in range(2):
+        caplog.clear()
+        assert _sa1b(*arguments) == 0
+        assert sorted(caplog.messages) == [
+            f"{disk}/sa_00000{i}.tar cannot be deleted and stays: Read-only file system"
+            for i in range(3)
+        ]
+    assert _ids(tmp_path / "data") == list(range(12))
 
 
 def test_all_keeps_a_tar_that_has_no_images(tars, tmp_path):
