@@ -27,6 +27,7 @@ from sa1b_tfds.processes import worker_count
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.tar_names import tar_number
 from sa1b_tfds.telling import some_of
+from sa1b_tfds.transfer.folder import lock_folder
 
 # Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine. Where images are made
 # smaller, benchmarks/resize.py: 26 a second of 772 kB.
@@ -216,8 +217,8 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
         )
     _release(sources, (tar for tar in _built(folder) if tar.archive not in damaged))
     if sources.release is not None:
-        for archive in filter(is_in_flight, sources.archives):  # what a kill left of some
-            shutil.rmtree(archive.path.parent, ignore_errors=True)
+        for archive in filter(is_in_flight, sources.archives):
+            _remove_partial(archive)
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)
     return orjson.loads((folder.path / REPORT).read_bytes())
@@ -268,6 +269,14 @@ def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
         archive = archives.get(tar.archive)
         if archive is not None and archive.identity() == tar.source:
             sources.release(archive, tar)
+
+
+def _remove_partial(archive: TarArchive) -> None:
+    """Removes what a kill left of a download; not what another build downloads or converts now."""
+    folder = Path(archive.path.parent)
+    if archive.identity() is None:
+        with contextlib.suppress(files.FolderInUse, OSError), lock_folder(folder):
+            shutil.rmtree(folder)
 
 
 def _changed(sources: Sources, prepared: Iterable[FinishedTar]) -> list[str]:

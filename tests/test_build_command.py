@@ -21,6 +21,7 @@ from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+from sa1b_tfds.transfer.folder import lock_folder
 from tests import building
 
 
@@ -500,6 +501,23 @@ def test_download_convert_delete(tars, links, tmp_path):
     (disk / IN_FLIGHT / "sa_000002.tar").mkdir(parents=True)  # as a kill while it deletes leaves it
     assert _sa1b(*arguments, "--delete-tars") == 0
     assert list(disk.iterdir()) == [own]
+
+
+def test_a_finished_build_removes_nothing_of_another_one_in_flight(tars, links, tmp_path):
+    disk = tmp_path / "disk"
+    arguments = (disk, "--data-dir", tmp_path / "data", "--links-file", links[0], "--delete-tars")
+    assert _sa1b(*arguments) == 0
+    running, left, converted = (disk / IN_FLIGHT / f"sa_00000{i}.tar" for i in range(3))
+    for folder in (running, left, converted):
+        folder.mkdir(parents=True)
+        (folder / f"{folder.name}.part").touch()
+    shutil.copy(tars / converted.name, converted)
+    os.utime(converted / converted.name, (0, 0))  # it came at another time
+    with lock_folder(running):
+        assert _sa1b(*arguments) == 0
+    assert [folder.exists() for folder in (running, left, converted)] == [True, False, True]
+    assert _sa1b(*arguments) == 0
+    assert not running.exists()
 
 
 @pytest.mark.parametrize("delete", [[], ["--delete-tars"]])
