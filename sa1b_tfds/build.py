@@ -176,8 +176,6 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     folder = Folder(builder.data_path)
     sources = _sources(config, builder)
     staged = _staged(folder, builder)
-    in_flight = filter(is_in_flight, sources.archives)
-    _release(sources, filter(None, (folder.staging.finished(tar.name) for tar in in_flight)))
     there = folder.path.exists()
     prepared = _built(folder)
     built = {tar.archive for tar in prepared}

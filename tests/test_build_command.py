@@ -12,6 +12,7 @@ import threading
 
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
 from sa1b_tfds import cli
 from sa1b_tfds.build import BuildConfig, plan
@@ -561,6 +562,25 @@ def test_finished_tars_are_not_downloaded_again(tars, links, tmp_path, capsys):
     asked.clear()
     assert _sa1b(*arguments) == 0
     assert {path for path in asked if "sa_" in path} <= {"/sa_000001.tar"}
+    assert _ids(data) == list(range(12))
+    assert not (disk / IN_FLIGHT).exists()
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_a_kill_before_a_download_is_deleted_costs_no_new_one(tars, links, tmp_path, file_format):
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    arguments = (disk, "--data-dir", data, "--links-file", links[0], "--delete-tars")
+    assert _sa1b(*arguments) == 1
+    there = disk / IN_FLIGHT / "sa_000000.tar" / "sa_000000.tar"
+    there.parent.mkdir()
+    shutil.copy(tars / "sa_000000.tar", there)
+    finished = Folder(epath.Path(data / building.FINAL)).staging.finished("sa_000000.tar")
+    os.utime(there, (0, finished.source["modified"]))
+    held_back.rename(tars / "sa_000001.tar")
+    links[1].clear()
+    assert _sa1b(*arguments, "--file-format", file_format) == 0
+    assert "/sa_000000.tar" not in links[1]
     assert _ids(data) == list(range(12))
     assert not (disk / IN_FLIGHT).exists()
 

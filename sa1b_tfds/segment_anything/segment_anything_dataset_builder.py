@@ -406,6 +406,10 @@ def _release_after(
     if release is None:
         return None
     staging = conversion.staging
+    for source in filter(is_in_flight, sources.archives):  # for which a kill left no time
+        tar = staging.finished(source.name)
+        if tar and source.identity() is not None and conversion.fits(tar):
+            release(source, tar)
     settled = Settled(sources.archives, staging, conversion.fits)
 
     def after(task: shards.Task) -> None:
