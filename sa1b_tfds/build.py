@@ -128,7 +128,7 @@ def plan(config: BuildConfig) -> BuildPlan:
     archives = sources.archives
     done = set(built)
     if config.add:
-        done -= {*_changed(sources, prepared), *_damaged(folder, builder)}
+        done -= {*_changed(sources, prepared), *_damaged(folder)}
     finished_tars = list(filter(None, map(folder.staging.finished, staged)))
     done |= {tar.archive for tar in finished_tars} - set(_changed(sources, finished_tars))
     tars = []
@@ -194,7 +194,7 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             len(changed),
             some_of(changed),
         )
-    damaged = _damaged(folder, builder)
+    damaged = _damaged(folder)
     if new or not there or (config.add and (changed or damaged)):
         if config.links_file is not None and config.delete_tars == "never":
             gone = [a.name for a in sources.archives if a.identity() is None]
@@ -207,7 +207,7 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             "No MD5 was taken of %s: that is done while a tar is converted, and these were before.",
             some_of(unknown),
         )
-    if damaged := _damaged(folder, builder):
+    if damaged := _damaged(folder):
         logging.error(
             "Shards of %s are damaged or gone in %s: keep these tars; --add converts them again.",
             some_of(sorted(damaged)),
@@ -294,11 +294,8 @@ def _staged(folder: Folder, builder: Builder) -> set[str]:
     return {a.name for a in archives if builder.builder_config.has_tar(number_of(a))}
 
 
-def _damaged(folder: Folder, builder: Builder) -> set[str]:
-    """The names of tars in the data whose shards are not what they were."""
-    if not folder.path.exists():
-        return set()
-    return set(folder.damaged(builder.info.splits["train"].filepaths))
+def _damaged(folder: Folder) -> set[str]:
+    return set(folder.damaged()) if folder.path.exists() else set()
 
 
 def _built(folder: Folder) -> list[FinishedTar]:

@@ -683,6 +683,22 @@ def test_all_says_which_tars_cannot_be_deleted(tars, small_disk, tmp_path, caplo
     assert _ids(tmp_path / "data") == list(range(12))
 
 
+def test_killed_before_damaged_shards_are_exchanged(tars, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    arguments = (tars, "--data-dir", data, "--delete-tars=all")
+    assert _sa1b(*arguments[:3]) == 0
+    whole = building.shards_of(data / building.FINAL)
+    sorted((data / building.FINAL).glob("*-train.*"))[1].unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "assemble", _killed)
+        assert _sa1b(*arguments, "--add") == 130
+    assert list(tars.iterdir()) == []
+    assert _sa1b(*arguments) == 0  # no more than a look at the data
+    assert _sa1b(*arguments, "--add") == 0
+    assert building.shards_of(data / building.FINAL) == whole
+    assert building.leftovers(data) == []
+
+
 def test_all_keeps_a_tar_that_has_no_images(tars, tmp_path):
     building.make.write_tar(tars / "sa_notes.tar", {"./thesis.tex": b"the only copy"})
     assert _sa1b(tars, "--data-dir", tmp_path / "data", "--delete-tars=all") == 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Container, Iterator, Sequence
 
@@ -89,13 +90,13 @@ class Folder:
                 self.clean()
 
     def is_settled(self) -> bool:
-        """Whether there is data, and no staged tar that is not in it."""
+        """Whether there is data, and no staged tar that is not in it, undamaged."""
         staged = self.staging.archives()
         try:
             there = {tar.archive: (tar.source, tar.settings) for tar in self.tars()}
         except FileNotFoundError:  # no data, or not of this package
             return False
-        if not there.keys() >= set(staged):
+        if not there.keys() - self.damaged() >= set(staged):
             return False
         finished = filter(None, map(self.staging.finished, staged))
         return all(there[tar.archive] == (tar.source, tar.settings) for tar in finished)
@@ -133,14 +134,15 @@ class Folder:
         lines = (self.path / TARS).read_bytes().splitlines()
         return [FinishedTar.from_json(line) for line in lines]
 
-    def damaged(self, shards: Sequence[epath.Path]) -> list[str]:
+    def damaged(self) -> list[str]:
         """The names of the data's tars whose shards are not there, or of another size."""
-        names = iter(shards)
+        sizes = {}
+        for path in self.path.glob("*-train.*-of-*"):  # ...-train.tfrecord-00000-of-00003
+            sizes[int(path.name.split("-")[-3])] = path.stat().length
+        numbers = itertools.count()
         found = []
         for tar in self.tars():
-            paths = [next(names) for _ in tar.shards]
-            sizes = [path.stat().length if path.exists() else None for path in paths]
-            if sizes != [shard.bytes for shard in tar.shards]:
+            if [sizes.get(next(numbers)) for _ in tar.shards] != [s.bytes for s in tar.shards]:
                 found.append(tar.archive)
         return found
 
@@ -149,7 +151,7 @@ class Folder:
 
         Those whose shards are damaged are left out, to be converted again: they must be available.
         """
-        damaged = [name for name in self.damaged(shards) if not self.staging.finished(name)]
+        damaged = [name for name in self.damaged() if not self.staging.finished(name)]
         if lost := [name for name in damaged if name not in available]:
             raise FileNotFoundError(
                 f"Shards of {some_of(lost)} are damaged or gone in {self.path}, and the tars are"
