@@ -131,7 +131,7 @@ class TarArchive:
 
     def __init__(self, path: epath.PathLike, name: str | None = None):
         self._path = epath.Path(path)
-        self.name = name or self._path.name
+        self.name = _text(name or self._path.name)
 
     @property
     def path(self) -> epath.Path:
@@ -161,7 +161,7 @@ class FolderArchive:
     """Extracted files: all in one folder, or apart in images/ and annotations/."""
 
     def __init__(self, name: str, files: Iterable[epath.PathLike]):
-        self.name = name
+        self.name = _text(name)
         # Strings take a third of the memory of path objects, and there may be millions.
         self._files = sorted(map(os.fspath, files))
 
@@ -249,6 +249,11 @@ def _read(file: BinaryIO, member: Member) -> bytes:
     return data
 
 
+def _text(name: str) -> str:
+    """A file name as it can be printed and stored; its bytes need not be UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _files(folder: epath.Path, depth: int) -> Iterator[epath.Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix in MAX_BYTES:
@@ -256,5 +261,7 @@ def _files(folder: epath.Path, depth: int) -> Iterator[epath.Path]:
                 yield path
         elif is_tar_name(path.name) and path.is_file():
             yield path
+        elif is_tar_name(path.name) and os.path.islink(path) and not path.exists():
+            logging.warning("%s is left out: it links to what is not there.", path)
         elif depth and not path.name.startswith(".") and path.is_dir():
             yield from _files(path, depth - 1)

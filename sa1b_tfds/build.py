@@ -27,6 +27,7 @@ from sa1b_tfds.processes import worker_count
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.tar_names import tar_number
 from sa1b_tfds.telling import some_of
+from sa1b_tfds.transfer.folder import lock_folder
 
 # Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine. Where images are made
 # smaller, benchmarks/resize.py: 26 a second of 772 kB.
@@ -125,7 +126,9 @@ def plan(config: BuildConfig) -> BuildPlan:
     built = {tar.archive for tar in prepared}
     sources = _sources(config, builder)
     archives = sources.archives
-    done = built - set(_changed(sources, prepared)) if config.add else built
+    done = set(built)
+    if config.add:
+        done -= {*_changed(sources, prepared), *_damaged(folder)}
     finished_tars = list(filter(None, map(folder.staging.finished, staged)))
     done |= {tar.archive for tar in finished_tars} - set(_changed(sources, finished_tars))
     tars = []
@@ -173,8 +176,6 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     folder = Folder(builder.data_path)
     sources = _sources(config, builder)
     staged = _staged(folder, builder)
-    in_flight = filter(is_in_flight, sources.archives)
-    _release(sources, filter(None, (folder.staging.finished(tar.name) for tar in in_flight)))
     there = folder.path.exists()
     prepared = _built(folder)
     built = {tar.archive for tar in prepared}
@@ -194,10 +195,11 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             "s" * (len(changed) > 1),
             some_of(changed),
         )
-    if new or not there or (changed and config.add):
+    damaged = _damaged(folder)
+    if new or not there or (config.add and (changed or damaged)):
         if config.links_file is not None and config.delete_tars == "never":
             gone = [a.name for a in sources.archives if a.identity() is None]
-            if lacking := [name for name in gone if name not in staged | built]:
+            if lacking := [name for name in gone if name not in staged | (built - damaged)]:
                 ensure_tars(config.links_file, config.tars, lacking)
                 sources = _sources(config, builder)
         builder.prepare_from(sources, extend=there)
@@ -206,17 +208,16 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             "No MD5 was taken of %s: that is done while a tar is converted, and these were before.",
             some_of(unknown),
         )
-    damaged = folder.damaged(builder.info.splits["train"].filepaths)
-    if damaged:
+    if damaged := _damaged(folder):
         logging.error(
-            "Shards of %s are damaged or gone in %s: keep these tars.",
-            some_of(damaged),
+            "Shards of %s are damaged or gone in %s: keep these tars; --add converts them again.",
+            some_of(sorted(damaged)),
             folder.path,
         )
     _release(sources, (tar for tar in _built(folder) if tar.archive not in damaged))
     if sources.release is not None:
-        for archive in filter(is_in_flight, sources.archives):  # what a kill left of some
-            shutil.rmtree(archive.path.parent, ignore_errors=True)
+        for archive in filter(is_in_flight, sources.archives):
+            _remove_partial(archive)
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)
     return orjson.loads((folder.path / REPORT).read_bytes())
@@ -239,6 +240,12 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
         raise FileNotFoundError(
             f"{config.tars} holds no tar of {config.config!r} (sa_000000.tar and so on), nor"
             " extracted files. Put some there, or name a links file with --links-file."
+        )
+    if not (chosen or folder.path.exists()) and (unfinished := folder.staging.lacking()):
+        raise FileNotFoundError(
+            f"{config.tars} holds no tar, and {len(unfinished)} of those to build are not finished"
+            f" ({some_of(unfinished)}). Put them back, name a links file with --links-file, or"
+            f" remove {folder.staging.wanted} to go without them."
         )
     known = {number_of(TarArchive(folder.path / name, name)) for name in there}
     if lacking := set(wanted) - known - {number_of(archive) for archive in chosen}:
@@ -263,6 +270,14 @@ def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
             sources.release(archive, tar)
 
 
+def _remove_partial(archive: TarArchive) -> None:
+    """Removes what a kill left of a download; not what another build downloads or converts now."""
+    folder = Path(archive.path.parent)
+    if archive.identity() is None:
+        with contextlib.suppress(files.FolderInUse, OSError), lock_folder(folder):
+            shutil.rmtree(folder)
+
+
 def _changed(sources: Sources, prepared: Iterable[FinishedTar]) -> list[str]:
     """The names of tars that are there, and others than those in the data, or not all in it."""
     now = {archive.name: archive.identity() for archive in sources.archives}
@@ -278,6 +293,10 @@ def _staged(folder: Folder, builder: Builder) -> set[str]:
     """The names of the config's tars that are finished and staged."""
     archives = (TarArchive(folder.path / name, name) for name in folder.staging.archives())
     return {a.name for a in archives if builder.builder_config.has_tar(number_of(a))}
+
+
+def _damaged(folder: Folder) -> set[str]:
+    return set(folder.damaged()) if folder.path.exists() else set()
 
 
 def _built(folder: Folder) -> list[FinishedTar]:

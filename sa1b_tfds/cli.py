@@ -18,6 +18,7 @@ _COMMANDS = (download, verify, build, stats, show, export, repack, eval)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Loads only what that command needs."""
+    _open_what_is_closed()
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(arguments)
     options.argv = arguments
@@ -39,6 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = f"{error.filename}: {error.strerror}"
         print(f"sa1b {options.command}: {redact(text)}", file=sys.stderr)
         return 1
+
+
+def _open_what_is_closed() -> None:
+    """Gives a stream that the caller closed (`sa1b ... >&-`) the null device, also for workers."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: the one closed
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w"))
 
 
 def _parser() -> argparse.ArgumentParser:

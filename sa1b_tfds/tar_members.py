@@ -62,6 +62,8 @@ def members(
                 problems.report(archive, member, too_large(info.size, limit))
             else:
                 yield Member(info.name, info.size, info.offset)
+    except _NoTar as e:
+        problems.report(archive, "", f"it is no tar: {e}", TornArchive)
     except tarfile.TarError as e:
         report_torn(archive, member, str(e), problems)
 
@@ -70,6 +72,10 @@ def report_torn(archive: str, member: str, why: str, problems: Problems) -> None
     problems.report(
         archive, member, f"the tar is torn here ({why}): download it again", TornArchive
     )
+
+
+class _NoTar(tarfile.TarError):
+    """The file was never a tar."""
 
 
 class _Header(NamedTuple):
@@ -92,12 +98,17 @@ def _headers(file: ForwardFile) -> Iterator[_Header]:
         file.seek(position)
         block = file.read(tarfile.BLOCKSIZE)
         if position == 0 and block.startswith(b"\x1f\x8b"):
-            raise tarfile.ReadError("it is compressed with gzip; SA-1B's tars are not")
+            raise _NoTar("it is compressed with gzip; SA-1B's tars are not. Unpack it")
         if len(block) < tarfile.BLOCKSIZE:
             raise tarfile.ReadError(f"no header and no end marker at byte {position}")
         if not any(block):
             return
-        info = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
+        except tarfile.HeaderError:
+            if position == 0:
+                raise _NoTar(f"it begins with {block[:16]!r}. Download it again") from None
+            raise
         position += tarfile.BLOCKSIZE
         if info.size < 0:
             raise tarfile.ReadError(f"a size of {info.size}")

@@ -26,6 +26,7 @@ from sa1b_tfds.building.shards import Settings, convert
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import BadInput
+from sa1b_tfds.running import pool
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from tests import building
 
@@ -325,7 +326,7 @@ def _tree(build: subprocess.Popen) -> list[psutil.Process]:
 
 def _workers_at_work(build: subprocess.Popen, data_dir: pathlib.Path) -> list[psutil.Process]:
     deadline = time.monotonic() + 60
-    while not list((data_dir / building.STAGED).glob("*.part")):
+    while not list((data_dir / building.STAGED).glob("tar-*.part")):
         assert time.monotonic() < deadline
         assert build.poll() is None, build.stderr.read()
         time.sleep(0.005)
@@ -371,7 +372,7 @@ def test_killed_between_the_last_steps(tars, tmp_path):
     """The data is there and the staged tars still are, too: the next call tidies up."""
     builder = _build(tars, tmp_path)
     paths = sorted((tmp_path / building.FINAL).glob("*.tfrecord-*"))
-    builder._folder.restage([epath.Path(path) for path in paths])
+    builder._folder.restage([epath.Path(path) for path in paths], available=())
     assert building.leftovers(tmp_path) == ["staged.2.0.0"]
     _build(tars, tmp_path)
     assert building.leftovers(tmp_path) == []
@@ -421,12 +422,22 @@ def test_a_disk_that_is_too_small_is_seen_before(slow_tars, small_disk):
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_tars_that_are_deleted_make_room_for_what_comes_of_them(slow_tars, small_disk, workers):
+def test_tars_that_are_deleted_make_room_for_what_comes_of_them(
+    slow_tars, small_disk, monkeypatch, workers
+):
     disk = small_disk(int(6.5 * os.path.getsize(slow_tars / "sa_000000.tar")))
     shutil.copytree(slow_tars, disk / "tars")
     config = sa1b_build.BuildConfig(
         tars=disk / "tars", data_dir=disk / "data", workers=workers, delete_tars="all"
     )
+    begin = pool._Space.begin
+
+    def begin_late(space, task):  # a tar is deleted only after those before it
+        if task.name == "sa_000001.tar":
+            time.sleep(0.5)
+        begin(space, task)
+
+    monkeypatch.setattr(pool._Space, "begin", begin_late)
     assert sa1b_build.build(config)["totals"]["images"] == 400
     assert list((disk / "tars").iterdir()) == []
 

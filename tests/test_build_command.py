@@ -3,13 +3,16 @@
 import functools
 import hashlib
 import http.server
+import os
 import pathlib
 import re
 import shutil
+import subprocess
 import threading
 
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
 from sa1b_tfds import cli
 from sa1b_tfds.build import BuildConfig, plan
@@ -19,6 +22,7 @@ from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+from sa1b_tfds.transfer.folder import lock_folder
 from tests import building
 
 
@@ -65,6 +69,33 @@ def _ids(data_dir) -> list[int]:
 def test_one_tar(tars, tmp_path):
     assert _sa1b(tars / "sa_000001.tar", "--data-dir", tmp_path / "data") == 0
     assert _ids(tmp_path / "data") == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("写" * 30, "写" * 30),
+        ("a" * 150 + "/" + "b" * 150, "a" * 150 + "/" + "b" * 150),
+        (os.fsdecode(b"\xff\xfe"), r"\xff\xfe"),
+    ],
+)
+def test_folders_of_any_name(tars, tmp_path, folder, name):
+    data, deep = tmp_path / "data", tars / folder
+    deep.mkdir(parents=True)
+    for number in (1, 2):
+        (tars / f"sa_00000{number}.tar").rename(deep / f"sa_00000{number}.tar")
+    torn = deep / "sa_000002.tar"
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:-15000])
+    assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 1
+    torn.write_bytes(whole)
+    assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 0
+    assert _ids(data) == list(range(12))
+    assert [tar["name"] for tar in building.report_of(data)["tars"]] == [
+        "sa_000000.tar",
+        f"{name}/sa_000001.tar",
+        f"{name}/sa_000002.tar",
+    ]
 
 
 def test_a_tar_that_changed_since_is_said_and_converted_again_by_add(tars, tmp_path, caplog):
@@ -257,6 +288,29 @@ def test_what_is_staged_and_deleted_outlives_a_build_of_the_first_images(tars, t
     assert building.leftovers(data) == []
 
 
+@pytest.mark.parametrize("deleted", [True, False])
+def test_what_another_version_staged_stays_unless_its_data_has_it(
+    tars, tmp_path, monkeypatch, caplog, deleted
+):
+    arguments = (tars, "--data-dir", tmp_path / "data")
+    staged = tmp_path / "data" / building.STAGED
+    if deleted:
+        torn = tars / "sa_000002.tar"
+        whole = torn.read_bytes()
+        torn.write_bytes(whole[:-15000])
+        assert _sa1b(*arguments, "--delete-tars=all") == 1
+        torn.write_bytes(whole)
+    else:
+        monkeypatch.setattr(Staging, "remove", lambda staging: None)  # killed before it
+        assert _sa1b(*arguments) == 0
+    before = sorted(staged.iterdir())
+    monkeypatch.setattr(Builder, "VERSION", tfds.core.Version("2.1.0"))
+    assert _sa1b(*arguments) == 0
+    message = "staged.2.0.0 has what another version made of 2 tars (sa_000000.tar, sa_000001.tar)"
+    assert (message in caplog.text) == deleted
+    assert (sorted(staged.iterdir()) if staged.exists() else None) == (before if deleted else None)
+
+
 def test_add_needs_no_room_for_the_data_that_is_there(tars, tmp_path, monkeypatch):
     data, usage = tmp_path / "data", shutil.disk_usage
     assert _sa1b(tars, "--data-dir", data) == 0
@@ -286,6 +340,49 @@ def test_a_tar_that_vanishes_before_its_turn_is_said(tars, tmp_path, capsys, mon
     assert "sa_000001.tar is not there any more: put it back, or build again without it." in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("config", ["original", "original_1pct"])
+@pytest.mark.parametrize("left", ["nothing", "a file", "no folder"])
+def test_tfds_ends_what_was_killed_when_all_tars_were_finished_and_deleted(
+    tars, tmp_path, monkeypatch, config, left
+):
+    data = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "assemble", _killed)
+        arguments = (tars, "--data-dir", data, "--config", config, "--delete-tars=all")
+        assert _sa1b(*arguments) == 130
+    assert list(tars.iterdir()) == []
+    if left == "a file":
+        (tars / "notes.txt").touch()
+    elif left == "no folder":
+        tars.rmdir()
+    download = tfds.download.DownloadConfig(manual_dir=tars)
+    builder = Builder(data_dir=data, config=config)
+    builder.download_and_prepare(download_config=download)
+    assert builder.info.splits["train"].num_examples == 12
+
+
+def test_an_empty_folder_ends_no_build_whose_tars_are_not_all_finished(tars, tmp_path, capsys):
+    """It may be a disk that is not mounted."""
+    arguments = ("--data-dir", tmp_path / "data")
+    torn = tars / "sa_000002.tar"
+    torn.write_bytes(torn.read_bytes()[:-15000])
+    assert _sa1b(tars, *arguments) == 1
+    unmounted = tmp_path / "unmounted"
+    unmounted.mkdir()
+    capsys.readouterr()
+    for options in (["--plan"], ["--delete-tars=all"]):
+        assert _sa1b(unmounted, *arguments, *options) == 1
+        said = capsys.readouterr().err
+        assert "unmounted holds no tar, and 1 of those to build are not finished" in said
+    builder = Builder(data_dir=tmp_path / "data")
+    config = tfds.download.DownloadConfig(manual_dir=unmounted)
+    with pytest.raises(AssertionError, match="does not exist or is empty"):
+        builder.download_and_prepare(download_config=config)
+    pathlib.Path(re.search("or remove (.*) to go without", said)[1]).unlink()
+    assert _sa1b(unmounted, *arguments) == 0
+    assert _ids(tmp_path / "data") == list(range(8))
 
 
 def test_tfds_does_not_download_what_is_finished_and_deleted(tars, links, tmp_path, caplog):
@@ -343,6 +440,10 @@ def test_killed_while_an_add_tidies_up(tars, tmp_path, monkeypatch):
     assert building.leftovers(data) == ["staged.2.0.0"]
     assert _sa1b(tars, "--data-dir", data) == 0
     assert building.leftovers(data) == []
+
+
+def _killed(*arguments):
+    raise KeyboardInterrupt
 
 
 def _killed_if_there(staging):
@@ -420,6 +521,23 @@ def test_download_convert_delete(tars, links, tmp_path):
     assert list(disk.iterdir()) == [own]
 
 
+def test_a_finished_build_removes_nothing_of_another_one_in_flight(tars, links, tmp_path):
+    disk = tmp_path / "disk"
+    arguments = (disk, "--data-dir", tmp_path / "data", "--links-file", links[0], "--delete-tars")
+    assert _sa1b(*arguments) == 0
+    running, left, converted = (disk / IN_FLIGHT / f"sa_00000{i}.tar" for i in range(3))
+    for folder in (running, left, converted):
+        folder.mkdir(parents=True)
+        (folder / f"{folder.name}.part").touch()
+    shutil.copy(tars / converted.name, converted)
+    os.utime(converted / converted.name, (0, 0))  # it came at another time
+    with lock_folder(running):
+        assert _sa1b(*arguments) == 0
+    assert [folder.exists() for folder in (running, left, converted)] == [True, False, True]
+    assert _sa1b(*arguments) == 0
+    assert not running.exists()
+
+
 @pytest.mark.parametrize("delete", [[], ["--delete-tars"]])
 def test_the_report_has_the_md5_that_the_download_checked(
     tars, links, tmp_path, monkeypatch, delete
@@ -461,6 +579,25 @@ def test_finished_tars_are_not_downloaded_again(tars, links, tmp_path, capsys):
     asked.clear()
     assert _sa1b(*arguments) == 0
     assert {path for path in asked if "sa_" in path} <= {"/sa_000001.tar"}
+    assert _ids(data) == list(range(12))
+    assert not (disk / IN_FLIGHT).exists()
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_a_kill_before_a_download_is_deleted_costs_no_new_one(tars, links, tmp_path, file_format):
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    arguments = (disk, "--data-dir", data, "--links-file", links[0], "--delete-tars")
+    assert _sa1b(*arguments) == 1
+    there = disk / IN_FLIGHT / "sa_000000.tar" / "sa_000000.tar"
+    there.parent.mkdir()
+    shutil.copy(tars / "sa_000000.tar", there)
+    finished = Folder(epath.Path(data / building.FINAL)).staging.finished("sa_000000.tar")
+    os.utime(there, (0, finished.source["modified"]))
+    held_back.rename(tars / "sa_000001.tar")
+    links[1].clear()
+    assert _sa1b(*arguments, "--file-format", file_format) == 0
+    assert "/sa_000000.tar" not in links[1]
     assert _ids(data) == list(range(12))
     assert not (disk / IN_FLIGHT).exists()
 
@@ -523,6 +660,60 @@ def test_all_keeps_a_tar_whose_shards_are_damaged_or_gone(tars, tmp_path, caplog
     assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 0
     assert sorted(path.name for path in tars.iterdir()) == ["sa_000000.tar", "sa_000002.tar"]
     assert "Shards of sa_000000.tar, sa_000002.tar are damaged or gone" in caplog.text
+
+
+def test_add_converts_a_tar_again_whose_shards_are_damaged_or_gone(tars, links, tmp_path, capsys):
+    data = tmp_path / "data"
+    add = (tars, "--data-dir", data, "--add")
+    assert _sa1b(*add) == 0
+    whole = building.shards_of(data / building.FINAL)
+    for damage in (lambda shard: shard.unlink(), lambda shard: shard.write_bytes(b"")):
+        first, second, _ = sorted((data / building.FINAL).glob("*-train.*"))
+        damage(first)
+        damage(second)
+        held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+        assert _sa1b(*add) == 1
+        assert "Shards of sa_000001.tar are damaged or gone in" in capsys.readouterr().err
+        held_back.rename(tars / "sa_000001.tar")
+        assert _sa1b(*add, "--plan") == 0
+        assert "\n2 of 3 tars to convert" in capsys.readouterr().out
+        assert _sa1b(*add) == 0
+        assert building.shards_of(data / building.FINAL) == whole
+    next((data / building.FINAL).glob("*-train.*")).unlink()
+    assert _sa1b(tmp_path / "disk", *add[1:], "--links-file", links[0]) == 0
+    assert building.shards_of(data / building.FINAL) == whole
+
+
+def test_all_says_which_tars_cannot_be_deleted(tars, small_disk, tmp_path, caplog):
+    disk = small_disk(2**20)
+    for tar in tars.iterdir():
+        shutil.copy(tar, disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    arguments = (disk, "--data-dir", tmp_path / "data", "--delete-tars=all")
+    for _ in range(2):
+        caplog.clear()
+        assert _sa1b(*arguments) == 0
+        assert sorted(caplog.messages) == [
+            f"{disk}/sa_00000{i}.tar cannot be deleted and stays: Read-only file system"
+            for i in range(3)
+        ]
+    assert _ids(tmp_path / "data") == list(range(12))
+
+
+def test_killed_before_damaged_shards_are_exchanged(tars, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    arguments = (tars, "--data-dir", data, "--delete-tars=all")
+    assert _sa1b(*arguments[:3]) == 0
+    whole = building.shards_of(data / building.FINAL)
+    sorted((data / building.FINAL).glob("*-train.*"))[1].unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "assemble", _killed)
+        assert _sa1b(*arguments, "--add") == 130
+    assert list(tars.iterdir()) == []
+    assert _sa1b(*arguments) == 0  # no more than a look at the data
+    assert _sa1b(*arguments, "--add") == 0
+    assert building.shards_of(data / building.FINAL) == whole
+    assert building.leftovers(data) == []
 
 
 def test_all_keeps_a_tar_that_has_no_images(tars, tmp_path):

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from sa1b_tfds import cli
+from tests import building
 
 DUMMY = pathlib.Path(__file__).parents[1] / "dummy_data"
 
@@ -20,6 +21,15 @@ def test_a_reader_that_leaves_ends_it_without_a_word():
     run = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (run.returncode, run.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_keep_no_build_from_its_end(tmp_path, closed):
+    build = f"{sys.executable} -m sa1b_tfds.cli build {DUMMY} --data-dir {tmp_path} --workers 1"
+    run = subprocess.run(f"{build} {closed}", shell=True, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / building.FINAL / "build_report.json").exists()
+    assert ("images of" in run.stdout) == (closed == "2>&-")
 
 
 @pytest.mark.parametrize(

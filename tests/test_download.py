@@ -340,7 +340,7 @@ def test_a_checked_file_is_not_read_again(server, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("data", "verify", "message"),
     [
-        (b"<html>an error page as it comes, with 200</html>" * 50, "size", "the tar is torn here"),
+        (b"<html>an error page as it comes, with 200</html>" * 50, "size", "it is no tar: it"),
         (b"<html>an error page as it comes, with 200</html>" * 50, "none", None),
         (make_tar(3, pairs=0), "size", "a tar without a pair of .jpg and .json"),
         (TAR[: HALF // 512 * 512], "size", "the tar is torn here .* download it again"),

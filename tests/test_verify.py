@@ -73,7 +73,7 @@ GOOD = tar_of()
         (GOOD[:1024], {}, "torn", "the tar is torn here"),
         (GOOD[:700], {"deep": True}, "torn", "the tar is torn here"),
         (b"", {}, "torn", "the tar is torn here"),
-        (b"<html>" * 300, {}, "torn", "the tar is torn here"),
+        (b"<html>" * 300, {}, "torn", "it is no tar: it begins with b'<html><html><htm'"),
         (tar_of(**{"sa_7.json": None}), {}, "wrong", "sa_7.jpg: its .json is missing"),
         (tar_of(**{"sa_7.json": None, "sa_7.jpg": None}), {}, "wrong", "it holds no pair"),
         (tar_of(**{"../sa_8.jpg": b""}), {}, "wrong", "its path leads out of the archive"),

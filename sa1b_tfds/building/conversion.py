@@ -69,6 +69,7 @@ class Conversion:
         """
         self.staging.folder.mkdir(parents=True, exist_ok=True)
         self.staging.remove_drafts()
+        self.staging.want(archive.name for archive in self.archives)
         staged = self.staged()
         while True:
             tasks = self.tasks(staged)

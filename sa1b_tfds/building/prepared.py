@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from absl import logging
 from etils import epath
 
 from sa1b_tfds import files
 from sa1b_tfds.building.staging import FinishedTar, Staging
+from sa1b_tfds.telling import some_of
 
 TARS = "tars.jsonl"
 _STAGED, _REPLACED, _INCOMPLETE = "staged.", "replaced.", "incomplete."
@@ -62,9 +64,17 @@ class Folder:
             self._replaced.rename(self.path)
         for path in self.path.parent.iterdir():
             incomplete = path.name.startswith(_INCOMPLETE)
-            other_version = path.name.startswith(_STAGED) and path != self.staging.folder
             ours = incomplete and path.name.endswith(f"_{self.path.name}")
-            if ours or other_version or path == self._replaced:
+            other_version = path.name.startswith(_STAGED) and path != self.staging.folder
+            if other_version and (tars := _only_staged(path)):
+                logging.warning(
+                    "%s has what another version made of %d tars (%s), and stays: it may be all"
+                    " that is left of them. Remove it if you have them.",
+                    path,
+                    len(tars),
+                    some_of(tars),
+                )
+            elif ours or other_version or path == self._replaced:
                 logging.warning("Removing %s, which an earlier build left behind.", path)
                 path.rmtree()
         if self.is_settled():
@@ -80,13 +90,13 @@ class Folder:
                 self.clean()
 
     def is_settled(self) -> bool:
-        """Whether there is data, and no staged tar that is not in it."""
+        """Whether there is data, and no staged tar that is not in it, undamaged."""
         staged = self.staging.archives()
         try:
             there = {tar.archive: (tar.source, tar.settings) for tar in self.tars()}
         except FileNotFoundError:  # no data, or not of this package
             return False
-        if not there.keys() >= set(staged):
+        if not there.keys() - self.damaged() >= set(staged):
             return False
         finished = filter(None, map(self.staging.finished, staged))
         return all(there[tar.archive] == (tar.source, tar.settings) for tar in finished)
@@ -124,24 +134,34 @@ class Folder:
         lines = (self.path / TARS).read_bytes().splitlines()
         return [FinishedTar.from_json(line) for line in lines]
 
-    def damaged(self, shards: Sequence[epath.Path]) -> list[str]:
+    def damaged(self) -> list[str]:
         """The names of the data's tars whose shards are not there, or of another size."""
-        names = iter(shards)
+        sizes = {}
+        for path in self.path.glob("*-train.*-of-*"):  # ...-train.tfrecord-00000-of-00003
+            sizes[int(path.name.split("-")[-3])] = path.stat().length
+        numbers = itertools.count()
         found = []
         for tar in self.tars():
-            paths = [next(names) for _ in tar.shards]
-            sizes = [path.stat().length if path.exists() else None for path in paths]
-            if sizes != [shard.bytes for shard in tar.shards]:
+            if [sizes.get(next(numbers)) for _ in tar.shards] != [s.bytes for s in tar.shards]:
                 found.append(tar.archive)
         return found
 
-    def restage(self, shards: Sequence[epath.Path]) -> None:
-        """Stages the data's own tars, as if a build had not ended yet; copies no bytes."""
+    def restage(self, shards: Sequence[epath.Path], available: Container[str]) -> None:
+        """Stages the data's own tars, as if a build had not ended yet; copies no bytes.
+
+        Those whose shards are damaged are left out, to be converted again: they must be available.
+        """
+        damaged = [name for name in self.damaged() if not self.staging.finished(name)]
+        if lost := [name for name in damaged if name not in available]:
+            raise FileNotFoundError(
+                f"Shards of {some_of(lost)} are damaged or gone in {self.path}, and the tars are"
+                " not there: put these back, to have them converted again, or the shards."
+            )
         names = iter(shards)
         self.staging.folder.mkdir(parents=True, exist_ok=True)
         for tar in self.tars():
             sources = [next(names) for _ in tar.shards]
-            if self.staging.finished(tar.archive) is not None:
+            if tar.archive in damaged or self.staging.finished(tar.archive) is not None:
                 continue
             drafts = [self.staging.draft(tar.archive, i) for i in range(len(sources))]
             for source, draft in zip(sources, drafts, strict=True):
@@ -158,3 +178,9 @@ class Folder:
             if not self.path.exists():
                 self._replaced.rename(self.path)
             raise
+
+
+def _only_staged(staged: epath.Path) -> list[str]:
+    """The finished tars in a version's staging folder; none if all are in that version's data."""
+    folder = Folder(staged.parent / staged.name.removeprefix(_STAGED))
+    return [] if folder.is_settled() else folder.staging.archives()

@@ -68,12 +68,17 @@ def find_sources(
     def release(archive: Archive, finished: FinishedTar) -> None:
         if is_in_flight(archive):
             archive.path.parent.rmtree()
-        elif delete_tars != "all" or not isinstance(archive, TarArchive):
+        elif delete_tars != "all" or not isinstance(archive, TarArchive) or archive.name in kept:
             return
         elif finished.is_whole:
-            archive.path.unlink()
-            logging.warning("%s is deleted: all of it is in the data.", archive.name)
-        elif archive.name not in kept:
+            try:
+                archive.path.unlink()
+            except OSError as e:
+                kept.add(archive.name)
+                logging.warning("%s cannot be deleted and stays: %s", archive.path, e.strerror)
+            else:
+                logging.warning("%s is deleted: all of it is in the data.", archive.name)
+        else:
             kept.add(archive.name)
             logging.warning("%s is not deleted: not all of it is in the data.", archive.name)
 

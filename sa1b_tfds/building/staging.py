@@ -7,6 +7,7 @@ is finished when its sidecar is there, which is written last and after all else 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,6 +22,8 @@ from sa1b_tfds.problems import BadInput
 
 _DRAFT = ".part"
 _PREFIX = "tar-"
+_MAX_NAME = 230  # file systems take 255 bytes, with the prefix and what comes after it
+_CUT = "+"  # which `quote` never leaves in a name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,21 @@ class Staging:
     def archives(self) -> list[str]:
         """The names of the tars that have a sidecar."""
         paths = self.folder.glob("*.json") if self.folder.exists() else []
-        return sorted(unquote(path.name)[len(_PREFIX) : -len(".json")] for path in paths)
+        return sorted(map(_archive_of, paths))
+
+    @property
+    def wanted(self) -> epath.Path:
+        """Where the tars are listed that the last build was to finish."""
+        return self.folder / "wanted"
+
+    def want(self, archives: Iterable[str]) -> None:
+        files.write_whole(self.wanted, orjson.dumps(list(archives)))
+
+    def lacking(self) -> list[str] | None:
+        """The wanted tars that are not finished; None if nobody said which are wanted."""
+        if not self.wanted.exists():
+            return None
+        return [name for name in orjson.loads(self.wanted.read_bytes()) if not self.finished(name)]
 
     def finish(self, tar: FinishedTar, drafts: Iterable[epath.Path]) -> None:
         """Gives written and synced drafts their names, and then the tar its sidecar."""
@@ -137,5 +154,16 @@ class Staging:
 
 
 def _file_name(archive: str) -> str:
-    """A tar's name, which may hold folders, as one file name that is never hidden."""
-    return _PREFIX + quote(archive, safe="")
+    """A tar's name, which may hold folders, as one file name that is never hidden nor too long."""
+    name = quote(archive, safe="")
+    if len(name) > _MAX_NAME:
+        rest = _CUT + hashlib.sha256(name.encode()).hexdigest()[:32]
+        name = name[: _MAX_NAME - len(rest)] + rest
+    return _PREFIX + name
+
+
+def _archive_of(sidecar: epath.Path) -> str:
+    if _CUT in sidecar.name:
+        archive: str = orjson.loads(sidecar.read_bytes())["archive"]
+        return archive
+    return unquote(sidecar.name)[len(_PREFIX) : -len(".json")]

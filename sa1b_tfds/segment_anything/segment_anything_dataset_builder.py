@@ -198,8 +198,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         if not (self._sources and config and self._extend and self._folder.path.exists()):
             yield
             return
-        self._folder.restage(self.info.splits["train"].filepaths)
-        conversion = self._conversion(self._sources.archives, config)
+        archives = self._sources.archives
+        available = {a.name for a in archives if is_in_flight(a) or a.identity() is not None}
+        self._folder.restage(self.info.splits["train"].filepaths, available)
+        conversion = self._conversion(archives, config)
         conversion.run(self._engine(config, conversion))
         # With those deleted meanwhile, so that they are not told of once more.
         self._sources = dataclasses.replace(self._sources, archives=conversion.archives)
@@ -219,7 +221,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     ) -> list[tfds.core.SplitInfo]:
         """Has every tar converted to its shards, and makes these the split train."""
         sources = self._sources
-        archives = sources.archives if sources else self._archives(dl_manager.manual_dir)
+        archives = sources.archives if sources else self._archives_for(dl_manager)
         conversion = self._conversion(archives, download_config)
         tars = conversion.run(self._engine(download_config, conversion))
         lengths = [shard.examples for tar in tars for shard in tar.shards]
@@ -312,6 +314,19 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 by_name[name] = gone
         return archive.sorted_by_name(by_name.values())
 
+    def _archives_for(self, dl_manager: tfds.download.DownloadManager) -> list[archive.Archive]:
+        try:
+            folder = dl_manager.manual_dir
+        except AssertionError:  # it is empty or not there
+            if self._is_all_finished():
+                return []
+            raise
+        return self._archives(folder)
+
+    def _is_all_finished(self) -> bool:
+        """Whether an earlier build had only the last step before it; its tars may be deleted."""
+        return self._folder.staging.lacking() == []
+
     def _archives(self, folder: epath.Path) -> list[archive.Archive]:
         """The config's tars: those that are there, and with a links file also those that lack.
 
@@ -320,7 +335,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         found = archive.find_archives(folder)
         finished = map(archive.TarArchive, self._folder.staging.archives())
         lacking = self._lacking(folder, {archive.number_of(a) for a in [*found, *finished]})
-        if lacking and (find_links_file(folder) or not self._chosen(found)):
+        if lacking and (
+            find_links_file(folder) or not (self._chosen(found) or self._is_all_finished())
+        ):
             ensure_tars(None, folder, lacking)
             found = archive.find_archives(folder)
         elif lacking:
@@ -332,7 +349,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 folder,
                 some_of(lacking),
             )
-        elif not found:
+        elif not (found or self._is_all_finished()):
             ensure_tars(None, folder, [])  # says what to put where
         return self._chosen(found)
 
@@ -392,6 +409,10 @@ def _release_after(
     if release is None:
         return None
     staging = conversion.staging
+    for source in filter(is_in_flight, sources.archives):  # for which a kill left no time
+        tar = staging.finished(source.name)
+        if tar and source.identity() is not None and conversion.fits(tar):
+            release(source, tar)
     settled = Settled(sources.archives, staging, conversion.fits)
 
     def after(task: shards.Task) -> None:
