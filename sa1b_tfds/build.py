@@ -26,7 +26,7 @@ from sa1b_tfds.problems import OnError
 from sa1b_tfds.processes import worker_count
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.tar_names import tar_number
-from sa1b_tfds.telling import some_of
+from sa1b_tfds.telling import counted, some_of
 from sa1b_tfds.transfer.folder import lock_folder
 
 # Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine. Where images are made
@@ -189,10 +189,9 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     changed = _changed(sources, prepared)
     if changed and not config.add:
         logging.warning(
-            "%d tar%s changed since the data was made (%s), or only the first images are in it."
+            "%s changed since the data was made (%s), or only the first images are in it."
             " --add converts again.",
-            len(changed),
-            "s" * (len(changed) > 1),
+            counted(len(changed), "tar"),
             some_of(changed),
         )
     damaged = _damaged(folder)

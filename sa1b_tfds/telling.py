@@ -26,6 +26,11 @@ def duration(seconds: float) -> str:
     return f"{math.ceil(seconds)} s"
 
 
+def counted(number: int, name: str) -> str:
+    """'1 tar', '2 tars'."""
+    return f"{number} {name}{'s' * (number != 1)}"
+
+
 def some_of(names: Sequence[str]) -> str:
     """The first few names for a message: 'a, b, c, ...'."""
     return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])

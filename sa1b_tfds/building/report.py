@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from sa1b_tfds.building.staging import FinishedTar
-from sa1b_tfds.telling import gigabytes
+from sa1b_tfds.telling import counted, gigabytes
 
 REPORT = "build_report.json"
 _PACKAGES = ("sa1b_tfds", "tensorflow-datasets", "numpy", "pycocotools", "protobuf", "pillow")
@@ -56,6 +56,7 @@ def print_summary(report: Mapping[str, Any]) -> None:
     for reason, number in sorted(report["reasons"].items(), key=lambda item: -item[1])[:10]:
         print(f"skipped {number}: {reason}")
     print(
-        f"{totals['images']} images of {totals['tars']} tars in {totals['shards']} shards,"
-        f" {gigabytes(totals['bytes'])}; {totals['skipped']} skipped"
+        f"{counted(totals['images'], 'image')} of {counted(totals['tars'], 'tar')} in"
+        f" {counted(totals['shards'], 'shard')}, {gigabytes(totals['bytes'])};"
+        f" {totals['skipped']} skipped"
     )
