@@ -82,7 +82,7 @@ def test_equal_to_what_tfds_makes_of_generate_examples(tars, tmp_path):
             )
 
         def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(self._archives(dl_manager.manual_dir))}
+            return {"train": self._generate_examples(self._tars.of(dl_manager))}
 
     theirs = OfTfds(data_dir=tmp_path / "theirs")
     theirs.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
@@ -108,7 +108,9 @@ def _leaves(tree):
 
 def test_the_order_is_that_of_generate_examples(tars, tmp_path):
     builder = _build(tars, tmp_path)
-    assert _ids(builder) == [key for key, _ in builder._generate_examples(builder._archives(tars))]
+    assert _ids(builder) == [
+        key for key, _ in builder._generate_examples(builder._tars.found_in(tars))
+    ]
 
 
 def test_array_record_is_read_without_tensorflow(tars, tmp_path):

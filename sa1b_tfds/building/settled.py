@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from sa1b_tfds.archive import Archive
+from sa1b_tfds.building.shards import Task
+from sa1b_tfds.building.sources import Sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.image_ids import ImageIds
 
@@ -51,3 +53,30 @@ class Settled:
         """Whether one of its images was there before; remembers all of them."""
         earlier = [self._ids.add(i, finished.archive) for i in finished.image_ids.tolist()]
         return any(earlier)
+
+
+def release_after(
+    sources: Sources, staging: Staging, fits: Callable[[FinishedTar], bool]
+) -> Callable[[Task], None] | None:
+    """What is to be called after each task; None if nothing is ever to be released.
+
+    It releases at once what can be downloaded again, and the user's own once it is settled.
+    """
+    release = sources.release
+    if release is None:
+        return None
+    for source in filter(is_in_flight, sources.archives):  # for which a kill left no time
+        tar = staging.finished(source.name)
+        if tar and source.identity() is not None and fits(tar):
+            release(source, tar)
+    settled = Settled(sources.archives, staging, fits)
+
+    def after(task: Task) -> None:
+        finished = staging.finished(task.archive.name)
+        if is_in_flight(task.archive) and finished is not None:
+            release(task.archive, finished)
+        for own, finished in settled.advance():
+            if not is_in_flight(own):
+                release(own, finished)
+
+    return after

@@ -9,28 +9,25 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets.public_api as tfds
 from absl import logging
-from etils import epath
 
 from sa1b_tfds import archive, features
 from sa1b_tfds.annotations import Example
 from sa1b_tfds.building import prepared, shards
 from sa1b_tfds.building.conversion import Conversion, Engine
 from sa1b_tfds.building.report import REPORT, report_of
-from sa1b_tfds.building.settled import Settled
+from sa1b_tfds.building.settled import release_after
 from sa1b_tfds.building.sources import Sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.checksums import read_md5_table
-from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.image_ids import ImageIds
-from sa1b_tfds.links import LINKS_PAGE, read_links
+from sa1b_tfds.links import LINKS_PAGE
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import worker_count
 from sa1b_tfds.running.pool import ProcessPool
 from sa1b_tfds.running.progress import reporter_for_people
 from sa1b_tfds.running.workers import Fetched
 from sa1b_tfds.segment_anything import configs
-from sa1b_tfds.tar_names import tar_name, tar_number
-from sa1b_tfds.telling import some_of
+from sa1b_tfds.segment_anything.config_tars import ConfigTars
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
 _HOW_TO_SKIP = (
@@ -91,6 +88,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self._on_error = Problems(on_error).on_error
         self._md5 = md5
         self._folder = prepared.Folder(self.data_path)
+        self._tars = ConfigTars(self.builder_config, self._folder.staging)
         self._sources: Sources | None = None
         self._extend = False
         self._kept: frozenset[str] = frozenset()
@@ -108,7 +106,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, Example]]]:
         """Finds the config's tars in manual_dir; everything is in the split train."""
-        return {"train": self._generate_examples(self._archives(dl_manager.manual_dir))}
+        return {"train": self._generate_examples(self._tars.of(dl_manager))}
 
     def _generate_examples(
         self, archives: Sequence[archive.Archive]
@@ -221,7 +219,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     ) -> list[tfds.core.SplitInfo]:
         """Has every tar converted to its shards, and makes these the split train."""
         sources = self._sources
-        archives = sources.archives if sources else self._archives_for(dl_manager)
+        archives = sources.archives if sources else self._tars.of(dl_manager)
         conversion = self._conversion(archives, download_config)
         tars = conversion.run(self._engine(download_config, conversion))
         lengths = [shard.examples for tar in tars for shard in tar.shards]
@@ -251,7 +249,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self, archives: Sequence[archive.Archive], download_config: tfds.download.DownloadConfig
     ) -> Conversion:
         return Conversion(
-            archives=self._with_those_deleted(archives),
+            archives=self._tars.with_those_deleted(archives),
             staging=self._folder.staging,
             settings=shards.Settings(
                 file_format=self.info.file_format.value,
@@ -280,7 +278,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             num_workers=self._num_workers,
             reporter=reporter_for_people(),
             fetch=_fetch_for(hooks),
-            release=_release_after(hooks, conversion),
+            release=release_after(hooks, conversion.staging, conversion.fits),
         )
 
     def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:
@@ -303,68 +301,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             skipped,
             self._folder.path / REPORT,
         )
-
-    def _with_those_deleted(self, archives: Sequence[archive.Archive]) -> list[archive.Archive]:
-        """Adds the tars that are finished and were deleted since."""
-        by_name = {source.name: source for source in archives}
-        for name in self._folder.staging.archives():
-            gone = archive.TarArchive(self._folder.path / name, name)
-            if name not in by_name and self._chosen([gone]):
-                logging.warning("%s is not there any more; its finished shards are used.", name)
-                by_name[name] = gone
-        return archive.sorted_by_name(by_name.values())
-
-    def _archives_for(self, dl_manager: tfds.download.DownloadManager) -> list[archive.Archive]:
-        try:
-            folder = dl_manager.manual_dir
-        except AssertionError:  # it is empty or not there
-            if self._is_all_finished():
-                return []
-            raise
-        return self._archives(folder)
-
-    def _is_all_finished(self) -> bool:
-        """Whether an earlier build had only the last step before it; its tars may be deleted."""
-        return self._folder.staging.lacking() == []
-
-    def _archives(self, folder: epath.Path) -> list[archive.Archive]:
-        """The config's tars: those that are there, and with a links file also those that lack.
-
-        Those that are finished and were deleted do not lack.
-        """
-        found = archive.find_archives(folder)
-        finished = map(archive.TarArchive, self._folder.staging.archives())
-        lacking = self._lacking(folder, {archive.number_of(a) for a in [*found, *finished]})
-        if lacking and (
-            find_links_file(folder) or not (self._chosen(found) or self._is_all_finished())
-        ):
-            ensure_tars(None, folder, lacking)
-            found = archive.find_archives(folder)
-        elif lacking:
-            logging.warning(
-                "%d of the %d tars of %r are not in %s and left out: %s",
-                len(lacking),
-                len(self.builder_config.tars),
-                self.builder_config.name,
-                folder,
-                some_of(lacking),
-            )
-        elif not (found or self._is_all_finished()):
-            ensure_tars(None, folder, [])  # says what to put where
-        return self._chosen(found)
-
-    def _lacking(self, folder: epath.Path, there: set[int | None]) -> list[str]:
-        """Names of the config's tars that are not there; of all listed if it asks for all."""
-        tars = self.builder_config.tars
-        if tars is None:
-            links = find_links_file(folder)
-            names = list(read_links(links).tars) if links else []
-        else:
-            names = [tar_name(number) for number in tars]
-        return sorted(name for name in names if tar_number(name) not in there)
-
-    def _chosen(self, found: list[archive.Archive]) -> list[archive.Archive]:
-        return [a for a in found if self.builder_config.has_tar(archive.number_of(a))]
 
 
 def _nothing_left(tars: Sequence[FinishedTar]) -> ValueError:
@@ -399,28 +335,3 @@ def _refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
 def _fetch_for(sources: Sources) -> Callable[[shards.Task, Fetched], None] | None:
     fetch = sources.fetch
     return None if fetch is None else lambda task, on_fetched: fetch(task.archive, on_fetched)
-
-
-def _release_after(
-    sources: Sources, conversion: Conversion
-) -> Callable[[shards.Task], None] | None:
-    """Releases at once what can be downloaded again, and the user's own once it is settled."""
-    release = sources.release
-    if release is None:
-        return None
-    staging = conversion.staging
-    for source in filter(is_in_flight, sources.archives):  # for which a kill left no time
-        tar = staging.finished(source.name)
-        if tar and source.identity() is not None and conversion.fits(tar):
-            release(source, tar)
-    settled = Settled(sources.archives, staging, conversion.fits)
-
-    def after(task: shards.Task) -> None:
-        finished = staging.finished(task.archive.name)
-        if is_in_flight(task.archive) and finished is not None:
-            release(task.archive, finished)
-        for own, finished in settled.advance():
-            if not is_in_flight(own):
-                release(own, finished)
-
-    return after
