@@ -30,8 +30,9 @@ import numpy as np
 import synthetic
 from PIL import Image
 
-from sa1b_tfds import archive, jpeg
+from sa1b_tfds import jpeg
 from sa1b_tfds.problems import Problems
+from sa1b_tfds.tars import archive
 
 _LONG_SIDE = 1024
 _FULL, _IN_USE = "Pillow, full decode", "Pillow, DCT scaling with margin"

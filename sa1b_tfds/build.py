@@ -14,7 +14,6 @@ import orjson
 from absl import logging
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import TAR_BYTES, TarArchive, number_of
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.report import REPORT
 from sa1b_tfds.building.size import expected_bytes
@@ -25,7 +24,8 @@ from sa1b_tfds.links import Link, read_links
 from sa1b_tfds.problems import OnError
 from sa1b_tfds.processes import worker_count
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
-from sa1b_tfds.tar_names import tar_number
+from sa1b_tfds.tars.archive import TAR_BYTES, TarArchive, number_of
+from sa1b_tfds.tars.names import tar_number
 from sa1b_tfds.telling import counted, some_of
 from sa1b_tfds.transfer.folder import lock_folder
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sa1b_tfds.archive import TarArchive
 from sa1b_tfds.problems import Problems, TornArchive
-from sa1b_tfds.tar_names import is_tar_name
+from sa1b_tfds.tars.archive import TarArchive
+from sa1b_tfds.tars.names import is_tar_name
 
 
 def md5_problem(digest: Any, expected_md5: str) -> str | None:

@@ -14,8 +14,8 @@ from etils import epath
 
 from sa1b_tfds import records
 from sa1b_tfds.annotations import Example, to_example
-from sa1b_tfds.archive import Archive, Entry, Pair, archives_at, count_pairs, identity_of
 from sa1b_tfds.problems import Problems
+from sa1b_tfds.tars.archive import Archive, Entry, Pair, archives_at, count_pairs, identity_of
 
 _INFO = "dataset_info.json"
 _DATASET = "segment_anything"

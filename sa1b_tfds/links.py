@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sa1b_tfds.tar_names import is_tar_name, tar_name, tar_number
+from sa1b_tfds.tars.names import is_tar_name, tar_name, tar_number
 
 LINKS_PAGE = "https://ai.meta.com/datasets/segment-anything-downloads/"
 LINKS_FILE_NAMES = ("segment_anything_links.txt", "sa1b_links.txt")

@@ -15,12 +15,12 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.archive import Archive, archives_at
 from sa1b_tfds.features import features_dict
 from sa1b_tfds.links import Link, SignedUrl
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import available_cores
 from sa1b_tfds.tar_records import Order, read_records
+from sa1b_tfds.tars.archive import Archive, archives_at
 
 Source = str | os.PathLike[str] | Link
 
@@ -45,7 +45,7 @@ def read_tars(
             "tars", decoders={"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=32)})
 
     Tars on a disk are read in any order by an index of their headers, which is kept beside each tar
-    or in the cache folder (`sa1b_tfds/tar_index.py`). A link is read in one pass without storing
+    or in the cache folder (`sa1b_tfds/tars/index.py`). A link is read in one pass without storing
     the tar; what waits for its other half goes to a temporary file (`TMPDIR`), up to a quarter of
     the tar. A broken connection is taken up where it broke.
 

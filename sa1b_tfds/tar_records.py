@@ -15,13 +15,13 @@ from concurrent.futures import Future
 import numpy as np
 
 from sa1b_tfds import records
-from sa1b_tfds.archive import Archive, Entry, Pair
 from sa1b_tfds.examples import example_of, examples_of
 from sa1b_tfds.links import Link
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.processes import Processes, in_order
-from sa1b_tfds.tar_index import IndexedArchive, index_archive
 from sa1b_tfds.tar_stream import stream_link
+from sa1b_tfds.tars.archive import Archive, Entry, Pair
+from sa1b_tfds.tars.index import IndexedArchive, index_archive
 from sa1b_tfds.transfer.transport import TransferError
 
 _AT_A_TIME = 4  # images of a tar that a process reads for one order

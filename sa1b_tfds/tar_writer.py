@@ -21,8 +21,8 @@ from pycocotools import mask as coco_mask
 
 from sa1b_tfds import files, jpeg, rle
 from sa1b_tfds.annotations import to_example
-from sa1b_tfds.tar_members import MAX_BYTES, suffix_of, too_large
-from sa1b_tfds.tar_names import tar_name, tar_number
+from sa1b_tfds.tars.members import MAX_BYTES, suffix_of, too_large
+from sa1b_tfds.tars.names import tar_name, tar_number
 
 IMAGES_PER_TAR = 11_185  # what most of SA-1B's own have
 _DRAFT = ".draft"

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from sa1b_tfds.annotations import to_example
-from sa1b_tfds.archive import Entry, TarArchive
 from sa1b_tfds.check import md5_problem
 from sa1b_tfds.checksums import hash_file
 from sa1b_tfds.links import first_of_range, missing_of_range
 from sa1b_tfds.problems import Problems, TornArchive
 from sa1b_tfds.processes import ProcessDied, Processes, worker_count
-from sa1b_tfds.tar_names import is_tar_name, tar_number
+from sa1b_tfds.tars.archive import Entry, TarArchive
+from sa1b_tfds.tars.names import is_tar_name, tar_number
 
 _MAX_REASONS = 20
 

@@ -18,7 +18,6 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
-from sa1b_tfds import archive
 from sa1b_tfds import build as sa1b_build
 from sa1b_tfds.building.conversion import Conversion
 from sa1b_tfds.building.prepared import Folder
@@ -28,6 +27,7 @@ from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import BadInput
 from sa1b_tfds.running import pool
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+from sa1b_tfds.tars import archive
 from tests import building
 
 _AS_STORED = {"image": tfds.decode.SkipDecoding(), "masks": tfds.decode.SkipDecoding()}

@@ -27,13 +27,13 @@ from pycocotools.coco import COCO
 
 from sa1b_tfds import cli, extras, rle
 from sa1b_tfds.annotations import to_example
-from sa1b_tfds.archive import find_archives
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, WebDataset, Yolo, export
 from sa1b_tfds.export import coco as coco_module
 from sa1b_tfds.export.format import Item
 from sa1b_tfds.export.outline import polygons_of
 from sa1b_tfds.problems import BadInput, Problems
+from sa1b_tfds.tars.archive import find_archives
 from tests.building import make, write_large_tars, write_tars
 from tests.strategies import masks as any_masks
 

@@ -14,9 +14,9 @@ import tensorflow_datasets as tfds
 import sa1b_tfds
 from dummy_data import make
 from sa1b_tfds import processes, tar_records, tar_stream
-from sa1b_tfds.archive import TarArchive
 from sa1b_tfds.links import Link, SignedUrl
 from sa1b_tfds.problems import BadInput, Problems
+from sa1b_tfds.tars.archive import TarArchive
 from sa1b_tfds.transfer.settings import TransferConfig
 from tests.fault_server import EXPIRED_BODY, SIGNATURE, Fault, FaultServer
 

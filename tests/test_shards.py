@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from etils import epath
 
-from sa1b_tfds import archive, records
+from sa1b_tfds import records
 from sa1b_tfds.annotations import to_example
-from sa1b_tfds.archive import Entry, TarArchive
 from sa1b_tfds.building.shards import Settings, Task, convert, cut, shuffled
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.problems import BadInput, Problems
-from sa1b_tfds.tar_members import Member
+from sa1b_tfds.tars import archive
+from sa1b_tfds.tars.archive import Entry, TarArchive
+from sa1b_tfds.tars.members import Member
 from sa1b_tfds.transfer.folder import CheckedFiles
 from tests import building
 
@@ -134,7 +135,7 @@ def test_a_limit_takes_the_first_examples(tar, tmp_path, limit):
 
 def test_a_task_loads_no_tensorflow(tar, tmp_path):
     code = (
-        "import sys; from etils import epath; from sa1b_tfds import archive\n"
+        "import sys; from etils import epath; from sa1b_tfds.tars import archive\n"
         "from sa1b_tfds.building import shards, staging\n"
         "staged = staging.Staging(epath.Path(sys.argv[2])); staged.folder.mkdir()\n"
         "for form in ('tfrecord', 'array_record'):\n"

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dummy_data import make
-from sa1b_tfds import archive, spill, tar_stream
 from sa1b_tfds.problems import Problems, TornArchive
-from tests.test_archive import FILES, HUGE, WHOLE, pax, special, tar_of
+from sa1b_tfds.tars import archive, spill, stream
+from tests.test_tars_archive import FILES, HUGE, WHOLE, pax, special, tar_of
 
 
 class Forward:
@@ -30,9 +30,7 @@ class Forward:
 def streamed(data, problems=None, limit=0, length=-1):
     length = len(data) if length == -1 else length
     with spill.Spill(limit) as store:
-        pairs = tar_stream.stream_pairs(
-            "t.tar", Forward(data), length, problems or Problems(), store
-        )
+        pairs = stream.stream_pairs("t.tar", Forward(data), length, problems or Problems(), store)
         return list(pairs)
 
 
@@ -117,7 +115,7 @@ def test_memory_grows_by_under_1_kb_an_image_of_40_kb():
         data = Forward(big_tar(images))
         with spill.Spill(200_000) as store:
             tracemalloc.start()
-            pairs = sum(1 for _ in tar_stream.stream_pairs("t.tar", data, None, Problems(), store))
+            pairs = sum(1 for _ in stream.stream_pairs("t.tar", data, None, Problems(), store))
             memory = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         assert pairs == images

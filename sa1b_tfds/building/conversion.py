@@ -13,12 +13,12 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from absl import logging
 
-from sa1b_tfds.archive import Archive, TarArchive, count_pairs
 from sa1b_tfds.building.shards import Settings, Task
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import OnError
 from sa1b_tfds.running.pool import first_failure
+from sa1b_tfds.tars.archive import Archive, TarArchive, count_pairs
 
 # Converts tasks as far as it can; returns, by the tar's name, why one could not be.
 Engine = Callable[[Sequence[Task]], Mapping[str, Exception]]

@@ -12,11 +12,11 @@ import collections
 import threading
 from collections.abc import Callable, Sequence
 
-from sa1b_tfds.archive import Archive
 from sa1b_tfds.building.shards import Task
 from sa1b_tfds.building.sources import Sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.image_ids import ImageIds
+from sa1b_tfds.tars.archive import Archive
 
 
 class Settled:

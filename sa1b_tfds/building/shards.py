@@ -29,7 +29,6 @@ from etils import epath
 
 from sa1b_tfds import files, image_ids, jpeg, records
 from sa1b_tfds.annotations import Example
-from sa1b_tfds.archive import Archive, Entry, TarArchive
 from sa1b_tfds.building import source_md5
 from sa1b_tfds.building.size import expected_bytes
 from sa1b_tfds.building.staging import FinishedTar, Shard, Staging
@@ -37,6 +36,7 @@ from sa1b_tfds.examples import examples_of
 from sa1b_tfds.image_ids import Excluded, ImageIds
 from sa1b_tfds.problems import OnError, Problems
 from sa1b_tfds.running.workers import Progress
+from sa1b_tfds.tars.archive import Archive, Entry, TarArchive
 
 MAX_SHARD_SIZE = 2**30
 # Raised whenever the same settings would give other bytes: what an older version staged is redone.

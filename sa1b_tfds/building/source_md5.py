@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import Archive, TarArchive
 from sa1b_tfds.check import md5_problem
 from sa1b_tfds.checksums import hash_file
 from sa1b_tfds.problems import Problems
+from sa1b_tfds.tars.archive import Archive, TarArchive
 from sa1b_tfds.transfer.folder import CheckedFiles
 
 

@@ -13,10 +13,10 @@ from typing import Literal, TypeGuard
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.archive import Archive, TarArchive, archives_at, sorted_by_name
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.links import Link
 from sa1b_tfds.running.workers import Fetched
+from sa1b_tfds.tars.archive import Archive, TarArchive, archives_at, sorted_by_name
 
 IN_FLIGHT = ".in_flight"
 DeleteTars = Literal["never", "downloaded", "all"]

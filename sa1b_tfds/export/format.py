@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from sa1b_tfds.annotations import Example
-from sa1b_tfds.archive import Entry, Pair
 from sa1b_tfds.examples import ArchivePart, Part
 from sa1b_tfds.problems import BadInput, Problems
+from sa1b_tfds.tars.archive import Entry, Pair
 
 PIECES = "pieces"
 

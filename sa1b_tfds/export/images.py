@@ -10,9 +10,9 @@ from typing import Literal
 from etils import epath
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import FolderArchive
 from sa1b_tfds.examples import ArchivePart, Part
 from sa1b_tfds.export.format import Format, Item
+from sa1b_tfds.tars.archive import FolderArchive
 
 IMAGES = "images"
 Images = Literal["copy", "link", "none"]

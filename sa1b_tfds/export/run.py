@@ -21,7 +21,6 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import number_of
 from sa1b_tfds.examples import ArchivePart, Part, find_parts
 from sa1b_tfds.export.format import PIECES, Finished, Format
 from sa1b_tfds.export.pieces import Piece
@@ -30,6 +29,7 @@ from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import worker_count
 from sa1b_tfds.running.pool import ProcessPool, first_failure
 from sa1b_tfds.running.progress import reporter_for_people
+from sa1b_tfds.tars.archive import number_of
 
 REPORT = "export_report.json"
 _JOINING = "joining.json"

@@ -9,12 +9,12 @@ import tensorflow_datasets.public_api as tfds
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.archive import Archive, TarArchive, find_archives, number_of, sorted_by_name
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.ensure import ensure_tars, find_links_file
 from sa1b_tfds.links import read_links
 from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
-from sa1b_tfds.tar_names import tar_name, tar_number
+from sa1b_tfds.tars.archive import Archive, TarArchive, find_archives, number_of, sorted_by_name
+from sa1b_tfds.tars.names import tar_name, tar_number
 from sa1b_tfds.telling import some_of
 
 

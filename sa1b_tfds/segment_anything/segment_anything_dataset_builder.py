@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets.public_api as tfds
 from absl import logging
 
-from sa1b_tfds import archive, features
+from sa1b_tfds import features
 from sa1b_tfds.annotations import Example
 from sa1b_tfds.building import prepared, shards
 from sa1b_tfds.building.conversion import Conversion, Engine
@@ -28,6 +28,7 @@ from sa1b_tfds.running.progress import reporter_for_people
 from sa1b_tfds.running.workers import Fetched
 from sa1b_tfds.segment_anything import configs
 from sa1b_tfds.segment_anything.config_tars import ConfigTars
+from sa1b_tfds.tars import archive
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
 _HOW_TO_SKIP = (

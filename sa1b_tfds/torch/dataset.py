@@ -24,7 +24,7 @@ class SA1BDataset(torch.utils.data.Dataset):
     """SA-1B from tars, extracted files or prepared data: `image, masks, metadata = dataset[0]`.
 
     Masks are decoded straight to `mask_size`: full-size ones take H * W bytes each, 340 MB for 100
-    masks of 2250x1500. Opening costs the tars' headers, read once and kept (`sa1b_tfds.tar_index`);
+    masks of 2250x1500. Opening costs the tars' headers, read once and kept (`tars.index`);
     no JSON is parsed before its image is asked for. It pickles and may be read before workers are
     forked, spawned or served; TensorFlow is never loaded.
 

@@ -1,7 +1,7 @@
 """Any image at once, by its number: from tars, extracted files and prepared shards.
 
 A source holds where its images are and no open file, so that it is pickled, forked and shared by
-threads as it is. Memory: tars and folders under 50 bytes an image (`tar_index`), array_record none;
+threads as it is. Memory: tars and folders under 50 bytes an image (`tars.index`), array_record none;
 a TFRecord's offsets, 8 bytes an image, are found when the shard is first read.
 """
 
@@ -19,7 +19,7 @@ from sa1b_tfds import array_records, records
 from sa1b_tfds.annotations import Example, to_example
 from sa1b_tfds.examples import ArchivePart, ShardPart, find_parts
 from sa1b_tfds.problems import BadInput, Problems
-from sa1b_tfds.tar_index import IndexedArchive, index_archive
+from sa1b_tfds.tars.index import IndexedArchive, index_archive
 
 
 class Source(Protocol):

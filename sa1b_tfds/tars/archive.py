@@ -16,8 +16,8 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds.problems import Problems
-from sa1b_tfds.tar_members import MAX_BYTES, Member, members, suffix_of, too_large
-from sa1b_tfds.tar_names import is_tar_name, tar_number
+from sa1b_tfds.tars.members import MAX_BYTES, Member, members, suffix_of, too_large
+from sa1b_tfds.tars.names import is_tar_name, tar_number
 
 TAR_BYTES = 10_500_000_000  # of one of SA-1B's
 

@@ -23,9 +23,9 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds import files
-from sa1b_tfds.archive import Archive, Entry, Pair, TarArchive
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
-from sa1b_tfds.tar_members import MAX_BYTES, Member
+from sa1b_tfds.tars.archive import Archive, Entry, Pair, TarArchive
+from sa1b_tfds.tars.members import MAX_BYTES, Member
 
 _MAGIC = b"sa1b_tfds index 1\n"
 _ROW = np.dtype(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dummy_data import make
-from sa1b_tfds import archive
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.tars import archive
 
 FILES = make.files_of(1) | make.files_of(2) | make.files_of(3)
 

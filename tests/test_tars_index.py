@@ -8,9 +8,10 @@ import pytest
 from etils import epath
 
 from dummy_data import make
-from sa1b_tfds import archive, tar_index
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
-from sa1b_tfds.tar_members import Member
+from sa1b_tfds.tars import archive
+from sa1b_tfds.tars import index as tar_index
+from sa1b_tfds.tars.members import Member
 
 FILES = {
     name.replace("./", "./folder/"): data

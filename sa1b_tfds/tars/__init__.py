@@ -1,0 +1,1 @@
+"""Bytes -> (jpeg, json) pairs: what a tar is called, its members, its index, its forward stream."""
