@@ -1,8 +1,8 @@
 """Any image at once, by its number: from tars, extracted files and prepared shards.
 
 A source holds where its images are and no open file, so that it is pickled, forked and shared by
-threads as it is. Memory: tars and folders under 50 bytes an image (`tars.index`), array_record none;
-a TFRecord's offsets, 8 bytes an image, are found when the shard is first read.
+threads as it is. Memory: tars and folders under 50 bytes an image (`tars.index`), array_record
+none; a TFRecord's offsets, 8 bytes an image, are found when the shard is first read.
 """
 
 from __future__ import annotations
