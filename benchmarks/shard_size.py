@@ -24,7 +24,7 @@ import synthetic
 import tensorflow_datasets as tfds
 
 import sa1b_tfds  # registers the builder
-from sa1b_tfds.tars.archive import TAR_BYTES
+from sa1b_tfds.tars.forms import TAR_BYTES
 
 _SIZES_MIB = (16, 64, 256, 1024)
 

@@ -16,7 +16,8 @@ from absl import logging
 from sa1b_tfds import files
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.report import REPORT
-from sa1b_tfds.building.size import expected_bytes
+from sa1b_tfds.building.size import expected_bytes, scratch_bytes
+from sa1b_tfds.building.source_record import is_from
 from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.ensure import ensure_tars
@@ -24,7 +25,8 @@ from sa1b_tfds.links import Link, read_links
 from sa1b_tfds.problems import OnError
 from sa1b_tfds.processes import worker_count
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
-from sa1b_tfds.tars.archive import TAR_BYTES, TarArchive, number_of
+from sa1b_tfds.tars.archive import TarArchive, number_of
+from sa1b_tfds.tars.forms import TAR_BYTES
 from sa1b_tfds.tars.names import tar_number
 from sa1b_tfds.telling import counted, some_of
 from sa1b_tfds.transfer.folder import lock_folder
@@ -33,6 +35,7 @@ from sa1b_tfds.transfer.folder import lock_folder
 # smaller, benchmarks/resize.py: 26 a second of 772 kB.
 _BYTES_PER_SECOND = 200e6
 _RESIZED_BYTES_PER_SECOND = 20e6
+_INFLATED_PER_SECOND = 250e6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,8 +107,9 @@ class PlannedTar:
 class BuildPlan:
     """What a build would do.
 
-    prepared: at most so many bytes of shards are still to be written.
+    prepared: about so many bytes of shards are still to be written, rather less.
     in_flight: bytes of downloaded tars that are on the disk at the same time, at most.
+    scratch: bytes that unpacked tars take while they are converted, at most.
     free: bytes in data_dir; None if unknown.
     seconds: of converting, without downloads; an estimate.
     """
@@ -113,6 +117,7 @@ class BuildPlan:
     tars: tuple[PlannedTar, ...]
     prepared: int
     in_flight: int
+    scratch: int
     free: int | None
     seconds: float
 
@@ -125,18 +130,18 @@ def plan(config: BuildConfig) -> BuildPlan:
     prepared = _built(folder)
     built = {tar.archive for tar in prepared}
     sources = _sources(config, builder)
-    archives = sources.archives
+    archives = {archive.name: archive for archive in sources.archives}
     done = set(built)
     if config.add:
         done -= {*_changed(sources, prepared), *_damaged(folder)}
     finished_tars = list(filter(None, map(folder.staging.finished, staged)))
     done |= {tar.archive for tar in finished_tars} - set(_changed(sources, finished_tars))
     tars = []
-    for name in sorted(staged - built - {archive.name for archive in archives}):
+    for name in sorted(staged - built - archives.keys()):
         if finished := folder.staging.finished(name):
             size = finished.source["bytes"]
             tars.append(PlannedTar(name=name, state="finished", bytes=size))
-    for archive in archives:
+    for archive in archives.values():
         identity = archive.identity()
         state = "there" if identity else "to download"
         size = identity["bytes"] if identity else TAR_BYTES
@@ -149,15 +154,23 @@ def plan(config: BuildConfig) -> BuildPlan:
     downloads = sum(tar.state == "to download" for tar in to_do)
     num_workers = worker_count(config.workers)
     at_once = downloads if config.delete_tars == "never" else min(downloads, num_workers)
-    size = sum(tar.bytes for tar in to_do)
     long_side = builder.builder_config.long_side
-    speed = _BYTES_PER_SECOND if long_side is None else _RESIZED_BYTES_PER_SECOND
+    prepared_bytes, scratch, seconds = 0, [], 0.0
+    for tar in to_do:
+        archive = archives[tar.name]
+        prepared_bytes += expected_bytes(archive, tar.bytes, long_side)
+        scratch.append(scratch_bytes(archive, tar.bytes))
+        seconds += tar.bytes / (
+            _BYTES_PER_SECOND if long_side is None else _RESIZED_BYTES_PER_SECOND
+        )
+        seconds += scratch[-1] / _INFLATED_PER_SECOND
     return BuildPlan(
         tars=tuple(tars),
-        prepared=expected_bytes(size, long_side),
+        prepared=prepared_bytes,
         in_flight=at_once * TAR_BYTES,
+        scratch=sum(sorted(scratch)[-num_workers:]),
         free=files.free_bytes(builder.data_path),
-        seconds=size / speed / num_workers,
+        seconds=seconds / num_workers,
     )
 
 
@@ -265,7 +278,7 @@ def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
     archives = {archive.name: archive for archive in sources.archives}
     for tar in finished:
         archive = archives.get(tar.archive)
-        if archive is not None and archive.identity() == tar.source:
+        if archive is not None and archive.identity() and is_from(archive, tar.source):
             sources.release(archive, tar)
 
 
@@ -279,12 +292,13 @@ def _remove_partial(archive: TarArchive) -> None:
 
 def _changed(sources: Sources, prepared: Iterable[FinishedTar]) -> list[str]:
     """The names of tars that are there, and others than those in the data, or not all in it."""
-    now = {archive.name: archive.identity() for archive in sources.archives}
+    there = {archive.name: archive for archive in sources.archives}
     return [
         tar.archive
         for tar in prepared
-        if (identity := now.get(tar.archive)) is not None
-        and (identity != tar.source or tar.settings["limit"] is not None)
+        if (archive := there.get(tar.archive)) is not None
+        and archive.identity() is not None
+        and (not is_from(archive, tar.source) or tar.settings["limit"] is not None)
     ]
 
 

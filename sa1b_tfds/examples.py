@@ -15,7 +15,9 @@ from etils import epath
 from sa1b_tfds import records
 from sa1b_tfds.annotations import Example, to_example
 from sa1b_tfds.problems import Problems
-from sa1b_tfds.tars.archive import Archive, Entry, Pair, archives_at, count_pairs, identity_of
+from sa1b_tfds.tars.archive import Archive, PairReader, archives_at, identity_of
+from sa1b_tfds.tars.index import IndexedArchive, count_pairs, index_archive
+from sa1b_tfds.tars.pairs import Entry, Pair
 
 _INFO = "dataset_info.json"
 _DATASET = "segment_anything"
@@ -53,10 +55,14 @@ class ArchivePart:
     def count(self) -> int:
         return count_pairs(self.archive)
 
+    def indexed(self, problems: Problems) -> IndexedArchive:
+        """What reads its pairs by their numbers; reports what is no pair, torn or unsafe."""
+        return index_archive(self.archive, problems)
+
     def examples(self, problems: Problems) -> Iterator[Example]:
-        entries = self.archive.index(problems)
-        for _, example in examples_of(self.archive, entries, problems):
-            yield example
+        for pair in self.archive.pairs(problems):
+            if (example := example_of(self.name, pair, problems)) is not None:
+                yield example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +94,7 @@ class ShardPart:
 
 
 def examples_of(
-    archive: Archive, entries: Iterable[Entry], problems: Problems, long_side: int | None = None
+    archive: PairReader, entries: Iterable[Entry], problems: Problems, long_side: int | None = None
 ) -> Iterator[tuple[str, Example]]:
     """Yields (name of its JSON, example) of each entry; reports those that are none."""
     for pair in archive.read(entries):

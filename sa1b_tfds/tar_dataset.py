@@ -19,14 +19,14 @@ from sa1b_tfds.features import features_dict
 from sa1b_tfds.links import Link, SignedUrl
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import available_cores
-from sa1b_tfds.tar_records import Order, read_records
+from sa1b_tfds.tar_records import Order, is_stream, read_records
 from sa1b_tfds.tars.archive import Archive, archives_at
 
 Source = str | os.PathLike[str] | Link
 
-_INTERLEAVE = 16
-# A link that is read takes a quarter of its tar in temporary files, 2.6 GB.
-_INTERLEAVE_LINKS = 2
+_INTERLEAVE_SHUFFLED = 16
+# What is read forward takes a quarter of its tar in temporary files, 3 GB.
+_INTERLEAVE = 2
 
 
 def read_tars(
@@ -44,10 +44,10 @@ def read_tars(
         dataset = sa1b_tfds.read_tars(
             "tars", decoders={"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=32)})
 
-    Tars on a disk are read in any order by an index of their headers, which is kept beside each tar
-    or in the cache folder (`sa1b_tfds/tars/index.py`). A link is read in one pass without storing
-    the tar; what waits for its other half goes to a temporary file (`TMPDIR`), up to a quarter of
-    the tar. A broken connection is taken up where it broke.
+    Plain tars on a disk are read in any order by an index of their headers, which is kept beside
+    each tar or in the cache folder (`sa1b_tfds/tars/kept.py`). Compressed tars, as Meta serves
+    them, and links are read in one pass; what waits for its other half goes to a temporary file
+    (`TMPDIR`), up to a quarter of the tar. A broken connection is taken up where it broke.
 
     Records are made by processes of their own and decoded in TensorFlow ops. The Python that feeds
     them cannot travel: use it on the machine that trains, not on remote tf.data workers. Images
@@ -57,10 +57,11 @@ def read_tars(
       paths_or_urls: one or several of: a tar; a folder of tars or of extracted files; an http(s)
         link to a tar; a `links.Link`.
       decoders: as in `tfds.load`; default: decode all.
-      shuffle: read the tars, and the images of each tar on a disk, in an order that is another one
-        in each pass. The images of a link come as they arrive; add `.shuffle(n)`.
+      shuffle: read the tars, and the images of each, in an order that is another one in each pass.
+        The images of compressed tars and of links are shuffled in a buffer of 100.
       seed: makes the shuffled orders the same in each run.
-      interleave: tars to read at a time, a few images of each in turn; default: 16, with links 2.
+      interleave: tars to read at a time, a few images of each in turn; default: 2, or 16 where
+        plain tars are shuffled.
       num_workers: processes that make records; default: one for every four cores.
       on_error: 'raise' stops at the first image that cannot become an example, with an error that
         names its tar, member and reason; 'skip' logs each and counts them at the end of a pass.
@@ -73,9 +74,9 @@ def read_tars(
       ValueError: if there is no source, or an option is not what it may be.
     """
     sources = _find(paths_or_urls)
-    has_links = any(isinstance(source, Link) for source in sources)
     if interleave is None:
-        interleave = _INTERLEAVE_LINKS if has_links else _INTERLEAVE
+        in_any_order = shuffle and not any(map(is_stream, sources))
+        interleave = _INTERLEAVE_SHUFFLED if in_any_order else _INTERLEAVE
     workers = max(1, available_cores() // 4) if num_workers is None else num_workers
     for name, value in (("interleave", interleave), ("num_workers", workers)):
         if not isinstance(value, int) or value < 1:

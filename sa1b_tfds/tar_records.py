@@ -2,13 +2,15 @@
 
 Up to `interleave` tars are read at a time, a few images of each in turn. A process reads a pair by
 its offsets, checks it and serialises its example; the parent hands on the records in an order that
-depends on the seed alone, not on the number of processes.
+depends on the seed alone, not on the number of processes. Compressed tars and links are read
+forward, each by a thread of the parent, and their pairs sent to the processes.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
@@ -18,13 +20,16 @@ from sa1b_tfds import records
 from sa1b_tfds.examples import example_of, examples_of
 from sa1b_tfds.links import Link
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
-from sa1b_tfds.processes import Processes, in_order
+from sa1b_tfds.processes import Processes, in_order, in_thread
 from sa1b_tfds.tar_stream import stream_link
-from sa1b_tfds.tars.archive import Archive, Entry, Pair
+from sa1b_tfds.tars.archive import Archive
 from sa1b_tfds.tars.index import IndexedArchive, index_archive
+from sa1b_tfds.tars.pairs import Entry, Pair
 from sa1b_tfds.transfer.transport import TransferError
 
-_AT_A_TIME = 4  # images of a tar that a process reads for one order
+_AT_A_TIME = 4  # images of a tar that a process makes for one order
+_AHEAD = 8  # images of a stream that are read before they are asked for
+_SHUFFLED = 100  # images of a stream, 100 MB, that are shuffled in memory
 
 Records = tuple[list[bytes], list[BadInput]]  # records, and what could not become one
 
@@ -34,7 +39,8 @@ class Order:
     """In which order images are read.
 
     interleave: tars that are read at a time.
-    seed: shuffles the tars, and the images of each; None leaves both as they are.
+    seed: shuffles the tars, and the images of each, those of a stream in a buffer; None leaves both
+      as they are.
     """
 
     interleave: int
@@ -52,7 +58,7 @@ def read_records(
 
     Args:
       sources: tars and extracted folders, and links to tars that are read without storing them.
-      order: see `Order`. The images of a link come as they arrive, whatever the seed.
+      order: see `Order`.
       num_workers: processes.
       problems: takes what is no example; or raises it.
     """
@@ -100,9 +106,15 @@ def _open(
     processes: Processes,
     problems: Problems,
 ) -> Iterator[Future[Records]]:
-    if isinstance(source, Link):
-        return _of_link(source, processes, problems)
+    if is_stream(source):
+        pairs = in_thread(lambda: _pairs(source, problems), _AHEAD)
+        return _of_stream(source.name, _in_order_of(rng, pairs), processes)
     return _of_archive(processes.submit(_index, source), rng, processes, problems)
+
+
+def is_stream(source: Archive | Link) -> bool:
+    """Whether it is read forward only."""
+    return isinstance(source, Link) or source.is_packed()
 
 
 def _of_archive(
@@ -119,13 +131,37 @@ def _of_archive(
         yield processes.submit(_read, archive.archive, entries)
 
 
-def _of_link(link: Link, processes: Processes, problems: Problems) -> Iterator[Future[Records]]:
+def _of_stream(name: str, pairs: Iterator[Pair], processes: Processes) -> Iterator[Future[Records]]:
+    while some := list(itertools.islice(pairs, _AT_A_TIME)):
+        yield processes.submit(_convert, name, some)
+
+
+def _pairs(source: Archive | Link, problems: Problems) -> Iterator[Pair]:
+    if not isinstance(source, Link):
+        yield from source.pairs(problems)
+        return
     try:
-        for pair in stream_link(link, problems):
-            yield processes.submit(_convert, link.name, pair)
+        yield from stream_link(source, problems)
     except TransferError as e:
         reason = f"it was not read to its end: {e}"
-        problems.report(link.name, "", reason, TornArchive)
+        problems.report(source.name, "", reason, TornArchive)
+
+
+def _in_order_of(rng: np.random.Generator | None, pairs: Iterator[Pair]) -> Iterator[Pair]:
+    """Shuffles a stream: each is one of the next `_SHUFFLED`."""
+    if rng is None:
+        yield from pairs
+        return
+    buffer: list[Pair] = []
+    for pair in pairs:
+        if len(buffer) < _SHUFFLED:
+            buffer.append(pair)
+            continue
+        place = int(rng.integers(_SHUFFLED))
+        yield buffer[place]
+        buffer[place] = pair
+    for place in rng.permutation(len(buffer)):
+        yield buffer[place]
 
 
 # What runs in a process:
@@ -142,7 +178,7 @@ def _read(archive: Archive, entries: list[Entry]) -> Records:
     return [records.serialise(example) for _, example in examples], problems.found
 
 
-def _convert(archive: str, pair: Pair) -> Records:
+def _convert(archive: str, pairs: list[Pair]) -> Records:
     problems = Problems("skip")
-    example = example_of(archive, pair, problems)
-    return [] if example is None else [records.serialise(example)], problems.found
+    examples = (example_of(archive, pair, problems) for pair in pairs)
+    return [records.serialise(e) for e in examples if e is not None], problems.found

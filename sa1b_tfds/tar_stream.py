@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from sa1b_tfds.links import Link
 from sa1b_tfds.problems import Problems
-from sa1b_tfds.tars.archive import Pair
-from sa1b_tfds.tars.spill import Spill
-from sa1b_tfds.tars.stream import IN_MEMORY, stream_pairs
+from sa1b_tfds.tars.forms import forward
+from sa1b_tfds.tars.pairs import Pair
+from sa1b_tfds.tars.stream import stream_pairs
 from sa1b_tfds.transfer.settings import TransferConfig
 from sa1b_tfds.transfer.stream import RemoteFile
 
@@ -23,5 +23,6 @@ def stream_link(link: Link, problems: Problems) -> Iterator[Pair]:
     Raises:
       TransferError: if the server does not give the tar; the message is safe to show.
     """
-    with RemoteFile(link, TransferConfig()) as file, Spill(IN_MEMORY) as spill:
-        yield from stream_pairs(link.name, file, file.size(), problems, spill)
+    with RemoteFile(link, TransferConfig()) as remote:
+        file, length = forward(remote, remote.size())
+        yield from stream_pairs(link.name, file, length, problems)

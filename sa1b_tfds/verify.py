@@ -14,8 +14,9 @@ from sa1b_tfds.checksums import hash_file
 from sa1b_tfds.links import first_of_range, missing_of_range
 from sa1b_tfds.problems import Problems, TornArchive
 from sa1b_tfds.processes import ProcessDied, Processes, worker_count
-from sa1b_tfds.tars.archive import Entry, TarArchive
+from sa1b_tfds.tars.archive import TarArchive
 from sa1b_tfds.tars.names import is_tar_name, tar_number
+from sa1b_tfds.tars.pairs import Entry
 
 _MAX_REASONS = 20
 

@@ -18,7 +18,8 @@ from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.image_ids import repeated
 from sa1b_tfds.problems import OnError
 from sa1b_tfds.running.pool import first_failure
-from sa1b_tfds.tars.archive import Archive, TarArchive, count_pairs
+from sa1b_tfds.tars.archive import Archive, TarArchive
+from sa1b_tfds.tars.index import count_pairs, kept_count
 
 # Converts tasks as far as it can; returns, by the tar's name, why one could not be.
 Engine = Callable[[Sequence[Task]], Mapping[str, Exception]]
@@ -113,7 +114,10 @@ class Conversion:
             if remaining is not None:
                 if remaining == 0:
                     break
-                pairs = staged[name].pairs if name in staged else count_pairs(task.archive)
+                pairs = staged[name].pairs if name in staged else _count(task.archive)
+                if pairs is None:  # nobody knows what the tars after it may take
+                    tasks.append(dataclasses.replace(task, limit=remaining))
+                    break
                 if pairs > remaining:
                     task = dataclasses.replace(task, limit=remaining)
                 done = staged.get(name)
@@ -144,6 +148,11 @@ class Conversion:
     def _read(self, tasks: Iterable[Task]) -> dict[str, FinishedTar]:
         read = {task.archive.name: self.staging.finished(task.archive.name) for task in tasks}
         return {name: finished for name, finished in read.items() if finished is not None}
+
+
+def _count(archive: Archive) -> int | None:
+    """The number of pairs; None of a compressed tar, of which all would have to be inflated."""
+    return kept_count(archive) if archive.is_packed() else count_pairs(archive)
 
 
 def _fits(finished: FinishedTar | None, task: Task) -> bool:

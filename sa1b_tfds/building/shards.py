@@ -2,7 +2,7 @@
 
 A process pool (`running/`) and Beam (`beam_engine.py`) run the same `convert`. What it writes
 depends on the tar and the task's settings alone: not on the worker, the engine, the order of files
-in the tar, or what was interrupted before.
+in the tar, whether it is compressed, or what was interrupted before.
 
 **Order.** Examples lie in the order of `shuffled`: sorted by a keyed hash (BLAKE2b) of the image's
 file name. It is a fixed pseudo-random permutation that is the same for every version of Python and
@@ -29,19 +29,23 @@ from etils import epath
 
 from sa1b_tfds import files, image_ids, jpeg, records
 from sa1b_tfds.annotations import Example
-from sa1b_tfds.building import source_md5
-from sa1b_tfds.building.size import expected_bytes
+from sa1b_tfds.building.size import expected_bytes, scratch_bytes
+from sa1b_tfds.building.source_record import is_from, md5_taken, recorded_md5, report_mismatch
 from sa1b_tfds.building.staging import FinishedTar, Shard, Staging
 from sa1b_tfds.examples import examples_of
 from sa1b_tfds.image_ids import Excluded, ImageIds
 from sa1b_tfds.problems import OnError, Problems
 from sa1b_tfds.running.workers import Progress
-from sa1b_tfds.tars.archive import Archive, Entry, TarArchive
+from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive
+from sa1b_tfds.tars.pairs import Entry
+from sa1b_tfds.tars.scratch import readable_in_any_order
 
 MAX_SHARD_SIZE = 2**30
 # Raised whenever the same settings would give other bytes: what an older version staged is redone.
 _LAYOUT = 1
 _ORDER_KEY = b"sa1b_tfds"
+# What inflating takes of the time of a compressed tar (benchmarks/build.py), for the progress.
+_INFLATING = 0.5
 # Of a task's settings, those that are the same for all tars of some data, and what is in it of one.
 _ALIKE = ("file_format", "long_side", "limit", "excluded")
 
@@ -104,7 +108,10 @@ class Task:
         return (self.archive.identity() or {"bytes": 0})["bytes"]
 
     def written(self, read: int) -> int:
-        return expected_bytes(read, self.settings.long_side)
+        return expected_bytes(self.archive, read, self.settings.long_side)
+
+    def scratch_bytes(self) -> int:
+        return scratch_bytes(self.archive, self.source_bytes())
 
     def run(self, on_progress: Progress) -> None:
         convert(self, on_progress)
@@ -124,6 +131,8 @@ class Task:
         The settings in `besides` are not looked at.
         """
         fingerprint = self.fingerprint()
+        if self.limit is not None and self.limit >= finished.pairs:
+            fingerprint["limit"] = None  # it takes all, as if there were none
         for name in sorted(fingerprint.keys() | finished.settings.keys()):
             if name in besides or (self.is_kept and name not in _ALIKE):
                 continue
@@ -131,7 +140,7 @@ class Task:
             if was != wanted:
                 return f"its {name} was {was}, now it is {wanted}"
         source = self.archive.identity()
-        if source is not None and source != finished.source:
+        if source is not None and not is_from(self.archive, finished.source):
             return f"the tar was {_told(finished.source)}, now it is {_told(source)}"
         if self.md5 and not self.is_kept and source is not None and finished.md5 is None:
             return "its MD5 was not taken"
@@ -151,7 +160,7 @@ def shuffled(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def unique_examples(
-    archive: Archive,
+    archive: PairReader,
     entries: Iterable[Entry],
     *,
     long_side: int | None,
@@ -196,9 +205,25 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
             f" {task.staging.sidecar(task.archive.name)} to go without it."
         )
     problems = Problems(task.on_error)
-    entries = shuffled(task.archive.index(problems))
-    images = _Examples(task, problems, on_progress)
-    with _drafts(task) as drafts, _md5(task, problems) as md5:
+    folder = task.staging.folder
+    share = _INFLATING if task.archive.is_packed() else 0.0  # of the progress
+
+    def on_inflated(size: int) -> None:
+        on_progress(0, int(share * size))
+
+    with (
+        _drafts(task) as drafts,
+        _md5(task, problems) as md5,
+        readable_in_any_order(task.archive, folder, problems, on_inflated) as (reader, entries),
+    ):
+        if task.limit is not None and task.limit >= len(entries):
+            task = dataclasses.replace(task, limit=None)
+        entries = shuffled(entries)
+        before = share * source["bytes"]
+        scale = (source["bytes"] - before) / max(1, sum(entry.size for entry in entries))
+        images = _Examples(
+            task, reader, problems, lambda n, read: on_progress(n, int(before + scale * read))
+        )
         for part in cut(entries, task):
             examples = images.of(part)
             if (first := next(examples, None)) is not None:
@@ -223,16 +248,16 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
 @contextlib.contextmanager
 def _md5(task: Task, problems: Problems) -> Iterator[Callable[[], str | None]]:
     """Gives the body what tells the tar's MD5, once it is wanted; it may have to wait for it."""
-    known = source_md5.recorded(task.archive)
+    known = recorded_md5(task.archive)
     if known or not (task.md5 and isinstance(task.archive, TarArchive)):
         yield lambda: known
         return
-    with source_md5.taken(task.archive) as taken:
+    with md5_taken(task.archive) as taken:
 
         def checked() -> str:
             digest = taken()
-            if task.expected_md5:
-                source_md5.report_mismatch(task.archive, digest, task.expected_md5, problems)
+            if task.expected_md5 and task.archive.is_packed():  # of a plain tar none is known
+                report_mismatch(task.archive, digest, task.expected_md5, problems)
             return digest.hexdigest()
 
         yield checked
@@ -259,9 +284,10 @@ def cut(entries: Sequence[Entry], task: Task) -> list[Sequence[Entry]]:
 class _Examples:
     """Reads a task's examples part by part: up to its limit, and none that is excluded."""
 
-    def __init__(self, task: Task, problems: Problems, on_progress: Progress):
+    def __init__(self, task: Task, reader: PairReader, problems: Problems, on_progress: Progress):
         self.ids: list[int] = []
         self._task = task
+        self._reader = reader
         self._problems = problems
         self._on_progress = on_progress
         self._read = 0
@@ -271,7 +297,7 @@ class _Examples:
         if len(self.ids) == self._task.limit:
             return
         for example in unique_examples(
-            self._task.archive,
+            self._reader,
             self._counted(entries),
             long_side=self._task.settings.long_side,
             ids=self._seen,

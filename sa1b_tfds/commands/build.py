@@ -85,12 +85,14 @@ def _print_build_plan(plan: BuildPlan) -> bool:
     for tar in plan.tars:
         print(f"{tar.name}: {tar.state}, {gigabytes(tar.bytes)}")
     to_do = sum(tar.state != "finished" for tar in plan.tars)
-    needed = plan.prepared + plan.in_flight
+    needed = plan.prepared + plan.in_flight + plan.scratch
     free = "unknown" if plan.free is None else gigabytes(plan.free)
     how_long, shards = duration(plan.seconds), f"{gigabytes(plan.prepared)} of shards"
     if plan.in_flight:
         how_long += " without downloads"
-        shards += f" and {gigabytes(plan.in_flight)} of downloaded tars"
+        shards += f", {gigabytes(plan.in_flight)} of downloaded tars"
+    if plan.scratch:
+        shards += f", and for a while {gigabytes(plan.scratch)} of unpacked tars"
     print(
         f"{to_do} of {len(plan.tars)} tars to convert, about {how_long}; up to {shards},"
         f" {free} free"

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 from sa1b_tfds.annotations import Example
 from sa1b_tfds.examples import ArchivePart, Part
 from sa1b_tfds.problems import BadInput, Problems
-from sa1b_tfds.tars.archive import Entry, Pair
+from sa1b_tfds.tars.pairs import Entry, Pair
 
 PIECES = "pieces"
 
@@ -91,7 +91,7 @@ class Format(abc.ABC):
 
 def entries_by_name(part: ArchivePart, problems: Problems) -> list[Entry]:
     """The pairs of an archive by file name: the same, however they lie in it."""
-    return sorted(part.archive.index(problems), key=lambda e: e.jpeg.name.rpartition("/")[2])
+    return sorted(part.indexed(problems).index, key=lambda e: e.jpeg.name.rpartition("/")[2])
 
 
 def move(root: Path, label: str, source: str, target: str) -> None:

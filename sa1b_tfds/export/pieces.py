@@ -61,6 +61,9 @@ class Piece:
     def written(self, read: int) -> int:
         return self.format.written(read)
 
+    def scratch_bytes(self) -> int:
+        return 0
+
     def job(self) -> dict[str, Any]:
         """What it is made of and how."""
         return {

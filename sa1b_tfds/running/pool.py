@@ -61,7 +61,7 @@ class ProcessPool:
         failures: dict[str, Exception] = {}
         space = _Space(tasks, makes_room=self.release is not None)
         if self.release is None:  # else room comes while it runs
-            space.check()
+            space.check(self.num_workers)
         self.reporter.planned(tasks)
 
         def on_event(event: Event) -> None:
@@ -120,9 +120,10 @@ class _Space:
         self._to_come: dict[str, int] = {}  # and still to be written
         self._full = False
 
-    def check(self) -> None:
+    def check(self, num_workers: int) -> None:
         tasks = self._to_begin.values()
         needed = sum(task.written(task.source_bytes()) for task in tasks)
+        needed += sum(sorted(task.scratch_bytes() for task in tasks)[-num_workers:])
         free = files.free_bytes(self._folder)
         if free is not None and needed > free:
             raise NotEnoughSpace(
@@ -140,7 +141,7 @@ class _Space:
 
     def begin(self, task: Task) -> None:
         with self._lock:
-            expected = task.written(task.source_bytes())
+            expected = task.written(task.source_bytes()) + task.scratch_bytes()
             while not self._full:
                 if self._is_next(task):
                     if self._fits(expected):
@@ -175,7 +176,8 @@ class _Space:
         task, name = event.task, event.task.name
         with self._lock:
             if isinstance(event, Running) and name in self._to_come:
-                self._to_come[name] = max(0, self._expected[name] - task.written(event.bytes))
+                left = max(0.0, 1 - event.bytes / max(1, task.source_bytes()))
+                self._to_come[name] = int(left * self._expected[name])
             elif isinstance(event, Ended):
                 self._to_come.pop(name, None)
                 if isinstance(event.error, OSError) and event.error.errno in files.DISK_FULL:

@@ -14,7 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from sa1b_tfds import bars
 from sa1b_tfds.running.pool import Reporter
 from sa1b_tfds.running.workers import Ended, Event, Fetching, Running, Task
-from sa1b_tfds.tars.archive import TAR_BYTES
+from sa1b_tfds.tars.forms import TAR_BYTES
 from sa1b_tfds.telling import LINE_EVERY_S, Every, about, log_line
 
 

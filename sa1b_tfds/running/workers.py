@@ -42,6 +42,9 @@ class Task(Protocol):
     def written(self, read: int) -> int:
         """About so many bytes are written, rather less, once so many are read."""
 
+    def scratch_bytes(self) -> int:
+        """Bytes that it takes in `folder` besides, until it ends."""
+
     def run(self, on_progress: Progress) -> None: ...
 
 

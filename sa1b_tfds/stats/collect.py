@@ -15,7 +15,7 @@ from sa1b_tfds.problems import Problems
 from sa1b_tfds.processes import ProcessDied, Processes, worker_count
 from sa1b_tfds.stats.findings import Findings, Problem
 from sa1b_tfds.stats.statistics import Keys, Statistics, digest, statistics_of_example
-from sa1b_tfds.tars.archive import Entry
+from sa1b_tfds.tars.pairs import Entry
 
 _AT_A_TIME = 200  # images of a tar, 200 MB: two seconds of work
 
@@ -61,7 +61,7 @@ def statistics_of(
     known = 0
     for task, statistics in _results(_tasks(parts), workers):
         total += statistics
-        known += task.images_known
+        known += statistics.images if task.images_known is None else task.images_known
         begun = task.part_number + 1
         on_progress(
             Progress(
@@ -81,7 +81,8 @@ class _Task:
     part_number: its place among all parts.
     entries: of an archive; None for all of a shard.
     start: how many images of the part lie before these.
-    images_known: how many images of the source are known with this task and were not before.
+    images_known: how many images of the source are known with this task and were not before; None
+      if that is only known when it has read them.
     is_last: of its part.
     problems: what was found before, of the part as a whole.
     """
@@ -90,7 +91,7 @@ class _Task:
     part_number: int
     entries: Sequence[Entry] | None = None
     start: int = 0
-    images_known: int
+    images_known: int | None
     is_last: bool = True
     problems: tuple[Problem, ...] = ()
 
@@ -99,6 +100,9 @@ def _tasks(parts: Sequence[Part]) -> Iterator[_Task]:
     for number, part in enumerate(parts):
         if not isinstance(part, ArchivePart):
             yield _Task(part=part, part_number=number, images_known=part.count())
+            continue
+        if part.archive.is_packed():  # it is read forward, by one process
+            yield _Task(part=part, part_number=number, images_known=None)
             continue
         problems = Problems("skip")
         entries: list[Entry] = []
@@ -141,7 +145,8 @@ def _finished(task: _Task, future: Future[Statistics]) -> tuple[_Task, Statistic
     except ProcessDied as e:
         number = task.images_known if task.entries is None else len(task.entries)
         where = f"images from {task.start} on" if task.entries is not None else ""
-        lost = Problem(task.part.name, where, f"up to {number} images were not read: {e}")
+        what = "its images" if number is None else f"up to {number} images"
+        lost = Problem(task.part.name, where, f"{what} were not read: {e}")
         return task, Statistics(
             problems=Findings.of([*task.problems, lost]),
             keys={(task.part.name, task.start): Keys.of([], [])},

@@ -1,8 +1,9 @@
 """Where SA-1B lies on disk: tars or extracted folders -> pairs of (jpeg, json) bytes.
 
 Nothing is ever extracted: a tar's headers are read into an index, and then each pair is read by its
-offsets, whatever the order of its files. No path from a tar chooses where anything is written, and
-no size is believed before it was compared with a limit and with the file.
+offsets, whatever the order of its files; a compressed tar is read forward instead, or by its seek
+points. No path from a tar chooses where anything is written, and no size is believed before it was
+compared with a limit and with the file.
 """
 
 from __future__ import annotations
@@ -10,63 +11,61 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Protocol
 
 from absl import logging
 from etils import epath
 
 from sa1b_tfds.problems import Problems
-from sa1b_tfds.tars.members import MAX_BYTES, Member, members, suffix_of, too_large
+from sa1b_tfds.tars.forms import is_packed, opened_forward
+from sa1b_tfds.tars.members import (
+    MAX_BYTES,
+    ForwardFile,
+    Member,
+    members,
+    report_damage,
+    report_torn,
+    suffix_of,
+    too_large,
+)
 from sa1b_tfds.tars.names import is_tar_name, tar_number
+from sa1b_tfds.tars.pairs import Entry, Pair, pair_up
+from sa1b_tfds.tars.seek import opened_anywhere
+from sa1b_tfds.tars.stream import stream_pairs
 
-TAR_BYTES = 10_500_000_000  # of one of SA-1B's
-
-_HEADER = tarfile.BLOCKSIZE
 _MAX_DEPTH = 4  # of folders below the one that is searched
 _LAYOUT_FOLDERS = ("images", "annotations")
-SEEN_BEFORE = "a file of that name was there before"
 
 
-class Pair(NamedTuple):
-    """An image's two files, as they are in the archive, and their names in it."""
-
-    jpeg: bytes
-    json: bytes
-    jpeg_name: str
-    json_name: str
-
-
-class Entry(NamedTuple):
-    """Where an image's two files are; `Archive.read` reads them."""
-
-    jpeg: Member
-    json: Member
-
-    @property
-    def size(self) -> int:
-        """Bytes that both take in a tar, headers included."""
-        return sum(_HEADER + -(-m.size // _HEADER) * _HEADER for m in self)
-
-
-class Archive(Protocol):
-    """A tar, or an extracted folder."""
+class PairReader(Protocol):
+    """What pairs are read from, once it is known where they are."""
 
     name: str
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+        """Yields the pairs of these entries, in their order."""
+
+
+class Archive(PairReader, Protocol):
+    """A tar, or an extracted folder."""
+
+    def is_packed(self) -> bool:
+        """Whether it is compressed, so that its pairs are read forward; or not there yet."""
 
     def identity(self) -> dict[str, int] | None:
         """What changes when the archive does, without reading it; None if it is not there."""
 
     def index(self, problems: Problems) -> list[Entry]:
-        """Finds every pair; reports what is no pair, torn or unsafe."""
+        """Finds every pair; reports what is no pair, torn or unsafe.
 
-    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
-        """Yields the pairs of these entries, in their order."""
+        They are in the order in which `pairs` yields them.
+        """
 
     def reader(self) -> Archive:
         """What `read` needs of it and no more, to be sent to other processes with entries."""
 
     def pairs(self, problems: Problems) -> Iterator[Pair]:
-        """Yields every pair as it lies there; reports what is no pair, torn or unsafe."""
+        """Yields every pair, in the order in which they become whole; reports as `index` does."""
 
 
 def find_archives(root: epath.PathLike) -> list[Archive]:
@@ -113,11 +112,6 @@ def number_of(archive: Archive) -> int | None:
     return tar_number(base if is_tar_name(base) else f"{base}.tar")
 
 
-def count_pairs(archive: Archive) -> int:
-    """The number of pairs, whatever else is in the archive; reads none."""
-    return len(archive.index(Problems("skip")))
-
-
 def identity_of(path: epath.Path) -> dict[str, int] | None:
     """What changes when a file does, without reading it; None if it is not there."""
     if not path.exists():
@@ -127,7 +121,7 @@ def identity_of(path: epath.Path) -> dict[str, int] | None:
 
 
 class TarArchive:
-    """A tar with `sa_<id>.jpg` and `sa_<id>.json` in any order."""
+    """A tar with `sa_<id>.jpg` and `sa_<id>.json` in any order, plain or compressed."""
 
     def __init__(self, path: epath.PathLike, name: str | None = None):
         self._path = epath.Path(path)
@@ -137,24 +131,36 @@ class TarArchive:
     def path(self) -> epath.Path:
         return self._path
 
+    def is_packed(self) -> bool:
+        """Whether it is compressed: `index` inflates all of it, and `read` needs seek points.
+
+        A tar that is not there is one to download, and comes compressed.
+        """
+        try:
+            return is_packed(self._path)
+        except FileNotFoundError:
+            return True
+
     def identity(self) -> dict[str, int] | None:
         return identity_of(self._path)
 
     def index(self, problems: Problems) -> list[Entry]:
-        with self._path.open("rb") as file:
-            length = file.seek(0, 2)
-            return _pair_up(self.name, members(self.name, file, length, problems), problems)
+        with opened_forward(self._path) as (file, length):
+            return index_of(self.name, file, length, problems)
 
     def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
-        with self._path.open("rb") as file:
-            for jpeg, json in entries:
-                yield Pair(_read(file, jpeg), _read(file, json), jpeg.name, json.name)
+        with opened_anywhere(self._path) as file:
+            yield from read_pairs(file, entries)
 
     def reader(self) -> TarArchive:
         return self
 
     def pairs(self, problems: Problems) -> Iterator[Pair]:
-        return self.read(self.index(problems))
+        if not self.is_packed():
+            yield from self.read(self.index(problems))
+            return
+        with opened_forward(self._path) as (file, length):
+            yield from stream_pairs(self.name, file, length, problems)
 
 
 class FolderArchive:
@@ -164,6 +170,9 @@ class FolderArchive:
         self.name = _text(name)
         # Strings take a third of the memory of path objects, and there may be millions.
         self._files = sorted(map(os.fspath, files))
+
+    def is_packed(self) -> bool:
+        return False
 
     def identity(self) -> dict[str, int] | None:
         size = modified = 0
@@ -178,7 +187,7 @@ class FolderArchive:
 
     def index(self, problems: Problems) -> list[Entry]:
         members = (Member(path, epath.Path(path).stat().length) for path in self._files)
-        return _pair_up(self.name, self._of_bounded_size(members, problems), problems)
+        return pair_up(self.name, self._of_bounded_size(members, problems), problems)
 
     def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
         for jpeg, json in entries:
@@ -199,46 +208,45 @@ class FolderArchive:
                 yield member
 
 
-def _pair_up(archive: str, members: Iterable[Member], problems: Problems) -> list[Entry]:
-    """Brings the (jpeg, json) of each image together, in the order in which the JPEGs lie."""
-    images: dict[str, dict[str, Member]] = {}
-    others = []
-    for member in members:
-        stem, suffix = stem_and_suffix(member.name)
-        if not suffix:
-            others.append(member.name)
-            continue
-        files = images.setdefault(stem, {})
-        if suffix in files:
-            problems.report(archive, member.name, SEEN_BEFORE)
-        else:
-            files[suffix] = member
-    warn_of_others(archive, others)
-    pairs = []
-    for files in images.values():
-        for suffix, other in ((".jpg", ".json"), (".json", ".jpg")):
-            if other not in files:
-                report_missing(archive, files[suffix].name, other, problems)
-        if len(files) == 2:
-            pairs.append(Entry(files[".jpg"], files[".json"]))
-    return sorted(pairs, key=lambda pair: pair.jpeg.offset)
+def index_of(
+    archive: str, file: ForwardFile, length: int | None, problems: Problems
+) -> list[Entry]:
+    """Finds every pair of an open tar, in the order in which they become whole.
+
+    Args:
+      archive: the tar's name, for what is reported.
+      file: a plain tar.
+      length: in bytes, None if unknown; then each member is gone through.
+      problems: takes what is no pair, torn or unsafe.
+    """
+    found = members(archive, file, length, problems)
+    if length is None:
+        found = _whole(archive, file, found, problems)
+    return pair_up(archive, found, problems)
 
 
-def stem_and_suffix(name: str) -> tuple[str, str]:
-    """('sa_1', '.jpg') for './sa_1.jpg'; the suffix is empty if that is no file of SA-1B."""
-    base, suffix = name.rpartition("/")[2], suffix_of(name)
-    if suffix not in MAX_BYTES or not base.startswith("sa_"):
-        return base, ""
-    return base.removesuffix(suffix), suffix
+def _whole(
+    archive: str, file: ForwardFile, found: Iterable[Member], problems: Problems
+) -> Iterator[Member]:
+    """Those of which the last byte is there; the first that is not ends it, and is reported."""
+    for member in found:
+        end = member.offset + member.size
+        try:
+            there = file.seek(end)
+        except tarfile.TarError as e:
+            report_damage(archive, member.name, e, problems)
+            return
+        if there < end:
+            why = f"it claims {member.size} bytes, {there - member.offset} are there"
+            report_torn(archive, member.name, why, problems)
+            return
+        yield member
 
 
-def warn_of_others(archive: str, names: list[str]) -> None:
-    if names:
-        logging.warning("%s: %d files are not of SA-1B: %.200s", archive, len(names), names)
-
-
-def report_missing(archive: str, member: str, other: str, problems: Problems) -> None:
-    problems.report(archive, member, f"its {other} is missing")
+def read_pairs(file: BinaryIO, entries: Iterable[Entry]) -> Iterator[Pair]:
+    """Yields the pairs of an open tar that is read in any order."""
+    for jpeg, json in entries:
+        yield Pair(_read(file, jpeg), _read(file, json), jpeg.name, json.name)
 
 
 def _read(file: BinaryIO, member: Member) -> bytes:

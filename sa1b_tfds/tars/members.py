@@ -7,10 +7,26 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from sa1b_tfds.problems import Problems, TornArchive
+from sa1b_tfds.tars.inflate import MAGIC, Damaged
 
 # A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.
 MAX_BYTES = {".jpg": 256 * 2**20, ".json": 16 * 2**20}
 _MAX_HEADER_BYTES = 2**20  # of a long name or a pax header
+# After the first block of zeros: a second one, and what fills up the last record.
+_MAX_END = tarfile.BLOCKSIZE + tarfile.RECORDSIZE
+_OTHER_FORMS = (
+    (MAGIC, "compressed with gzip twice"),
+    (b"BZh", "compressed with bzip2"),
+    (b"\xfd7zXZ\0", "compressed with xz"),
+    (b"]\0\0", "compressed with lzma"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4"),
+    (b"\x1f\x9d", "compressed with compress"),
+    (b"LZIP", "compressed with lzip"),
+    (b"PK\x03\x04", "a zip file"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z file"),
+    (b"Rar!", "a RAR file"),
+)
 _LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
 
 
@@ -65,7 +81,15 @@ def members(
     except _NoTar as e:
         problems.report(archive, "", f"it is no tar: {e}", TornArchive)
     except tarfile.TarError as e:
-        report_torn(archive, member, str(e), problems)
+        report_damage(archive, member, e, problems)
+
+
+def report_damage(archive: str, member: str, error: tarfile.TarError, problems: Problems) -> None:
+    """Reports what ended the reading of a tar; `member` is where that was."""
+    if isinstance(error, Damaged):  # which may be anywhere before
+        problems.report(archive, "", f"it is damaged: {error}. Download it again", TornArchive)
+    else:
+        report_torn(archive, member, str(error), problems)
 
 
 def report_torn(archive: str, member: str, why: str, problems: Problems) -> None:
@@ -97,17 +121,19 @@ def _headers(file: ForwardFile) -> Iterator[_Header]:
     while True:
         file.seek(position)
         block = file.read(tarfile.BLOCKSIZE)
-        if position == 0 and block.startswith(b"\x1f\x8b"):
-            raise _NoTar("it is compressed with gzip; SA-1B's tars are not. Unpack it")
         if len(block) < tarfile.BLOCKSIZE:
+            if position == 0 and (form := _other_form(block)):
+                raise _NoTar(form)
             raise tarfile.ReadError(f"no header and no end marker at byte {position}")
         if not any(block):
+            _check_end(file, position)
             return
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
         except tarfile.HeaderError:
             if position == 0:
-                raise _NoTar(f"it begins with {block[:16]!r}. Download it again") from None
+                begins = f"it begins with {block[:16]!r}. Download it again"
+                raise _NoTar(_other_form(block) or begins) from None
             raise
         position += tarfile.BLOCKSIZE
         if info.size < 0:
@@ -134,6 +160,27 @@ def _headers(file: ForwardFile) -> Iterator[_Header]:
             if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
                 position += _padded(int(size))
             extended = {}
+
+
+def _check_end(file: ForwardFile, position: int) -> None:
+    """Raises a ReadError unless a tar ends here: only zeros follow, to the end of the last record.
+
+    Zeros also stand where a download was never written, and between tars that were joined.
+    """
+    rest = file.read(_MAX_END + 1)
+    if any(rest):
+        at = position + tarfile.BLOCKSIZE + len(rest) - len(rest.lstrip(b"\0"))
+        raise tarfile.ReadError(f"zeros from byte {position} to {at}, but more follows them")
+    if len(rest) > _MAX_END:
+        raise tarfile.ReadError(f"zeros from byte {position} on, more than end a tar")
+
+
+def _other_form(beginning: bytes) -> str | None:
+    """What to say of a file that begins so, if it is packed in another form."""
+    for magic, form in _OTHER_FORMS:
+        if beginning.startswith(magic):
+            return f"it is {form}. Unpack it: a tar is read plain, or compressed with gzip"
+    return None
 
 
 def _pax_records(body: bytes) -> dict[str, str]:

@@ -1,68 +1,59 @@
-"""A tar that can only be read forward -> pairs, in one pass and without storing it.
+"""A tar that is read forward only -> pairs, in one pass and without storing it.
 
 The two files of an image lie anywhere in a tar of SA-1B. The first to come waits for the other: up
 to half of all images wait in the middle of a tar, which is a quarter of its bytes. They wait in
-memory up to `IN_MEMORY`, then in a temporary file.
+memory up to `_IN_MEMORY`, then in a temporary file.
 """
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
 
 from sa1b_tfds.problems import Problems
-from sa1b_tfds.tars.archive import (
-    SEEN_BEFORE,
-    Pair,
-    report_missing,
-    stem_and_suffix,
-    warn_of_others,
-)
-from sa1b_tfds.tars.members import ForwardFile, members, report_torn
+from sa1b_tfds.tars.members import ForwardFile, Member, members, report_damage, report_torn
+from sa1b_tfds.tars.pairs import Pair, Pairing
 from sa1b_tfds.tars.spill import Spill, Stored
 
-IN_MEMORY = 64 * 2**20
-_OTHER = {".jpg": ".json", ".json": ".jpg"}
+_IN_MEMORY = 64 * 2**20
 
 
 def stream_pairs(
-    archive: str, file: ForwardFile, length: int | None, problems: Problems, spill: Spill
+    archive: str,
+    file: ForwardFile,
+    length: int | None,
+    problems: Problems,
+    in_memory: int = _IN_MEMORY,
 ) -> Iterator[Pair]:
-    """Yields the pairs of a tar as they become whole, and reports what `TarArchive.pairs` reports.
+    """Yields the pairs of a tar as they become whole: what `TarArchive` reads, in the same order.
 
     Args:
       archive: the tar's name, for what is reported.
-      file: at its start.
+      file: a plain tar, at its start.
       length: in bytes, None if unknown.
       problems: takes what is no pair, torn or unsafe.
-      spill: keeps what came first of each pair.
+      in_memory: bytes that wait in memory; more wait in a temporary file.
     """
-    waiting: dict[str, tuple[str, str, Stored]] = {}
-    seen: set[tuple[str, str]] = set()
-    others = []
-    for member in members(archive, file, length, problems):
-        stem, suffix = stem_and_suffix(member.name)
-        if not suffix:
-            others.append(member.name)
-            continue
-        if (stem, suffix) in seen:
-            problems.report(archive, member.name, SEEN_BEFORE)
-            continue
-        seen.add((stem, suffix))
-        file.seek(member.offset)
-        data = file.read(member.size)
-        if len(data) < member.size:
-            why = f"it claims {member.size} bytes, {len(data)} are there"
-            report_torn(archive, member.name, why, problems)
-            break
-        if stem not in waiting:
-            waiting[stem] = member.name, suffix, spill.put(data)
-            continue
-        name, _, stored = waiting.pop(stem)
-        first = spill.take(stored)
-        if suffix == ".jpg":
-            yield Pair(data, first, member.name, name)
-        else:
-            yield Pair(first, data, name, member.name)
-    warn_of_others(archive, others)
-    for name, suffix, _ in waiting.values():
-        report_missing(archive, name, _OTHER[suffix], problems)
+    pairing = Pairing(archive, problems)
+    waiting: dict[Member, Stored] = {}
+    with Spill(in_memory) as spill:
+        for member in members(archive, file, length, problems):
+            if not pairing.accepts(member):
+                continue
+            try:
+                file.seek(member.offset)
+                data = file.read(member.size)
+            except tarfile.TarError as e:
+                report_damage(archive, member.name, e, problems)
+                break
+            if len(data) < member.size:
+                why = f"it claims {member.size} bytes, {len(data)} are there"
+                report_torn(archive, member.name, why, problems)
+                break
+            if (pair := pairing.add(member)) is None:
+                waiting[member] = spill.put(data)
+                continue
+            of = {member: data}
+            of |= {m: spill.take(waiting.pop(m)) for m in pair if m != member}
+            yield Pair(of[pair.jpeg], of[pair.json], pair.jpeg.name, pair.json.name)
+        pairing.end()

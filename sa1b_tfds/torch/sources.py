@@ -19,7 +19,7 @@ from sa1b_tfds import array_records, records
 from sa1b_tfds.annotations import Example, to_example
 from sa1b_tfds.examples import ArchivePart, ShardPart, find_parts
 from sa1b_tfds.problems import BadInput, Problems
-from sa1b_tfds.tars.index import IndexedArchive, index_archive
+from sa1b_tfds.tars.index import IndexedArchive, index_all
 
 
 class Source(Protocol):
@@ -98,11 +98,10 @@ def find_sources(
     """
     problems = problems or Problems()
     sources: list[Source] = []
-    for part in find_parts(root_dir, config):
-        if isinstance(part, ArchivePart):
-            sources.append(ArchiveSource(index_archive(part.archive, problems)))
-        elif isinstance(part, ShardPart):
-            sources.append(ShardSource(part))
+    parts = find_parts(root_dir, config)
+    archives = [part.archive for part in parts if isinstance(part, ArchivePart)]
+    sources += map(ArchiveSource, index_all(archives, problems))
+    sources += [ShardSource(part) for part in parts if isinstance(part, ShardPart)]
     return sources
 
 

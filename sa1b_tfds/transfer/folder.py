@@ -213,7 +213,9 @@ def remove_stray_sidecar(folder: Path, name: str) -> None:
 class CheckedFiles:
     """The record of files that passed a check here, so that a rerun does not read 10 TB again.
 
-    A file counts as the one that was checked while its size and modification time are the same.
+    A file counts as the one that was checked while its size and modification time are the same. A
+    plain tar that was unpacked from it counts as well: it is recorded before it takes its place, so
+    that the record is right whenever a process dies.
     """
 
     def __init__(self, folder: Path):
@@ -225,14 +227,13 @@ class CheckedFiles:
                 self._entries = {k: v for k, v in entries.items() if isinstance(v, dict)}
 
     def checked_by(self, name: str) -> str | None:
-        """'md5' or 'size' if the file now there under `name` passed that check, else None."""
+        """'md5' or 'size' if what is now there under `name` passed that check, else None."""
         entry = self._entries.get(name, {})
-        stat = (self._folder / name).stat()
-        same = (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
-        return entry.get("checked_by") if same else None
+        is_it = self._is(name, entry) or self._is(name, entry.get("unpacked"))
+        return entry.get("checked_by") if is_it else None
 
     def md5(self, name: str) -> str | None:
-        """The MD5 that the file now there under `name` was found to have, if there is a record."""
+        """The MD5 of the file now there under `name`, or of the one that it was unpacked from."""
         md5 = self._entries.get(name, {}).get("md5")
         known = isinstance(md5, str) and self.checked_by(name) == "md5"
         return md5 if known else None
@@ -241,12 +242,47 @@ class CheckedFiles:
         """Keeps what a file passed; `md5` is what it was found to have, if that was looked at."""
         if self.checked_by(name) == checked_by:
             return
-        stat = (self._folder / name).stat()
         self._entries[name] = {
-            "size": stat.st_size,
-            "mtime_ns": stat.st_mtime_ns,
+            **_stamp(self._folder / name),
             "checked_by": checked_by,
             "md5": md5,
         }
         with suppress(DiskFull):  # the file is whole; at worst it is read once more next time
-            write_atomically(self._folder / RECORD_NAME, self._entries)
+            self._write()
+
+    def unpacked_from(self, name: str) -> dict[str, int] | None:
+        """The identity of the packed file from which the one under `name` was unpacked, if so."""
+        entry = self._entries.get(name, {})
+        if not self._is(name, entry.get("unpacked")):
+            return None
+        return {"bytes": entry["size"], "modified": entry["mtime_ns"] // 10**9}
+
+    def remember_unpacked(
+        self, name: str, packed: Path, plain: Path, checked_by: str | None, md5: str | None
+    ) -> None:
+        """Keeps that `plain`, which takes the place of `name` next, was unpacked from `packed`.
+
+        checked_by, md5: what the packed file has passed, see `remember`.
+        """
+        self._entries[name] = {
+            **_stamp(packed),
+            "checked_by": checked_by,
+            "md5": md5,
+            "unpacked": _stamp(plain),
+        }
+        self._write()
+
+    def _is(self, name: str, stamp: Any) -> bool:
+        """Whether the file there has the size and time of change that stand in `stamp`."""
+        if not isinstance(stamp, dict):
+            return False
+        now = _stamp(self._folder / name)
+        return now == {key: stamp.get(key) for key in now}
+
+    def _write(self) -> None:
+        write_atomically(self._folder / RECORD_NAME, self._entries)
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}

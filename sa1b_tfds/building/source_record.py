@@ -1,15 +1,16 @@
-"""The MD5 of a tar that is converted: known from its download, or taken while it is converted.
+"""What is known of the file that a tar is converted from: its MD5, and what it was unpacked from.
 
-A download records what it checked beside the tar (`transfer/folder.py`); the record counts while
-the tar's size and modification time are the same. Taking an MD5 is one more read of the tar, in a
-thread: hashlib leaves the other thread running, but it is 1.4 seconds of a core for each GB.
+`sa1b download` and `sa1b unpack` record that beside the tar (`transfer/folder.py`); the record
+counts while the tar's size and modification time are the same. The MD5 may also be taken while it
+is converted. That is one more read of the tar, in a thread: hashlib leaves the other thread
+running, but it is 1.4 seconds of a core for each GB.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,30 @@ from sa1b_tfds.tars.archive import Archive, TarArchive
 from sa1b_tfds.transfer.folder import CheckedFiles
 
 
-def recorded(archive: Archive) -> str | None:
-    """The MD5 that a download took of this very file, if there is a record of it."""
-    if not isinstance(archive, TarArchive) or not files.is_local(archive.path):
-        return None
-    return CheckedFiles(Path(archive.path.parent)).md5(archive.path.name)
+def recorded_md5(archive: Archive) -> str | None:
+    """The MD5 that was taken of this very file, or of the one that it was unpacked from."""
+    path = _local_tar(archive)
+    return CheckedFiles(path.parent).md5(path.name) if path else None
+
+
+def is_from(archive: Archive, source: Mapping[str, int]) -> bool:
+    """Whether an archive is the one with the identity `source`, or was unpacked from that."""
+    if archive.identity() == source:
+        return True
+    path = _local_tar(archive)
+    if path is None or not path.exists():
+        return False
+    return CheckedFiles(path.parent).unpacked_from(path.name) == dict(source)
+
+
+def _local_tar(archive: Archive) -> Path | None:
+    if isinstance(archive, TarArchive) and files.is_local(archive.path):
+        return Path(archive.path)
+    return None
 
 
 @contextlib.contextmanager
-def taken(archive: TarArchive) -> Iterator[Callable[[], Any]]:
+def md5_taken(archive: TarArchive) -> Iterator[Callable[[], Any]]:
     """Takes a tar's MD5 while the body runs.
 
     The body is given a function that waits for the MD5 object and returns it.

@@ -1,0 +1,111 @@
+"""The two forms of a tar: compressed with gzip, as Meta serves it, or plain.
+
+Both are called `.tar`, so a form is told by the first bytes, never by the name. A compressed tar is
+read forward; `seek.py` reads it in any order, and `scratch.py` unpacks it for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+
+from etils import epath
+
+from sa1b_tfds.tars.inflate import MAGIC, Inflated, Readable
+from sa1b_tfds.tars.members import ForwardFile
+
+# What a tar of SA-1B takes: bytes as it is served, and how much more it is when unpacked. The first
+# is the mean of 51 of them, the second a little over what users report.
+TAR_BYTES = 11_300_000_000
+_UNPACKED = 1.06
+_READ = 256 * 2**10
+
+
+def is_packed(path: epath.PathLike) -> bool:
+    """Whether a tar is compressed with gzip.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+    """
+    with epath.Path(path).open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def unpacked_bytes(size: int) -> int:
+    """About so many bytes, rather more, are in a compressed tar of SA-1B of that size."""
+    return int(size * _UNPACKED)
+
+
+@contextlib.contextmanager
+def opened_forward(path: epath.PathLike) -> Iterator[tuple[ForwardFile, int | None]]:
+    """Opens a tar in either form.
+
+    Yields:
+      The plain tar at its start, and its length in bytes, or None if that is not known before.
+    """
+    with epath.Path(path).open("rb") as file:
+        if file.read(len(MAGIC)) == MAGIC:
+            size = file.seek(0, 2)
+            file.seek(0)
+            yield Inflating(Inflated(file, size)), None
+        else:
+            yield file, file.seek(0, 2)
+
+
+def forward(file: Readable, size: int | None) -> tuple[ForwardFile, int | None]:
+    """As `opened_forward`, of a file that is open, and cannot go back."""
+    beginning = file.read(_READ)
+    if beginning.startswith(MAGIC):
+        return Inflating(Inflated(file, size, beginning)), None
+    rest = iter(lambda: file.read(_READ), b"")
+    return Forward(itertools.chain([beginning], rest)), size
+
+
+class Forward:
+    """Blocks of bytes, one after the other, as a file that never goes back."""
+
+    def __init__(self, blocks: Iterable[bytes]):
+        self._blocks = iter(blocks)
+        self._block = b""
+        self._start = 0  # of the part of the block that is left
+        self._position = 0
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes; fewer at the end."""
+        parts = []
+        while count and (part := self._next(count)):
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def seek(self, position: int) -> int:
+        """Skips to `position`, or to the end if that comes first; returns where that is."""
+        if position < self._position:
+            raise ValueError(f"byte {position} was read already, and this is read forward only")
+        while self._position < position and self._next(position - self._position):
+            pass
+        return self._position
+
+    def _next(self, count: int) -> bytes:
+        while self._start == len(self._block):
+            if (block := next(self._blocks, None)) is None:
+                return b""
+            self._block, self._start = block, 0
+        part = self._block[self._start : self._start + count]
+        self._start += len(part)
+        self._position += len(part)
+        return part
+
+
+class Inflating(Forward):
+    """The bytes inside of a compressed file, as a file that never goes back."""
+
+    def __init__(self, inflated: Inflated):
+        super().__init__(inflated.blocks())
+        self._inflated = inflated
+
+    @property
+    def packed_end(self) -> int:
+        """Where the compressed data ends in the file; known when all of it was read."""
+        return self._inflated.end
