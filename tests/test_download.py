@@ -436,6 +436,18 @@ def test_the_ids_and_tars_under_other_names(tmp_path):
     assert {p.name: p.read_bytes() for p in tmp_path.glob("sa_*")} == files
 
 
+def test_another_dataset_is_fetched_by_its_name_only(tmp_path):
+    gold = "sa_co_gold.tar"
+    with FaultServer({NAME: TAR, gold: b"holds no pairs"}) as server:
+        links = parse_links(server.links_text())
+        results = download(select(links), tmp_path, md5={})
+        assert [result.name for result in results] == [NAME]
+        (result,) = download(select(links, names=[gold]), tmp_path, md5={})
+
+    assert (result.status, result.checked_by) == ("done", "size"), result.reason
+    assert (tmp_path / gold).read_bytes() == server.files[gold]
+
+
 def test_no_redirect_from_https_to_http():
     from sa1b_tfds.transfer.transport import _redirected
 

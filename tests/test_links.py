@@ -12,6 +12,7 @@ from sa1b_tfds.links import (
     select,
 )
 
+NAME = "sa_000001.tar"
 URL = "https://cdn.example/v/t6/opaque/{}?_nc=1&oh=fake-signature&oe=6600"
 
 
@@ -54,6 +55,28 @@ def test_of_two_links_for_a_name_the_later_wins_and_it_is_said():
     assert links.notes == (
         "the links file, line 4: sa_000001.tar again, with another link: using it.",
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        ([], None),
+        (["sa_000004.tar.gz", "sa_000005.tgz"], None),
+        (["sa_co_gold.tar"], "sa_co_gold.tar (another dataset)"),
+        (["sa_7.tar", "sa_co_gold.tar"], "sa_7.tar, sa_co_gold.tar (another dataset)"),
+        ([f"{n}.pdf" for n in "abcde"], "a.pdf, b.pdf, c.pdf and 2 more"),
+    ],
+)
+def test_files_that_are_not_sa1bs_tars_are_kept_apart(names, note):
+    others = [f"{name}\t{URL.format(name)}" for name in names]
+    links = parse_links("\n".join([text_of(1), *others]))
+
+    tars = {name for name in names if name.startswith("sa_00000")}
+    assert set(links.tars) == {link.name for link in select(links).links} == {NAME, *tars}
+    assert set(links.others) == {"sa_images_ids.txt", *names} - tars
+    said = f"lists more than SA-1B's tars: {note}. Such a file is fetched only if you name it"
+    assert links.notes == (() if note is None else (f"the links file {said}: --names {names[0]}",))
+    assert [link.name for link in select(links, names=names[:1]).links] == names[:1]
 
 
 @pytest.mark.parametrize(
