@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +28,8 @@ IDS_NAME = "sa_images_ids.txt"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _URL = re.compile(r"(?P<site>https?://)(?:[^\s/@]*@)?(?P<host>[^\s/?#'\"<>]+)[^\s'\"<>]*", re.I)
 _QUERY = re.compile(r"(?:/[^\s'\"<>?]*)?\?[^\s'\"<>]+")
+_EXPIRY = re.compile(r"(?:^|&)oe=([0-9A-Fa-f]{8})(?:&|$)")
+_FIRST_EXPIRY = 0x5E0BE100  # 2020: SA-1B is younger, so an `oe` before that is not a time
 
 
 class LinksError(ValueError):
@@ -73,6 +76,16 @@ class SignedUrl:
         parts = urlsplit(self._url)
         default_port = 443 if parts.scheme == "https" else 80
         return parts.scheme, parts.hostname or "", parts.port or default_port
+
+    @property
+    def expires(self) -> datetime | None:
+        """When the link expires, in UTC: `oe` in its query, in hexadecimal Unix time.
+
+        None if the link does not say. The server decides, whatever the link says.
+        """
+        found = _EXPIRY.search(urlsplit(self._url).query)
+        seconds = int(found[1], 16) if found else 0
+        return datetime.fromtimestamp(seconds, timezone.utc) if seconds >= _FIRST_EXPIRY else None
 
     def __repr__(self) -> str:
         return redact(self._url)
