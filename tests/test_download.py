@@ -449,6 +449,16 @@ def test_another_dataset_is_fetched_by_its_name_only(tmp_path):
     assert (tmp_path / gold).read_bytes() == server.files[gold]
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--json"], ["--dry-run", "--json"]])
+def test_the_command_notes_another_dataset_once(server, tmp_path, options):
+    server.files["sa_co_gold.tar"] = b"holds no pairs"
+    out, err = sa1b(*write_inputs(server, tmp_path), *options).communicate(timeout=30)
+
+    note = "lists more than SA-1B's tars: sa_co_gold.tar (another dataset). Such a file is fetched"
+    assert (out if "--json" in options else err).count(note) == 1
+    assert "sa_co_gold.tar" not in {request.name for request in server.requests}
+
+
 def test_a_mirror_gets_the_token_and_its_damaged_copy_is_found(tmp_path):
     files = {f"sa_{n:06d}.tar": make_tar(n) for n in range(3)}
     damaged = "sa_000001.tar"
