@@ -155,15 +155,13 @@ def plan(config: BuildConfig) -> BuildPlan:
     num_workers = worker_count(config.workers)
     at_once = downloads if config.delete_tars == "never" else min(downloads, num_workers)
     long_side = builder.builder_config.long_side
+    speed = _BYTES_PER_SECOND if long_side is None else _RESIZED_BYTES_PER_SECOND
     prepared_bytes, scratch, seconds = 0, [], 0.0
     for tar in to_do:
         archive = archives[tar.name]
         prepared_bytes += expected_bytes(archive, tar.bytes, long_side)
         scratch.append(scratch_bytes(archive, tar.bytes))
-        seconds += tar.bytes / (
-            _BYTES_PER_SECOND if long_side is None else _RESIZED_BYTES_PER_SECOND
-        )
-        seconds += scratch[-1] / _INFLATED_PER_SECOND
+        seconds += tar.bytes / speed + scratch[-1] / _INFLATED_PER_SECOND
     return BuildPlan(
         tars=tuple(tars),
         prepared=prepared_bytes,

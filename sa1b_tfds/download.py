@@ -19,6 +19,7 @@ from sa1b_tfds.check import check_file
 from sa1b_tfds.checksums import hash_file, read_md5_table
 from sa1b_tfds.links import Link, LinksError, Selection, redact
 from sa1b_tfds.transfer.crew import Crew
+from sa1b_tfds.transfer.expiry import ExpiryNotes
 from sa1b_tfds.transfer.fetch import Fetch, Progress
 from sa1b_tfds.transfer.folder import (
     CheckedFiles,
@@ -182,6 +183,9 @@ class _Run:
         )
 
     def _work_off(self, plan: Plan) -> None:
+        expiry = ExpiryNotes(plan, self._config.max_rate)
+        for note in expiry.at_start():
+            self._reporter.note(note)
         ended = []
         for file in plan.files:
             if file.action in ("fetch", "continue"):
@@ -208,7 +212,10 @@ class _Run:
                 self._reporter.note(news.text, news.name)
             if fresh_links is not None:
                 self._go_on_with(fresh_links)
-            self._reporter.running(list(self._running.values()))
+            running = list(self._running.values())
+            self._reporter.running(running)
+            for note in expiry.at_real_speed(running, self._results):
+                self._reporter.note(note)
 
     def _end(self, result: FileResult, fresh_links: FreshLinks | None) -> None:
         self._fetched[result.name] += result.fetched

@@ -3,6 +3,8 @@
 Meta's file is a TSV with the header `file_name<TAB>cdn_link`. Its links carry a signature that
 expires, and that is a secret while it lasts: a link is held as a `SignedUrl`, which shows only its
 host, and any text that came from elsewhere goes through `redact` before a person or a log sees it.
+
+The file lists more than SA-1B's tars: the image ids, and tars of other datasets.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sa1b_tfds.tars.names import is_tar_name, tar_name, tar_number
+from sa1b_tfds.tars.names import is_other_dataset, is_sa1b_name, tar_name, tar_number
+from sa1b_tfds.telling import a_few
 
 LINKS_PAGE = "https://ai.meta.com/datasets/segment-anything-downloads/"
 LINKS_FILE_NAMES = ("segment_anything_links.txt", "sa1b_links.txt")
@@ -24,6 +28,8 @@ IDS_NAME = "sa_images_ids.txt"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _URL = re.compile(r"(?P<site>https?://)(?:[^\s/@]*@)?(?P<host>[^\s/?#'\"<>]+)[^\s'\"<>]*", re.I)
 _QUERY = re.compile(r"(?:/[^\s'\"<>?]*)?\?[^\s'\"<>]+")
+_EXPIRY = re.compile(r"(?:^|&)oe=([0-9A-Fa-f]{8})(?:&|$)")
+_FIRST_EXPIRY = 0x5E0BE100  # 2020: SA-1B is younger, so an `oe` before that is not a time
 
 
 class LinksError(ValueError):
@@ -71,6 +77,16 @@ class SignedUrl:
         default_port = 443 if parts.scheme == "https" else 80
         return parts.scheme, parts.hostname or "", parts.port or default_port
 
+    @property
+    def expires(self) -> datetime | None:
+        """When the link expires, in UTC: `oe` in its query, in hexadecimal Unix time.
+
+        None if the link does not say. The server decides, whatever the link says.
+        """
+        found = _EXPIRY.search(urlsplit(self._url).query)
+        seconds = int(found[1], 16) if found else 0
+        return datetime.fromtimestamp(seconds, timezone.utc) if seconds >= _FIRST_EXPIRY else None
+
     def __repr__(self) -> str:
         return redact(self._url)
 
@@ -90,7 +106,8 @@ class Link:
 
     @property
     def is_tar(self) -> bool:
-        return is_tar_name(self.name)
+        """Whether it is one of SA-1B's tars, by its name."""
+        return is_sa1b_name(self.name)
 
     @property
     def number(self) -> int | None:
@@ -100,7 +117,7 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class LinksFile:
-    """A links file as read: its tars, its other entries, and what was odd about it."""
+    """A links file as read: SA-1B's tars, its other entries, and notes on it for a person."""
 
     tars: Mapping[str, Link]
     others: Mapping[str, Link]
@@ -161,9 +178,16 @@ def parse_links(text: str, *, source: Path | None = None) -> LinksFile:
         found[link.name] = link
     if not found:
         raise LinksError(f"{where} holds no link. Save it again from {LINKS_PAGE}.")
+    others = {name: link for name, link in found.items() if not link.is_tar}
+    if unasked := [name for name in others if name != IDS_NAME]:
+        known = [f"{n} (another dataset)" if is_other_dataset(n) else n for n in unasked]
+        notes.append(
+            f"{where} lists more than SA-1B's tars: {a_few(known)}. Such a file is fetched only if "
+            f"you name it: --names {unasked[0]}"
+        )
     return LinksFile(
         tars={name: link for name, link in found.items() if link.is_tar},
-        others={name: link for name, link in found.items() if not link.is_tar},
+        others=others,
         notes=tuple(notes),
         source=source,
     )
@@ -196,7 +220,7 @@ def select(
       start: first tar number, 0 where only `end` is given.
       end: the number after the last one. With it, every number in the range is asked for, and
         those that have no link are `missing`.
-      names: these files instead of a range, tars or not.
+      names: these files instead of a range; they need not be tars of SA-1B.
       with_ids: `sa_images_ids.txt` as well.
 
     Raises:

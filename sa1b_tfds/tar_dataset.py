@@ -21,6 +21,7 @@ from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import available_cores
 from sa1b_tfds.tar_records import Order, is_stream, read_records
 from sa1b_tfds.tars.archive import Archive, archives_at
+from sa1b_tfds.tars.names import tar_number
 
 Source = str | os.PathLike[str] | Link
 
@@ -139,8 +140,10 @@ def _find_one(source: Any, number: int) -> Sequence[Archive | Link]:
     if isinstance(source, str) and re.match("https?://", source, re.IGNORECASE):
         url = SignedUrl(source)
         # Of a link only the name of a tar is no secret.
-        name = re.search(r"/(sa_\d+\.tar(\.gz)?)$", urlsplit(source).path)
-        return [Link(name=name[1] if name else f"link {number} ({url.host})", url=url)]
+        name = urlsplit(source).path.rpartition("/")[2]
+        if tar_number(name) is None:
+            name = f"link {number} ({url.host})"
+        return [Link(name=name, url=url)]
     if epath.Path(source).suffix in (".txt", ".tsv") and epath.Path(source).is_file():
         raise ValueError(
             f"{source} is no tar. Of a links file pass the links: read_tars(select(read_links("

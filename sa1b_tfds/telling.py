@@ -36,6 +36,12 @@ def some_of(names: Sequence[str]) -> str:
     return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
+def a_few(texts: Sequence[str]) -> str:
+    """The first few and the number of the others: 'a, b, c and 2 more'."""
+    more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return ", ".join(texts[:3]) + more
+
+
 def about(name: str, text: str) -> str:
     """`name: text`, without a second name where the text begins with it."""
     return text if text.startswith(f"{name}: ") else f"{name}: {text}"

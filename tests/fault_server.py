@@ -82,12 +82,16 @@ class Request:
 
 
 class FaultServer:
-    """Serves `files` by name. `faults[name]` are used up, one a request, probes excepted."""
+    """Serves `files` by name. `faults[name]` are used up, one a request, probes excepted.
+
+    With `redirects_to` it sends every request on to that server, under another host's name.
+    """
 
     def __init__(self, files: dict[str, bytes], *, bytes_per_second: float | None = None):
         self.files = dict(files)
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.expired_keys: set[str] = set()
+        self.redirects_to: FaultServer | None = None
         self.requests: list[Request] = []
         self.bytes_per_second = bytes_per_second
         self.supports_range = True
@@ -158,6 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = owner.faults[name].pop(0) if owner.faults[name] and not probe else Fault()
         if parse_qs(parts.query).get("key", [""])[0] in owner.expired_keys:
             fault = Fault(status=403, body=EXPIRED_BODY)
+        if owner.redirects_to is not None:
+            url = owner.redirects_to.url(name, host="localhost")
+            fault = Fault(status=302, headers={"Location": url})
         if fault.before:
             fault.before()
         if fault.status is not None:

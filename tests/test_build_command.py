@@ -761,14 +761,30 @@ def test_all_keeps_a_tar_of_which_only_the_first_images_were_taken(tars, tmp_pat
     assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
 
 
-def test_a_misnamed_tar_is_not_downloaded_again(tars, links, tmp_path):
+@pytest.mark.parametrize("name", ["sa_000001.tar.gz", "sa_000001.tgz"])
+def test_a_misnamed_tar_is_not_downloaded_again(tars, links, tmp_path, name):
     disk = tmp_path / "disk"
     disk.mkdir()
-    shutil.copy(tars / "sa_000001.tar", disk / "sa_000001.tar.gz")
+    shutil.copy(tars / "sa_000001.tar", disk / name)
     arguments = (disk, "--data-dir", tmp_path / "data", "--links-file", links[0])
     assert _sa1b(*arguments, "--delete-tars") == 0
     assert "/sa_000001.tar" not in links[1]
     assert _ids(tmp_path / "data") == list(range(12))
+
+
+@pytest.mark.parametrize("delete", [[], ["--delete-tars"]])
+def test_a_build_leaves_out_another_dataset(links, tmp_path, delete, caplog):
+    lines = links[0].read_text()
+    gold = lines.splitlines()[1].replace("sa_000000", "sa_co_gold")
+    links[0].write_text(f"{lines}{gold}\n")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "sa_co_gold.tar").write_bytes(b"not read")
+    arguments = (disk, "--data-dir", tmp_path / "data", "--links-file", links[0], *delete)
+    assert _sa1b(*arguments) == 0
+    assert _ids(tmp_path / "data") == list(range(12))
+    assert "/sa_co_gold.tar" not in links[1]
+    assert "sa_co_gold.tar is left out: it is another dataset and not SA-1B." in caplog.text
 
 
 def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):

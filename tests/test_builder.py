@@ -347,7 +347,8 @@ def test_a_links_file_in_manual_dir_brings_what_lacks(tmp_path):
     """Beyond the numbers of the MD5 table, as these tars are synthetic."""
     make.write_tar(tmp_path / "tar", GOOD)
     make.write_tar(tmp_path / "sa_001001.tar", make.files_of(2))
-    with FaultServer({"sa_001000.tar": (tmp_path / "tar").read_bytes()}) as server:
+    served = {"sa_001000.tar": (tmp_path / "tar").read_bytes(), "sa_co_gold.tar": b"not SA-1B"}
+    with FaultServer(served) as server:
         (tmp_path / "segment_anything_links.txt").write_text(server.links_text())
         with pytest.raises(AssertionError, match="could not find data"):
             load(tmp_path / "data", tmp_path, download=False)

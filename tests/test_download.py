@@ -31,6 +31,7 @@ from sa1b_tfds.transfer.settings import RateLimit, TransferConfig
 from sa1b_tfds.transfer.transport import TransferError, Transport
 from tests import forked
 from tests.fault_server import EXPIRED_BODY, SIGNATURE, Fault, FaultServer, make_tar
+from tests.page import blocks_of
 
 NAME = "sa_000000.tar"
 TAR = make_tar(0)
@@ -434,6 +435,59 @@ def test_the_ids_and_tars_under_other_names(tmp_path):
 
     assert [result.status for result in results] == ["done"] * 3
     assert {p.name: p.read_bytes() for p in tmp_path.glob("sa_*")} == files
+
+
+def test_another_dataset_is_fetched_by_its_name_only(tmp_path):
+    gold = "sa_co_gold.tar"
+    with FaultServer({NAME: TAR, gold: b"holds no pairs"}) as server:
+        links = parse_links(server.links_text())
+        results = download(select(links), tmp_path, md5={})
+        assert [result.name for result in results] == [NAME]
+        (result,) = download(select(links, names=[gold]), tmp_path, md5={})
+
+    assert (result.status, result.checked_by) == ("done", "size"), result.reason
+    assert (tmp_path / gold).read_bytes() == server.files[gold]
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--json"], ["--dry-run", "--json"]])
+def test_the_command_notes_another_dataset_once(server, tmp_path, options):
+    server.files["sa_co_gold.tar"] = b"holds no pairs"
+    out, err = sa1b(*write_inputs(server, tmp_path), *options).communicate(timeout=30)
+
+    note = "lists more than SA-1B's tars: sa_co_gold.tar (another dataset). Such a file is fetched"
+    assert (out if "--json" in options else err).count(note) == 1
+    assert "sa_co_gold.tar" not in {request.name for request in server.requests}
+
+
+def test_a_mirror_gets_the_token_and_its_damaged_copy_is_found(tmp_path):
+    files = {f"sa_{n:06d}.tar": make_tar(n) for n in range(3)}
+    damaged = "sa_000001.tar"
+    page = (Path(__file__).parents[1] / "docs" / "download.md").read_text()
+    snippet = next(b.code for b in blocks_of(page) if "/resolve/main/" in b.code)
+    subprocess.run(["bash", "-c", snippet], cwd=tmp_path, check=True)
+    text = (tmp_path / "mirror_links.txt").read_text()
+    assert len(read_links(tmp_path / "mirror_links.txt").tars) == 1000
+    with FaultServer(files) as storage, FaultServer({}) as mirror:
+        mirror.redirects_to = storage
+        command = write_inputs(storage, tmp_path)
+        whole = files[damaged]
+        storage.files[damaged] = whole[:HALF] + bytes(5000) + whole[HALF + 5000 :]
+        text = text.replace("https://huggingface.co/", f"http://127.0.0.1:{mirror.port}/")
+        (tmp_path / "links.txt").write_text(text)
+        token = ("--header", "Authorization: Bearer fake-token")
+        out, err = sa1b(*command, "--end", "3", *token).communicate(timeout=30)
+
+    assert f"{damaged} failed: the MD5 is " in out
+    assert "2 of 3 whole (2 downloaded, 0 already there), 1 failed" in out
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("sa_*.tar")} == {
+        name: data for name, data in files.items() if name != damaged
+    }
+    assert {request.url for request in mirror.requests} == {
+        f"/datasets/OWNER/NAME/resolve/main/{name}" for name in files
+    }
+    assert {r.headers.get("Authorization") for r in mirror.requests} == {"Bearer fake-token"}
+    assert {r.headers.get("Authorization") for r in storage.requests} == {None}
+    assert "fake-token" not in out + err
 
 
 def test_no_redirect_from_https_to_http():

@@ -153,9 +153,10 @@ def test_folders_whose_names_differ_by_sa_only_do_not_meet(files, tmp_path):
     assert found == {"sa_x.tar": 1, "sa_x_.tar": 1, "sa_x__.tar": 1}
 
 
-def test_a_tar_named_gz_that_is_not_compressed_loses_that_name(tars, tmp_path):
+@pytest.mark.parametrize("name", ["sa_000000.tar.gz", "sa_000000.tgz"])
+def test_a_tar_named_gz_that_is_not_compressed_loses_that_name(tars, tmp_path, name):
     (tmp_path / "in").mkdir()
-    shutil.copy(tars / "sa_000000.tar", tmp_path / "in" / "sa_000000.tar.gz")
+    shutil.copy(tars / "sa_000000.tar", tmp_path / "in" / name)
     exported = run(tmp_path / "in", tmp_path / "out", SA1BTars())
     assert [a.name for a in find_archives(exported.output)] == ["sa_000000.tar"]
 

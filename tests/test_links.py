@@ -1,5 +1,7 @@
 """The links file: every form it comes in, what is refused, and that no signature shows."""
 
+from datetime import datetime, timezone
+
 import pytest
 
 from sa1b_tfds.links import (
@@ -12,6 +14,7 @@ from sa1b_tfds.links import (
     select,
 )
 
+NAME = "sa_000001.tar"
 URL = "https://cdn.example/v/t6/opaque/{}?_nc=1&oh=fake-signature&oe=6600"
 
 
@@ -54,6 +57,53 @@ def test_of_two_links_for_a_name_the_later_wins_and_it_is_said():
     assert links.notes == (
         "the links file, line 4: sa_000001.tar again, with another link: using it.",
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        ([], None),
+        (["sa_000004.tar.gz", "sa_000005.tgz"], None),
+        (["sa_co_gold.tar"], "sa_co_gold.tar (another dataset)"),
+        (["sa_7.tar", "sa_co_gold.tar"], "sa_7.tar, sa_co_gold.tar (another dataset)"),
+        ([f"{n}.pdf" for n in "abcde"], "a.pdf, b.pdf, c.pdf and 2 more"),
+    ],
+)
+def test_files_that_are_not_sa1bs_tars_are_kept_apart(names, note):
+    others = [f"{name}\t{URL.format(name)}" for name in names]
+    links = parse_links("\n".join([text_of(1), *others]))
+
+    tars = {name for name in names if name.startswith("sa_00000")}
+    assert set(links.tars) == {link.name for link in select(links).links} == {NAME, *tars}
+    assert set(links.others) == {"sa_images_ids.txt", *names} - tars
+    said = f"lists more than SA-1B's tars: {note}. Such a file is fetched only if you name it"
+    assert links.notes == (() if note is None else (f"the links file {said}: --names {names[0]}",))
+    assert [link.name for link in select(links, names=names[:1]).links] == names[:1]
+
+
+@pytest.mark.parametrize(
+    ("query", "expires"),
+    [
+        ("?_nc=1&oh=fake-signature&oe=69B7B1E8", datetime(2026, 3, 16, 7, 31, 52)),
+        ("?oe=69b7b1e8&_nc_sid=1", datetime(2026, 3, 16, 7, 31, 52)),
+        ("?oe=FFFFFFFF", datetime(2106, 2, 7, 6, 28, 15)),
+        ("?oe=5E0BE100", datetime(2020, 1, 1)),
+        ("?oe=5E0BE0FF", None),
+        ("", None),
+        ("?oe=", None),
+        ("?oe=tomorrow", None),
+        ("?oe=6600", None),
+        ("?oe=169B7B1E8", None),
+        ("?oe=-9B7B1E8", None),
+        ("?oe=" + "F" * 5000, None),
+        ("?shoe=69B7B1E8&oe%3D69B7B1E8", None),
+        ("#oe=69B7B1E8", None),
+    ],
+)
+def test_a_link_says_when_it_expires(query, expires):
+    url = SignedUrl(f"https://cdn.example/oe=69B7B1E8/a.tar{query}")
+
+    assert url.expires == (expires and expires.replace(tzinfo=timezone.utc))
 
 
 @pytest.mark.parametrize(

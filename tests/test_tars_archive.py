@@ -28,7 +28,9 @@ EXPECTED = {f"sa_{i}.jpg": (FILES[f"./sa_{i}.jpg"], FILES[f"./sa_{i}.json"]) for
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("prefix", ["./", "", "sa_000000/", "./deep/er/"])
-@pytest.mark.parametrize("name", ["sa_000000.tar", "sa_000000.tar.gz", "a/b/sa_000000.tar"])
+@pytest.mark.parametrize(
+    "name", ["sa_000000.tar", "sa_000000.tar.gz", "sa_000000.tgz", "a/b/sa_000000.tar"]
+)
 def test_tars(tmp_path, name, prefix, seed):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +80,15 @@ def test_tars_come_before_loose_files_and_in_the_order_of_their_names(tmp_path):
     (tmp_path / "sa_000004.tar.part").write_bytes(b"")
     names = [found.name for found in archive.find_archives(tmp_path)]
     assert names == ["b/sa_000001.tar", "sa_000003.tar", "a/sa_000020.tar"]
+
+
+def test_own_tars_are_read_and_another_dataset_is_left_out(tmp_path, caplog):
+    for name in ("sa_own.tar", "sa_co_gold.tar"):
+        make.write_tar(tmp_path / name, FILES)
+    assert [a.name for a in archive.find_archives(tmp_path)] == ["sa_own.tar"]
+    assert caplog.messages == [
+        f"{tmp_path}/sa_co_gold.tar is left out: it is another dataset and not SA-1B."
+    ]
 
 
 def test_a_link_to_a_tar_that_is_not_there_is_said(tmp_path, caplog):

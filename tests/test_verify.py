@@ -111,7 +111,8 @@ def test_a_range_and_what_is_missing_from_it(tmp_path):
     (tmp_path / "sa_000002.tar.part").write_bytes(GOOD[:100])
     (tmp_path / "sa_000002.tar.part.json").write_text("{}")
     (tmp_path / "other.txt").write_text("not looked at")
-    (tmp_path / "mine_0.tar").write_bytes(GOOD)  # nor is this: no build would take it
+    for name in ("mine_0.tar", "sa_co_gold.tar", "sa_co_gold.tar.part"):
+        (tmp_path / name).write_bytes(GOOD)  # nor are these: no build would take them
 
     def said(**options):
         reports = verify_folder(tmp_path, workers=1, **options)

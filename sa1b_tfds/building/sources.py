@@ -17,6 +17,7 @@ from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.links import Link
 from sa1b_tfds.running.workers import Fetched
 from sa1b_tfds.tars.archive import Archive, TarArchive, archives_at, sorted_by_name
+from sa1b_tfds.tars.names import tar_stem
 
 IN_FLIGHT = ".in_flight"
 DeleteTars = Literal["never", "downloaded", "all"]
@@ -47,11 +48,15 @@ def find_sources(
     """
     root = epath.Path(folder)
     archives = {archive.name: archive for archive in archives_at(root)}
-    bases = {name.rpartition("/")[2].removesuffix(".gz") for name in archives}  # some are misnamed
+    stems = {
+        tar_stem(name.rpartition("/")[2])
+        for name, archive in archives.items()
+        if isinstance(archive, TarArchive)
+    }
     in_flight = root / IN_FLIGHT
     kept: set[str] = set()
     for name in links:
-        if name.removesuffix(".gz") not in bases:
+        if tar_stem(name) not in stems:  # a tar may be there as .tar, .tar.gz or .tgz
             archives[name] = TarArchive(in_flight / name / name, name)
 
     def fetch(archive: Archive, on_fetched: Fetched) -> None:

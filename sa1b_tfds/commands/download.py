@@ -102,15 +102,15 @@ def _download(options: argparse.Namespace) -> int:
         "verify": options.verify,
     }
     md5 = read_md5_table(options.md5_file)
+    reporter: Tally = JsonLines(sys.stdout) if options.json else reporter_for_people()
+    for note in links.notes:
+        reporter.note(note)
     if options.dry_run:
         plan = plan_download(
             selection, options.output_dir, config=TransferConfig(**settings), md5=md5
         )
-        return _print_plan(plan, as_json=options.json)
+        return _print_plan(plan, options.max_rate, as_json=options.json)
 
-    reporter: Tally = JsonLines(sys.stdout) if options.json else reporter_for_people()
-    for note in links.notes:
-        reporter.note(note)
     try:
         download(
             selection,
@@ -129,15 +129,20 @@ def _download(options: argparse.Namespace) -> int:
     return 0 if all(result.is_whole for result in reporter.results.values()) else 1
 
 
-def _print_plan(plan: Plan, *, as_json: bool) -> int:
+def _print_plan(plan: Plan, max_rate: float | None, *, as_json: bool) -> int:
     from sa1b_tfds.telling import gigabytes
+    from sa1b_tfds.transfer.expiry import ExpiryNotes
     from sa1b_tfds.transfer.progress import JsonLines, plan_as_json
 
     possible = plan.needed <= plan.free and not any(
         file.action in ("expired", "missing") for file in plan.files
     )
+    notes = ExpiryNotes(plan, max_rate).at_start()
     if as_json:
-        JsonLines(sys.stdout).emit("plan", **plan_as_json(plan))
+        lines = JsonLines(sys.stdout)
+        lines.emit("plan", **plan_as_json(plan))
+        for note in notes:
+            lines.note(note)
         return 0 if possible else 1
     for file in plan.files:
         size = "size unknown" if file.size is None else gigabytes(file.size)
@@ -147,6 +152,8 @@ def _print_plan(plan: Plan, *, as_json: bool) -> int:
         f"{len(plan.files)} files, {gigabytes(plan.needed)} to fetch, {gigabytes(plan.free)} free"
         + ("" if plan.needed <= plan.free else f"; the first {len(plan.fits)} files fit")
     )
+    for note in notes:
+        print(note)
     return 0 if possible else 1
 
 

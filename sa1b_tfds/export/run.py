@@ -30,6 +30,7 @@ from sa1b_tfds.processes import worker_count
 from sa1b_tfds.running.pool import ProcessPool, first_failure
 from sa1b_tfds.running.progress import reporter_for_people
 from sa1b_tfds.tars.archive import number_of
+from sa1b_tfds.tars.names import tar_stem
 
 REPORT = "export_report.json"
 _JOINING = "joining.json"
@@ -184,7 +185,7 @@ def _number(part: Part) -> int | None:
 
 def _labels(parts: Sequence[Part]) -> list[str]:
     """A name for each part: its file's, if no other has it; never a path, and never hidden."""
-    names = [part.name.removesuffix(".gz").removesuffix(".tar").strip(".") for part in parts]
+    names = [tar_stem(part.name).strip(".") for part in parts]
     often = Counter(name.rpartition("/")[2] for name in names)
     labels: list[str] = []
     for name in names:

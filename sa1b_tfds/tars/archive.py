@@ -28,7 +28,7 @@ from sa1b_tfds.tars.members import (
     suffix_of,
     too_large,
 )
-from sa1b_tfds.tars.names import is_tar_name, tar_number
+from sa1b_tfds.tars.names import is_other_dataset, is_tar_name, tar_number
 from sa1b_tfds.tars.pairs import Entry, Pair, pair_up
 from sa1b_tfds.tars.seek import opened_anywhere
 from sa1b_tfds.tars.stream import stream_pairs
@@ -69,7 +69,7 @@ class Archive(PairReader, Protocol):
 
 
 def find_archives(root: epath.PathLike) -> list[Archive]:
-    """Finds `sa_*.tar` (also named .tar.gz) in a folder and its subfolders, else extracted files.
+    """Finds `sa_*.tar` (or .tar.gz, .tgz) in a folder and its subfolders, else extracted files.
 
     Extracted files are grouped by their folder; `images/` and `annotations/` beside each other
     count as one. Where there are tars, files that lie about loose are left alone.
@@ -271,5 +271,7 @@ def _files(folder: epath.Path, depth: int) -> Iterator[epath.Path]:
             yield path
         elif is_tar_name(path.name) and os.path.islink(path) and not path.exists():
             logging.warning("%s is left out: it links to what is not there.", path)
+        elif is_other_dataset(path.name) and path.is_file():
+            logging.warning("%s is left out: it is another dataset and not SA-1B.", path)
         elif depth and not path.name.startswith(".") and path.is_dir():
             yield from _files(path, depth - 1)

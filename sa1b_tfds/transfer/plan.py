@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +26,7 @@ class PlannedFile:
       size: bytes of the whole file, None where the server did not say.
       on_disk: bytes that need not be fetched.
       reason: why it cannot be fetched.
+      expires: when its link expires, None where the link does not say.
     """
 
     name: str
@@ -31,6 +34,12 @@ class PlannedFile:
     size: int | None = None
     on_disk: int = 0
     reason: str | None = None
+    expires: datetime | None = None
+
+    @property
+    def needs_its_link(self) -> bool:
+        """Whether bytes are to come over the network, if the link allows it."""
+        return self.action in ("fetch", "continue", "expired")
 
     @property
     def to_fetch(self) -> int:
@@ -87,13 +96,12 @@ def plan_file(
     `accept` lists the checks that a file must have passed for not being read again; an empty one
     accepts what is there unread.
     """
+    file = functools.partial(PlannedFile, name=link.name, expires=link.url.expires)
     final = folder / link.name
     if final.exists():
         size = final.stat().st_size
         known = not accept or checked.checked_by(link.name) in accept
-        return PlannedFile(
-            name=link.name, action="present" if known else "check", size=size, on_disk=size
-        )
+        return file(action="present" if known else "check", size=size, on_disk=size)
     partial = Partial(folder, link.name)
     action: Literal["continue", "fetch"] = "continue" if partial.offset else "fetch"
     size_on_server = partial.size
@@ -101,13 +109,11 @@ def plan_file(
         try:
             size_on_server = _ask_size(link, transport)
         except LinkExpired as error:
-            return PlannedFile(
-                name=link.name, action="expired", on_disk=partial.offset, reason=str(error)
-            )
+            return file(action="expired", on_disk=partial.offset, reason=str(error))
         except TransferError:
             # The fetch itself retries, and says what is wrong if it stays wrong.
             size_on_server = None
-    return PlannedFile(name=link.name, action=action, size=size_on_server, on_disk=partial.offset)
+    return file(action=action, size=size_on_server, on_disk=partial.offset)
 
 
 def _ask_size(link: Link, transport: Transport) -> int | None:

@@ -215,7 +215,10 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
     return {
         "needed": plan.needed,
         "free": plan.free,
-        "files": [asdict(file) for file in plan.files],
+        "files": [
+            {**asdict(file), "expires": file.expires and file.expires.isoformat()}
+            for file in plan.files
+        ],
     }
 
 
