@@ -11,9 +11,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from sa1b_tfds.commands import build, download, eval, export, repack, show, stats, verify
+from sa1b_tfds.commands import build, download, eval, export, repack, show, stats, unpack, verify
 
-_COMMANDS = (download, verify, build, stats, show, export, repack, eval)
+_COMMANDS = (download, verify, unpack, build, stats, show, export, repack, eval)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

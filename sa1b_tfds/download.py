@@ -15,17 +15,22 @@ from pathlib import Path
 from typing import Literal
 
 from sa1b_tfds import files
-from sa1b_tfds.check import check_file
+from sa1b_tfds.check import check_file, md5_problem, unpack_file
 from sa1b_tfds.checksums import hash_file, read_md5_table
 from sa1b_tfds.links import Link, LinksError, Selection, redact
+from sa1b_tfds.tars.forms import is_packed
+from sa1b_tfds.tars.names import is_tar_name
 from sa1b_tfds.transfer.crew import Crew
 from sa1b_tfds.transfer.expiry import ExpiryNotes
 from sa1b_tfds.transfer.fetch import Fetch, Progress
 from sa1b_tfds.transfer.folder import (
     CheckedFiles,
     DiskFull,
+    draft_of,
+    full_disk_named,
     lock_folder,
-    remove_stray_sidecar,
+    remove_drafts,
+    remove_strays,
 )
 from sa1b_tfds.transfer.fresh_links import FreshLinks
 from sa1b_tfds.transfer.plan import Plan, PlannedFile, SelectionTooLarge, plan_file
@@ -50,6 +55,7 @@ def download(
     proxy: str | None = None,
     headers: Mapping[str, str] | None = None,
     verify: Verify = "md5",
+    unpack: bool = False,
     backoff: float = 1.0,
     md5: Mapping[str, str] | None = None,
     refresh_wait: bool = False,
@@ -63,8 +69,10 @@ def download(
     Args:
       links: from `links.select`, or the links themselves.
       output_dir: made if it is not there.
-      workers, max_rate, retries, timeout, proxy, headers, verify, backoff: see `TransferConfig`.
-      md5: MD5 by file name, by default the community's table that comes with the package.
+      workers, max_rate, retries, timeout, proxy, headers, verify, unpack, backoff: see
+        `TransferConfig`.
+      md5: MD5 by file name, in whatever form; by default the community's table that comes with the
+        package, of the compressed tars that Meta serves.
       refresh_wait: with expired links, wait for the links file to change and go on with it.
       reporter: hears of progress; nothing is printed without one.
 
@@ -84,6 +92,7 @@ def download(
         proxy=proxy,
         headers=headers or {},
         verify=verify,
+        unpack=unpack,
         backoff=backoff,
     )
     selection = links if isinstance(links, Selection) else Selection(links=tuple(links))
@@ -126,6 +135,7 @@ class _Run:
         self._folder = folder
         self._config = config
         self._md5 = read_md5_table() if md5 is None else md5
+        self._md5_of_any_form = md5 is not None
         self._refresh_wait = refresh_wait
         self._reporter = reporter
         self._checked = CheckedFiles(folder)
@@ -155,6 +165,7 @@ class _Run:
             self._transport.close()
 
     def to_the_end(self) -> list[FileResult]:
+        remove_drafts(self._folder)
         with self.crew_at_work():
             self._reporter.note(f"asking for the sizes of {len(self._links)} files")
             plan = self.plan()
@@ -180,6 +191,7 @@ class _Run:
         return Plan(
             files=tuple(planned[name] for name in self._selection.names),
             free=files.free_bytes(self._folder) or 0,  # a local folder: never None
+            workers=self._config.workers,
         )
 
     def _work_off(self, plan: Plan) -> None:
@@ -192,6 +204,8 @@ class _Run:
                 self._crew.submit(functools.partial(self._fetch_task, self._links[file.name]))
             elif file.action == "check":
                 self._crew.submit(functools.partial(self._check_task, file.name))
+            elif file.action == "unpack":
+                self._crew.submit(functools.partial(self._unpack_task, file.name))
             elif file.action == "present":
                 checked_by = self._checked.checked_by(file.name) or "none"
                 ended.append(FileResult(name=file.name, status="present", checked_by=checked_by))
@@ -227,7 +241,7 @@ class _Run:
             return
         result = replace(result, fetched=self._fetched[result.name])
         if result.is_whole:
-            remove_stray_sidecar(self._folder, result.name)
+            remove_strays(self._folder, result.name)
             if result.checked_by in ("md5", "size"):
                 md5 = self._md5[result.name] if result.checked_by == "md5" else None
                 self._checked.remember(result.name, result.checked_by, md5)
@@ -261,6 +275,7 @@ class _Run:
                 transport=self._transport,
                 checked=self._checked,
                 accept=accept,
+                unpack=self._config.unpack,
             )
         except Exception as error:
             return error
@@ -268,16 +283,59 @@ class _Run:
     def _check_task(self, name: str) -> FileResult:
         """A file that was there under its final name, and that no run of ours has checked."""
         path = self._folder / name
-        expected = self._md5.get(name) if self._config.verify == "md5" else None
+        expected = self._expected_md5_of(path)
         try:
             digest = hash_file(path, check=self._stop_if_told) if expected else None
-            problem = check_file(path, name, digest, expected)
+            problem = check_file(path, name, digest, expected, lambda _: self._stop_if_told())
         except Stopped:
             return self._stopped(name)
         except Exception as error:
             problem = redact(str(error))
         if problem is None:
             return FileResult(name=name, status="present", checked_by="md5" if expected else "size")
+        return self._was_wrong(name, problem)
+
+    def _unpack_task(self, name: str) -> FileResult:
+        """A compressed tar that was there under its final name."""
+        path = self._folder / name
+        expected = self._expected_md5_of(path)
+        progress = Progress(name=name, size=path.stat().st_size, phase="unpacking")
+        progress.position = path.stat().st_size
+        self._running[name] = progress
+
+        def on_inflated(size: int) -> None:
+            progress.inflated = size
+            self._stop_if_told()
+
+        try:
+            problem = None
+            if expected and self._checked.md5(name) != expected:
+                problem = md5_problem(hash_file(path, check=self._stop_if_told), expected)
+            with full_disk_named(draft_of(path)):
+                problem = problem or unpack_file(path, name, draft_of(path), on_inflated)
+            if problem is None:
+                checked_by = "md5" if expected else "size"
+                self._checked.put_unpacked(path, path, checked_by, expected)
+                return FileResult(name=name, status="done", checked_by=checked_by)
+        except Stopped:
+            return self._stopped(name)
+        except DiskFull as error:
+            return self._full(name, error)
+        except Exception as error:
+            problem = redact(str(error))
+        finally:
+            self._running.pop(name, None)
+        return self._was_wrong(name, problem)
+
+    def _expected_md5_of(self, path: Path) -> str | None:
+        """The MD5 that a file under its final name has to have; None if that is not known."""
+        is_known = self._config.verify == "md5" and (
+            self._md5_of_any_form or not is_tar_name(path.name) or is_packed(path)
+        )
+        return self._md5.get(path.name) if is_known else None
+
+    def _was_wrong(self, name: str, problem: str) -> FileResult:
+        path = self._folder / name
         return FileResult(
             name=name,
             status="failed",
@@ -299,6 +357,7 @@ class _Run:
                 config=self._config,
                 limit=self._limit,
                 expected_md5=self._md5.get(name),
+                checked=self._checked,
                 stop=self._stop,
                 note=lambda text: self._crew.say(_Note(name, text)),
             )
@@ -310,10 +369,7 @@ class _Run:
         except Stopped:
             return replace(self._stopped(name), fetched=fetch.progress.fetched if fetch else 0)
         except DiskFull as error:
-            self._disk_full = True
-            self._stop.set()
-            self._transport.abort()
-            reason = f"{error.strerror}; its bytes so far are kept"
+            return replace(self._full(name, error), fetched=fetch.progress.fetched if fetch else 0)
         except LinkExpired as error:
             status, reason = "expired", str(error)
         except (TransferError, OSError) as error:
@@ -329,6 +385,14 @@ class _Run:
     def _stopped(self, name: str) -> FileResult:
         why = "not finished because the disk is full" if self._disk_full else "not finished"
         return FileResult(name=name, status="failed", reason=f"{why}; its bytes so far are kept")
+
+    def _full(self, name: str, error: DiskFull) -> FileResult:
+        """Ends the run."""
+        self._disk_full = True
+        self._stop.set()
+        self._transport.abort()
+        reason = f"{error.strerror}; its bytes so far are kept"
+        return FileResult(name=name, status="failed", reason=reason)
 
     def _stop_if_told(self) -> None:
         if self._stop.is_set():

@@ -69,6 +69,11 @@ def add(commands: Commands) -> None:
     )
     add("--md5-file", metavar="FILE", help="in md5sum's format, instead of the community's table")
     add(
+        "--unpack",
+        action="store_true",
+        help="leave plain tars: 5 %% larger, and any image is read at once",
+    )
+    add(
         "--refresh-wait",
         action="store_true",
         help="when links expire, wait for the links file to change and go on",
@@ -100,8 +105,9 @@ def _download(options: argparse.Namespace) -> int:
         "proxy": options.proxy,
         "headers": dict(options.header),
         "verify": options.verify,
+        "unpack": options.unpack,
     }
-    md5 = read_md5_table(options.md5_file)
+    md5 = read_md5_table(options.md5_file) if options.md5_file else None
     reporter: Tally = JsonLines(sys.stdout) if options.json else reporter_for_people()
     for note in links.notes:
         reporter.note(note)
@@ -137,6 +143,7 @@ def _print_plan(plan: Plan, max_rate: float | None, *, as_json: bool) -> int:
     possible = plan.needed <= plan.free and not any(
         file.action in ("expired", "missing") for file in plan.files
     )
+    unpacked = any(file.unpacked for file in plan.files)
     notes = ExpiryNotes(plan, max_rate).at_start()
     if as_json:
         lines = JsonLines(sys.stdout)
@@ -149,7 +156,9 @@ def _print_plan(plan: Plan, max_rate: float | None, *, as_json: bool) -> int:
         rest = f", {gigabytes(file.to_fetch)} to fetch" if file.action == "continue" else ""
         print(f"{file.name}: {file.action}, {file.reason or size + rest}")
     print(
-        f"{len(plan.files)} files, {gigabytes(plan.needed)} to fetch, {gigabytes(plan.free)} free"
+        f"{len(plan.files)} files, {gigabytes(plan.to_fetch)} to fetch"
+        + (f", {gigabytes(plan.needed)} needed to unpack them" if unpacked else "")
+        + f", {gigabytes(plan.free)} free"
         + ("" if plan.needed <= plan.free else f"; the first {len(plan.fits)} files fit")
     )
     for note in notes:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from sa1b_tfds.commands.command import Commands, add_command
+
+if TYPE_CHECKING:
+    from sa1b_tfds.verify import TarReport
 
 
 def add(commands: Commands) -> None:
@@ -16,7 +20,7 @@ def add(commands: Commands) -> None:
     add("folder", metavar="DIR")
     add("--start", type=int, metavar="N", help="first tar that must be there, by its number")
     add("--end", type=int, metavar="N", help="the number after the last one that must be there")
-    add("--md5", action="store_true", help="compare with the MD5 table (reads every byte)")
+    add("--md5", action="store_true", help="compare with the MD5 table (of compressed tars)")
     add("--md5-file", metavar="FILE", help="in md5sum's format, instead of the community's table")
     add("--deep", action="store_true", help="read every pair: JSON, masks, JPEG up to its end")
     add("--workers", type=int, metavar="N", help="tars at a time (one a core)")
@@ -34,33 +38,56 @@ def _verify(options: argparse.Namespace) -> int:
     from sa1b_tfds.verify import verify_folder
 
     with_md5 = bool(options.md5 or options.md5_file)
+    bar = tqdm(
+        unit="B", unit_scale=True, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False
+    )
+
+    def move(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
     reports = verify_folder(
         options.folder,
         start=options.start,
         end=options.end,
         md5=read_md5_table(options.md5_file) if with_md5 else None,
+        md5_of_any_form=options.md5_file is not None,
         deep=options.deep,
         workers=options.workers,
+        on_progress=move,
     )
     counts: Counter[str] = Counter()
-    without_md5 = 0
-    for report in tqdm(reports, unit="tar", file=sys.stderr, disable=not sys.stderr.isatty()):
-        counts[report.status] += 1
-        without_md5 += with_md5 and report.status == "whole" and not report.md5
-        if options.json:
-            print(json.dumps({"event": "tar", **asdict(report)}), flush=True)
-            continue
-        detail = f"{report.pairs} pairs" if report.status == "whole" else report.reasons[0]
-        tqdm.write(f"{report.name}: {report.status}, {detail}", file=sys.stdout)
-        for reason in report.reasons[1:]:
-            tqdm.write(f"  {reason}", file=sys.stdout)
+    without_md5: Counter[str | None] = Counter()
+    with bar:
+        for report in reports:
+            counts[report.status] += 1
+            if with_md5 and report.status == "whole" and not report.md5:
+                without_md5[report.form] += 1
+            if options.json:
+                print(json.dumps({"event": "tar", **asdict(report)}), flush=True)
+                continue
+            tqdm.write(f"{report.name}: {report.status}{_detail(report)}", file=sys.stdout)
+            for reason in report.reasons[1:]:
+                tqdm.write(f"  {reason}", file=sys.stdout)
     is_whole = counts.total() > 0 and counts["whole"] == counts.total()
     if options.json:
-        unknown = {"without_md5": without_md5} if with_md5 else {}
+        unknown = {"without_md5": without_md5.total()} if with_md5 else {}
         print(json.dumps({"event": "summary", "ok": is_whole, **counts, **unknown}))
-    else:
-        others = [f"{counts[status]} {status}" for status in counts if status != "whole"]
-        print(", ".join([f"{counts['whole']} of {counts.total()} tars whole", *sorted(others)]))
-        if without_md5:
-            print(f"The MD5 of {without_md5} of them is not known: only their headers were read.")
+        return 0 if is_whole else 1
+    others = [f"{counts[status]} {status}" for status in counts if status != "whole"]
+    print(", ".join([f"{counts['whole']} of {counts.total()} tars whole", *sorted(others)]))
+    if number := without_md5["gzip"]:
+        print(f"The MD5 of {number} of them is not known: they were read up to their checksum.")
+    if number := without_md5["plain"]:
+        print(
+            f"No MD5 is known for {number} of them in the plain form: only their headers were read."
+            " --deep reads them whole."
+        )
     return 0 if is_whole else 1
+
+
+def _detail(report: TarReport) -> str:
+    if report.reasons:
+        return f", {report.reasons[0]}"
+    counted = "" if report.pairs is None else f", {report.pairs} pairs"
+    return counted + (f"; {report.note}" if report.note else "")

@@ -50,17 +50,19 @@ class ProcessPool:
     num_workers: tasks at a time.
     fetch: brings what a task reads and is not there, and may tell how far it is; release: called
       when it is finished. Both are called in several threads.
+    makes_room: a finished task frees some of the disk, so that the next one may wait for that.
     """
 
     num_workers: int
     reporter: Reporter
     fetch: Callable[[Any, Fetched], None] | None = None
     release: Callable[[Any], None] | None = None
+    makes_room: bool = False
 
     def __call__(self, tasks: Sequence[Task]) -> dict[str, Exception]:
         failures: dict[str, Exception] = {}
-        space = _Space(tasks, makes_room=self.release is not None)
-        if self.release is None:  # else room comes while it runs
+        space = _Space(tasks, self.makes_room)
+        if not self.makes_room:
             space.check(self.num_workers)
         self.reporter.planned(tasks)
 

@@ -51,15 +51,16 @@ class Lines:
         pass
 
     def images_per_second(self) -> str:
-        """Since the start."""
-        return f"{sum(self._images.values()) / self._seconds():.0f} images/s"
+        """Since the start; empty where no images are counted."""
+        images = sum(self._images.values())
+        return f"{images / self._seconds():.0f} images/s, " if images else ""
 
     def speed(self) -> str:
         """Images and bytes a second since the start, and how long it takes still."""
         seconds = self._seconds()
         done, total = sum(self._bytes.values()), sum(self._sizes.values())
         left = tqdm.format_interval((total - done) * seconds / done) if done else "?"
-        return f"{self.images_per_second()}, {done / seconds / 1e6:.0f} MB/s, {left} left"
+        return f"{self.images_per_second()}{done / seconds / 1e6:.0f} MB/s, {left} left"
 
     def _seconds(self) -> float:
         return max(time.monotonic() - self._began, 1e-9)
@@ -94,7 +95,7 @@ class Bars(Lines):
             self._bars.move(name, event.bytes, self._sizes[name])
         elif isinstance(event, Ended):
             self._bars.end(name)
-        note = f"{self.images_per_second()}, {self._ended} done"  # tqdm has bytes and time left
+        note = f"{self.images_per_second()}{self._ended} done"  # tqdm has bytes and time left
         self._bars.move_all(sum(self._bytes.values()), sum(self._sizes.values()), note)
 
     def close(self) -> None:

@@ -6,13 +6,14 @@ parent does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pickle
 import queue
 import subprocess
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
 
 from etils import epath
@@ -45,7 +46,8 @@ class Task(Protocol):
     def scratch_bytes(self) -> int:
         """Bytes that it takes in `folder` besides, until it ends."""
 
-    def run(self, on_progress: Progress) -> None: ...
+    def run(self, on_progress: Progress) -> Any:
+        """Does it; what it returns is in the event `Ended`."""
 
 
 class WorkerDied(RuntimeError):
@@ -73,8 +75,11 @@ class Running:
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
+    """error: why it was not done; None if it was. result: what `run` returned."""
+
     task: Task
     error: Exception | None
+    result: Any = None
 
 
 Event = Started | Fetching | Running | Ended
@@ -88,13 +93,27 @@ def run(
     before: Callable[[Task, Fetched], None] = lambda task, on_fetched: None,
     after: Callable[[Task], None] = lambda task: None,
 ) -> None:
+    """Runs tasks in processes, and calls `on_event` with what `events` yields, in this thread."""
+    with contextlib.closing(events(tasks, num_workers, before=before, after=after)) as all_events:
+        for event in all_events:
+            on_event(event)
+
+
+def events(
+    tasks: Iterable[Task],
+    num_workers: int,
+    *,
+    before: Callable[[Task, Fetched], None] = lambda task, on_fetched: None,
+    after: Callable[[Task], None] = lambda task: None,
+) -> Generator[Event, None, None]:
     """Runs tasks in `num_workers` processes. What fails does not stop the others.
+
+    Yields:
+      For every task an event when it starts and when it ends, and some in between.
 
     Args:
       tasks: in the order in which they are begun.
       num_workers: how many at a time.
-      on_event: hears of every task when it starts and ends, and some times in between. Called in
-        this thread; what it raises ends the run.
       before: called before a task is given to a process, in that worker's thread, with what it may
         tell how much it has fetched; what it raises fails the task.
       after: the same, once the task is finished.
@@ -104,17 +123,17 @@ def run(
     for task in tasks:
         waiting.put(task)
         total += 1
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    said: queue.SimpleQueue[Event] = queue.SimpleQueue()
     workers = [_Worker() for _ in range(min(num_workers, total))]
     for worker in workers:
-        arguments = (worker, waiting, events.put, before, after)
+        arguments = (worker, waiting, said.put, before, after)
         threading.Thread(target=_work_off, args=arguments, daemon=True).start()
     try:
         ended = 0
         while ended < total:
-            event = events.get()
-            on_event(event)
+            event = said.get()
             ended += isinstance(event, Ended)
+            yield event
     finally:
         for worker in workers:
             worker.stop()
@@ -133,15 +152,15 @@ def _work_off(
         except queue.Empty:
             return
         say(Started(task))
-        error = None
+        error = result = None
         try:
             worker.refuse_if_stopped(task)  # before anything is fetched for it
             before(task, functools.partial(_say_fetching, say, task))
-            worker.work(task, functools.partial(_say_running, say, task))
+            result = worker.work(task, functools.partial(_say_running, say, task))
             after(task)
         except Exception as e:
             error = e
-        say(Ended(task, error))
+        say(Ended(task, error, result))
 
 
 def _say_fetching(say: Callable[[Event], None], task: Task, size: int, total: int | None) -> None:
@@ -164,21 +183,22 @@ class _Worker:
         if self._stopped:
             raise WorkerDied(f"{task.name} was not begun: the run was stopped.")
 
-    def work(self, task: Task, on_progress: Progress) -> None:
+    def work(self, task: Task, on_progress: Progress) -> Any:
         with self._lock:
             self.refuse_if_stopped(task)
             process = self._process = self._process or start(__name__)
         try:
             send(task, process.stdin)
-            while isinstance(answer := pickle.load(process.stdout), tuple):  # type: ignore[arg-type]
+            while not isinstance(answer := pickle.load(process.stdout), _Answer):  # type: ignore[arg-type]
                 on_progress(*answer)
         except (EOFError, OSError, pickle.UnpicklingError) as e:
             raise WorkerDied(_obituary(task, self._end(process))) from e
         except BaseException:  # such as what cannot be pickled, of which a part may be in the pipe
             self._end(process)
             raise
-        if answer is not None:
-            raise answer
+        if answer.error is not None:
+            raise answer.error
+        return answer.result
 
     def stop(self) -> None:
         with self._lock:
@@ -209,12 +229,17 @@ def main() -> None:
         send(_do(tasks.get(), _Throttled(answers)), answers)
 
 
-def _do(task: Task, on_progress: Progress) -> Exception | None:
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    result: Any = None
+    error: Exception | None = None
+
+
+def _do(task: Task, on_progress: Progress) -> _Answer:
     try:
-        task.run(on_progress)
+        return _Answer(result=task.run(on_progress))
     except Exception as e:
-        return portable(e, task.name)
-    return None
+        return _Answer(error=portable(e, task.name))
 
 
 class _Throttled:

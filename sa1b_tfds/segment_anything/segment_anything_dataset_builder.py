@@ -50,7 +50,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     SA-1B is for those who accepted its license:
     1. Open {LINKS_PAGE}, accept the license,
        and save the list of links that you get.
-    2. Download some or all of its tars (sa_000000.tar to sa_000999.tar, about 10.5 GB each):
+    2. Download some or all of its tars (sa_000000.tar to sa_000999.tar, about 11.3 GB each):
          sa1b download --links-file segment_anything_links.txt --output-dir DIR --start 0 --end 1
     3. Pass the folder as manual_dir:
          tfds build segment_anything/original --imports sa1b_tfds --manual_dir DIR
@@ -275,11 +275,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 runner=download_config.beam_runner, options=download_config.beam_options
             )
         hooks = self._sources or Sources(archives=[])
+        release = release_after(hooks, conversion.staging, conversion.fits)
         return ProcessPool(
             num_workers=self._num_workers,
             reporter=reporter_for_people(),
             fetch=_fetch_for(hooks),
-            release=release_after(hooks, conversion.staging, conversion.fits),
+            release=release,
+            makes_room=release is not None,
         )
 
     def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, Protocol
 
 from absl import logging
@@ -144,8 +144,10 @@ class TarArchive:
     def identity(self) -> dict[str, int] | None:
         return identity_of(self._path)
 
-    def index(self, problems: Problems) -> list[Entry]:
-        with opened_forward(self._path) as (file, length):
+    def index(
+        self, problems: Problems, on_inflated: Callable[[int], None] = lambda size: None
+    ) -> list[Entry]:
+        with opened_forward(self._path, on_inflated) as (file, length):
             return index_of(self.name, file, length, problems)
 
     def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
@@ -155,11 +157,13 @@ class TarArchive:
     def reader(self) -> TarArchive:
         return self
 
-    def pairs(self, problems: Problems) -> Iterator[Pair]:
+    def pairs(
+        self, problems: Problems, on_inflated: Callable[[int], None] = lambda size: None
+    ) -> Iterator[Pair]:
         if not self.is_packed():
             yield from self.read(self.index(problems))
             return
-        with opened_forward(self._path) as (file, length):
+        with opened_forward(self._path, on_inflated) as (file, length):
             yield from stream_pairs(self.name, file, length, problems)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from etils import epath
 
@@ -38,8 +38,14 @@ def unpacked_bytes(size: int) -> int:
 
 
 @contextlib.contextmanager
-def opened_forward(path: epath.PathLike) -> Iterator[tuple[ForwardFile, int | None]]:
+def opened_forward(
+    path: epath.PathLike, on_inflated: Callable[[int], None] = lambda size: None
+) -> Iterator[tuple[ForwardFile, int | None]]:
     """Opens a tar in either form.
+
+    Args:
+      path: of the tar.
+      on_inflated: called now and then with the bytes of a compressed tar that are inflated.
 
     Yields:
       The plain tar at its start, and its length in bytes, or None if that is not known before.
@@ -48,7 +54,7 @@ def opened_forward(path: epath.PathLike) -> Iterator[tuple[ForwardFile, int | No
         if file.read(len(MAGIC)) == MAGIC:
             size = file.seek(0, 2)
             file.seek(0)
-            yield Inflating(Inflated(file, size)), None
+            yield Inflating(Inflated(file, size), on_inflated), None
         else:
             yield file, file.seek(0, 2)
 
@@ -101,11 +107,17 @@ class Forward:
 class Inflating(Forward):
     """The bytes inside of a compressed file, as a file that never goes back."""
 
-    def __init__(self, inflated: Inflated):
-        super().__init__(inflated.blocks())
+    def __init__(self, inflated: Inflated, on_inflated: Callable[[int], None] = lambda size: None):
+        super().__init__(self._told(inflated.blocks()))
         self._inflated = inflated
+        self._on_inflated = on_inflated
 
     @property
     def packed_end(self) -> int:
         """Where the compressed data ends in the file; known when all of it was read."""
         return self._inflated.end
+
+    def _told(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            self._on_inflated(self._inflated.consumed)
+            yield block

@@ -7,6 +7,7 @@ whoever reads it compares the tar's `stamp` and a checksum, and makes it again i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -59,6 +60,13 @@ def keep(tar: epath.Path, kind: str, content: bytes) -> bool:
         else:
             return True
     return False
+
+
+def forget(tar: epath.Path, kind: str) -> None:
+    """Removes it, wherever it is kept."""
+    for path in _paths(tar, kind):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _paths(tar: epath.Path, kind: str) -> list[epath.Path]:

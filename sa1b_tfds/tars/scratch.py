@@ -1,7 +1,7 @@
-"""A compressed tar, unpacked for a while, to read its pairs in any order; and for good.
+"""A compressed tar -> a plain one: for good, or for a while to read its pairs in any order.
 
-It is inflated once, forward, while its headers are walked. The file takes the tar's size and a
-little more, and is gone however the process ends.
+It is inflated once, forward, while its headers are walked. A file that is there for a while has no
+name, and is gone however the process ends.
 """
 
 from __future__ import annotations
@@ -43,11 +43,31 @@ def readable_in_any_order(
         yield archive, archive.index(problems)
         return
     place = os.fspath(folder) if files.is_local(folder) else None
-    with archive.path.open("rb") as packed, tempfile.TemporaryFile(dir=place, buffering=0) as file:
+    with tempfile.TemporaryFile(dir=place, buffering=0) as file:
+        entries = unpack_into(file, archive, problems, on_inflated)
+        yield _Unpacked(archive.name, file), entries
+
+
+def unpack_into(
+    file: Any,
+    archive: TarArchive,
+    problems: Problems,
+    on_inflated: Callable[[int], None] = lambda size: None,
+) -> list[Entry]:
+    """Writes the plain tar that is in a compressed one; all of it, unless it is torn or damaged.
+
+    Args:
+      file: to write to and read from, without a buffer.
+      archive, problems, on_inflated: see `readable_in_any_order`.
+
+    Returns:
+      Where the pairs are in it.
+    """
+    with archive.path.open("rb") as packed:
         size = packed.seek(0, os.SEEK_END)
         packed.seek(0)
         scratch = _Scratch(Inflated(packed, size), file, on_inflated)
-        yield _Unpacked(archive.name, file), index_of(archive.name, scratch, None, problems)
+        return index_of(archive.name, scratch, None, problems)
 
 
 class _Unpacked:

@@ -100,6 +100,11 @@ def _refusal(tar: epath.PathLike, why: str) -> NoSeekPoints:
     )
 
 
+def forget_seek_points(tar: epath.Path) -> None:
+    """Removes those of a tar that is compressed no more."""
+    kept.forget(tar, _KIND)
+
+
 class _Points(NamedTuple):
     """path: of the kept file. points: [P] of dtype _POINT. windows: where each lies in the file."""
 

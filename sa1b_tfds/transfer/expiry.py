@@ -29,7 +29,7 @@ class ExpiryNotes:
     """
 
     def __init__(self, plan: Plan, max_rate: float | None):
-        self._needed = plan.needed
+        self._to_fetch = plan.to_fetch
         self._max_rate = max_rate
         self._files = {file.name: file for file in plan.files if file.needs_its_link}
         self._said: set[str] = set()
@@ -50,7 +50,7 @@ class ExpiryNotes:
             speed = f"an assumed {gigabytes(_ASSUMED_RATE)}/s"
         else:
             speed = f"the {gigabytes(self._max_rate)}/s of the rate limit"
-        seconds = self._needed / (self._max_rate or _ASSUMED_RATE)
+        seconds = self._to_fetch / (self._max_rate or _ASSUMED_RATE)
         return notes + self._note_on_those_within(seconds, self._files, speed)
 
     def at_real_speed(

@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 from urllib3 import BaseHTTPResponse
 
-from sa1b_tfds.check import check_file
+from sa1b_tfds.check import check_file, unpack_file
 from sa1b_tfds.checksums import hash_file, new_md5
 from sa1b_tfds.links import Link
-from sa1b_tfds.transfer.folder import Partial, Source
+from sa1b_tfds.tars.forms import is_packed
+from sa1b_tfds.tars.names import is_tar_name
+from sa1b_tfds.transfer.folder import CheckedFiles, Partial, Source, full_disk_named
 from sa1b_tfds.transfer.settings import PROGRESS_BYTES, RateLimit, TransferConfig
 from sa1b_tfds.transfer.transport import (
     OTHER_RANGE,
@@ -36,13 +38,17 @@ _CONTENT_RANGE_416 = re.compile(r"bytes \*/(\d+)")
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a running file is, in bytes, for whoever watches from another thread."""
+    """Where a running file is, in bytes, for whoever watches from another thread.
+
+    phase: what is done with it; then `inflated` bytes of it are, of a compressed tar.
+    """
 
     name: str
     position: int = 0
     fetched: int = 0
     size: int | None = None
-    phase: Literal["fetching", "checking"] = "fetching"
+    phase: Literal["fetching", "checking", "unpacking"] = "fetching"
+    inflated: int = 0
 
 
 class Fetch:
@@ -55,6 +61,7 @@ class Fetch:
       config: `workers` is not looked at here.
       limit: shared by all files of a run.
       expected_md5: None where it is not known.
+      checked: where an unpacked tar is recorded.
       stop: set from elsewhere to end it.
       note: called with a line about anything that a person would want to know.
     """
@@ -68,6 +75,7 @@ class Fetch:
         config: TransferConfig,
         limit: RateLimit,
         expected_md5: str | None,
+        checked: CheckedFiles,
         stop: threading.Event,
         note: Callable[[str], None],
     ):
@@ -78,8 +86,10 @@ class Fetch:
         self._limit = limit
         self._expected_md5 = expected_md5 if config.verify == "md5" else None
         self._digest: Any = None
+        self._checked = checked
         self._stop = stop
         self._note = note
+        self._is_unpacked = False
         self.progress = Progress(name=link.name, position=self._part.offset, size=self._part.size)
 
     def run(self) -> str:
@@ -127,7 +137,7 @@ class Fetch:
         )
 
     def _checked_without_md5(self) -> str:
-        return "none" if self._config.verify == "none" else "size"
+        return "none" if self._config.verify == "none" and not self._is_unpacked else "size"
 
     def _wrong_for_good(self, problem: str) -> str:
         return (
@@ -218,19 +228,35 @@ class Fetch:
             raise TryAgain(f"connection ended at byte {part.offset:,} of {part.size:,}")
 
     def _problem(self) -> str | None:
-        if self._config.verify == "none":
-            return None
-        self.progress.phase = "checking"
-        digest = self._digest if self._expected_md5 else None
-        problem = check_file(self._part.path, self._link.name, digest, self._expected_md5)
+        part, name, md5 = self._part, self._link.name, self._expected_md5
+        unpack = self._config.unpack and is_tar_name(name) and is_packed(part.path)
+        problem = None
+        # To unpack a tar is to check it; but what has another MD5 need not be unpacked.
+        if md5 or (self._config.verify != "none" and not unpack):
+            self.progress.phase = "checking"
+            problem = check_file(part.path, name, self._digest, md5, self._on_inflated)
+        if unpack and problem is None:
+            self.progress.phase = "unpacking"
+            with full_disk_named(part.draft):
+                problem = unpack_file(part.path, name, part.draft, self._on_inflated)
+        self._is_unpacked = unpack
         self.progress.phase = "fetching"
         return problem
 
+    def _on_inflated(self, size: int) -> None:
+        self.progress.inflated = size
+        self._stop_if_told()
+
     def _finish(self) -> None:
         self._stop_if_told()
-        self._part.sync()
+        part = self._part
+        if self._is_unpacked:
+            checked_by = "md5" if self._expected_md5 else "size"
+            part.finish_unpacked(self._checked, checked_by, self._expected_md5)
+            return
+        part.sync()
         self._stop_if_told()
-        self._part.finish()
+        part.finish()
 
     def _restart(self) -> None:
         self._part.discard()

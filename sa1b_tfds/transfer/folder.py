@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from typing import Any
 from sa1b_tfds import files
 
 LOCK_NAME = ".sa1b.lock"
+_UNPACKED = ".unpacked.part"
 RECORD_NAME = ".sa1b.json"
 # Synced while it comes, for two reasons: a power cut costs no more than this a file, and the last
 # fsync is short, which no signal can interrupt.
@@ -130,6 +132,7 @@ class Partial:
 
     def __init__(self, folder: Path, name: str):
         self.final = folder / name
+        self.draft = draft_of(self.final)
         self.path = folder / f"{name}.part"
         self._sidecar = folder / f"{name}.part.json"
         self.source = self._read_sidecar()
@@ -190,6 +193,11 @@ class Partial:
         files.sync(self.final.parent)
         self._sidecar.unlink(missing_ok=True)
 
+    def finish_unpacked(self, checked: CheckedFiles, checked_by: str, md5: str | None) -> None:
+        """Gives the plain tar, which is in `draft`, the name, and removes the compressed one."""
+        checked.put_unpacked(self.final, self.path, checked_by, md5)
+        self.discard()
+
     def _read_sidecar(self) -> Source | None:
         try:
             source = Source(**json.loads(self._sidecar.read_bytes()))
@@ -204,10 +212,21 @@ class Partial:
         return source if sound else None
 
 
-def remove_stray_sidecar(folder: Path, name: str) -> None:
+def remove_strays(folder: Path, name: str) -> None:
     """Clears what a process leaves that dies between giving a file its name and tidying up."""
-    if not (folder / f"{name}.part").exists():
-        (folder / f"{name}.part.json").unlink(missing_ok=True)
+    for suffix in (_UNPACKED, ".part", ".part.json"):
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+def draft_of(plain: Path) -> Path:
+    """Where a plain tar is written before it gets its name."""
+    return plain.with_name(plain.name + _UNPACKED)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Removes those that a process left behind which was killed; hold the folder's lock."""
+    for draft in folder.glob(f"*{_UNPACKED}"):
+        draft.unlink()
 
 
 class CheckedFiles:
@@ -215,11 +234,12 @@ class CheckedFiles:
 
     A file counts as the one that was checked while its size and modification time are the same. A
     plain tar that was unpacked from it counts as well: it is recorded before it takes its place, so
-    that the record is right whenever a process dies.
+    that the record is right whenever a process dies. Several threads may use it.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._lock = threading.Lock()
         self._entries: dict[str, dict[str, Any]] = {}
         with suppress(OSError, ValueError):
             entries = json.loads((folder / RECORD_NAME).read_bytes())
@@ -242,12 +262,12 @@ class CheckedFiles:
         """Keeps what a file passed; `md5` is what it was found to have, if that was looked at."""
         if self.checked_by(name) == checked_by:
             return
-        self._entries[name] = {
-            **_stamp(self._folder / name),
-            "checked_by": checked_by,
-            "md5": md5,
-        }
-        with suppress(DiskFull):  # the file is whole; at worst it is read once more next time
+        with self._lock, suppress(DiskFull):  # the file is whole: at worst it is read once more
+            self._entries[name] = {
+                **_stamp(self._folder / name),
+                "checked_by": checked_by,
+                "md5": md5,
+            }
             self._write()
 
     def unpacked_from(self, name: str) -> dict[str, int] | None:
@@ -257,20 +277,22 @@ class CheckedFiles:
             return None
         return {"bytes": entry["size"], "modified": entry["mtime_ns"] // 10**9}
 
-    def remember_unpacked(
-        self, name: str, packed: Path, plain: Path, checked_by: str | None, md5: str | None
-    ) -> None:
-        """Keeps that `plain`, which takes the place of `name` next, was unpacked from `packed`.
+    def put_unpacked(self, final: Path, packed: Path, checked_by: str, md5: str | None) -> None:
+        """Records that the draft of `final` was unpacked from `packed`, and gives it its name.
 
         checked_by, md5: what the packed file has passed, see `remember`.
         """
-        self._entries[name] = {
-            **_stamp(packed),
-            "checked_by": checked_by,
-            "md5": md5,
-            "unpacked": _stamp(plain),
-        }
-        self._write()
+        draft = draft_of(final)
+        with self._lock:
+            self._entries[final.name] = {
+                **_stamp(packed),
+                "checked_by": checked_by,
+                "md5": md5,
+                "unpacked": _stamp(draft),
+            }
+            self._write()
+        os.replace(draft, final)
+        files.sync(final.parent)
 
     def _is(self, name: str, stamp: Any) -> bool:
         """Whether the file there has the size and time of change that stand in `stamp`."""

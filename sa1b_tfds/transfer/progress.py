@@ -118,7 +118,7 @@ class Lines(Tally):
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
         self._line = Every(LINE_EVERY_S, first=LINE_EVERY_S)
-        self._write(f"{self.asked} files, {gigabytes(plan.needed)} to fetch")
+        self._write(f"{self.asked} files, {gigabytes(plan.to_fetch)} to fetch")
 
     def note(self, text: str, name: str | None = None) -> None:
         self._write(f"{name}: {text}" if name else text)
@@ -162,7 +162,9 @@ class Bars(Tally):
         for name in self._bars.names - {file.name for file in files}:
             self._bars.end(name)
         for file in files:
-            note = "checking" if file.phase == "checking" else ""
+            note = "" if file.phase == "fetching" else f"{file.phase} "
+            if note and file.inflated and file.size:
+                note += f"{file.inflated / file.size:.0%}"
             self._bars.move(file.name, file.position, file.size, note)
         ended = f"{len(self.results)} of {self.asked} ended"
         self._bars.move_all(self.position, self.total, ended)
@@ -214,6 +216,7 @@ class JsonLines(Tally):
 def plan_as_json(plan: Plan) -> dict[str, Any]:
     return {
         "needed": plan.needed,
+        "to_fetch": plan.to_fetch,
         "free": plan.free,
         "files": [
             {**asdict(file), "expires": file.expires and file.expires.isoformat()}

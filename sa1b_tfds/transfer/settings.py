@@ -35,8 +35,10 @@ class TransferConfig:
       timeout: seconds without a byte after which a connection counts as lost.
       proxy: URL of an http(s) proxy.
       headers: sent to the links' own host, and to no other.
-      verify: 'md5' checks size, MD5 where it is known, and that a tar holds pairs; 'size' leaves
-        out the MD5; 'none' takes what the server sends in full.
+      verify: 'md5' checks the size, and the MD5 where it is known, else that a tar is whole by its
+        own form, which for a compressed one means to inflate it; 'size' leaves out the MD5; 'none'
+        takes what the server sends in full.
+      unpack: leave plain tars instead of the compressed ones that are served.
       backoff: seconds before the first retry; each further one waits up to twice as long.
     """
 
@@ -47,6 +49,7 @@ class TransferConfig:
     proxy: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     verify: Verify = "md5"
+    unpack: bool = False
     backoff: float = 1.0
 
     def __post_init__(self) -> None:

@@ -1,0 +1,195 @@
+"""`sa1b unpack` as a function: compressed tars -> plain tars, in their place or in another folder.
+
+A plain tar appears under its name when it is whole and on the disk. It is recorded first
+(`transfer/folder.py`), with what is known of the compressed one, so that a build knows it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from etils import epath
+
+from sa1b_tfds import files
+from sa1b_tfds.check import unpack_file
+from sa1b_tfds.problems import BadInput, TornArchive
+from sa1b_tfds.processes import worker_count
+from sa1b_tfds.running.pool import NotEnoughSpace, ProcessPool
+from sa1b_tfds.running.progress import reporter_for_people
+from sa1b_tfds.running.workers import Progress
+from sa1b_tfds.tars.archive import TarArchive, archives_at
+from sa1b_tfds.tars.forms import unpacked_bytes
+from sa1b_tfds.tars.seek import forget_seek_points
+from sa1b_tfds.telling import counted, gigabytes
+from sa1b_tfds.transfer.folder import CheckedFiles, draft_of, lock_folder, remove_drafts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """What became of one tar.
+
+    Attributes:
+      name: of the tar, as it was found.
+      status: 'unpacked' (now), 'plain' (it was before, or is in `out` already) or 'failed'.
+      bytes: of the plain tar; 0 if there is none.
+      reason: why it was not unpacked.
+    """
+
+    name: str
+    status: Literal["unpacked", "plain", "failed"]
+    bytes: int = 0
+    reason: str | None = None
+
+
+def unpack(
+    tars: Iterable[str | Path], out: str | Path | None = None, *, workers: int | None = None
+) -> list[Unpacked]:
+    """Makes plain tars of compressed ones. Run again, it goes on with those that are left.
+
+    Args:
+      tars: tars, and folders of tars.
+      out: a folder for the plain tars, under the same names; None replaces the compressed ones.
+      workers: tars at a time; default: one a core.
+
+    Returns:
+      One result a tar, in the order of their names. What fails does not stop the others.
+
+    Raises:
+      FileNotFoundError: where there is no tar.
+      FolderInUse: if a download or another `unpack` has one of the folders.
+      NotEnoughSpace: if the disk has no room for them; nothing was written.
+    """
+    workers = worker_count(workers)
+    tasks = [_task_of(tar, None if out is None else Path(out)) for tar in _find(tars)]
+    with contextlib.ExitStack() as held:
+        folders = {path.parent for task in tasks for path in (task.packed, task.target)}
+        for folder in sorted({folder.resolve() for folder in folders}):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock_folder(folder))
+            remove_drafts(folder)
+        results = {task: task.known() for task in tasks}
+        left = [task for task, result in results.items() if result is None]
+        failures = _run(left, workers) if left else {}
+    for task in left:
+        if task.name in failures:
+            error = failures[task.name]
+            reason = error.reason if isinstance(error, BadInput) else str(error)
+            results[task] = Unpacked(name=task.tar, status="failed", reason=reason)
+        else:
+            size = task.target.stat().st_size
+            results[task] = Unpacked(name=task.tar, status="unpacked", bytes=size)
+    return [result for result in results.values() if result is not None]
+
+
+def _find(tars: Iterable[str | Path]) -> list[TarArchive]:
+    found: dict[str, TarArchive] = {}
+    for path in tars:
+        own = [archive for archive in archives_at(path) if isinstance(archive, TarArchive)]
+        if not own:
+            what = "holds no sa_*.tar" if os.path.exists(path) else "is not there"
+            raise FileNotFoundError(f"{path} {what}.")
+        found |= {os.path.abspath(archive.path): archive for archive in own}
+    return sorted(found.values(), key=lambda archive: (archive.name, os.fspath(archive.path)))
+
+
+def _task_of(tar: TarArchive, out: Path | None) -> _Unpack:
+    packed = Path(tar.path)
+    return _Unpack(tar.name, packed, packed if out is None else out / tar.name)
+
+
+def _run(tasks: list[_Unpack], workers: int) -> Mapping[str, Exception]:
+    """Unpacks what is compressed; returns by the task's name why that failed."""
+    in_place = tasks[0].target == tasks[0].packed
+    if in_place:
+        _check_room(tasks)
+    pool = ProcessPool(
+        num_workers=workers,
+        reporter=reporter_for_people(),
+        release=_finisher(),
+        makes_room=in_place,
+    )
+    return pool(tasks)
+
+
+def _check_room(tasks: list[_Unpack]) -> None:
+    """In place, one compressed tar at least is there beside its plain one."""
+    sizes = [task.source_bytes() for task in tasks]
+    needed = sum(map(unpacked_bytes, sizes)) - sum(sizes) + max(sizes)
+    free = files.free_bytes(tasks[0].folder)
+    if free is not None and needed > free:
+        raise NotEnoughSpace(
+            f"To unpack {counted(len(tasks), 'tar')} needs {gigabytes(needed)} more, and"
+            f" {tasks[0].folder} has {gigabytes(free)} free. Nothing was written; make room, or"
+            " unpack fewer tars."
+        )
+
+
+@dataclass(frozen=True)
+class _Unpack:
+    """A task for a worker, which writes and checks the draft of the plain tar."""
+
+    tar: str
+    packed: Path
+    target: Path
+
+    @property
+    def name(self) -> str:
+        return os.fspath(self.packed)
+
+    @property
+    def folder(self) -> epath.Path:
+        return epath.Path(self.target.parent)
+
+    def source_bytes(self) -> int:
+        return self.packed.stat().st_size
+
+    def written(self, read: int) -> int:
+        return unpacked_bytes(read)
+
+    def scratch_bytes(self) -> int:
+        return 0
+
+    def run(self, on_progress: Progress) -> None:
+        draft = draft_of(self.target)
+        problem = unpack_file(
+            self.packed, self.tar, draft, on_inflated=lambda size: on_progress(0, size)
+        )
+        if problem:
+            raise TornArchive(self.tar, "", problem)
+
+    def known(self) -> Unpacked | None:
+        """The result, if there is nothing to do."""
+        archive = TarArchive(self.packed)
+        if not archive.is_packed():
+            size = self.packed.stat().st_size
+            reason = None if self.target == self.packed else "it is plain, and stays where it is"
+            return Unpacked(name=self.tar, status="plain", bytes=size, reason=reason)
+        if self.target == self.packed or not self.target.exists():
+            return None
+        source = CheckedFiles(self.target.parent).unpacked_from(self.target.name)
+        if source == archive.identity():
+            size = self.target.stat().st_size
+            return Unpacked(name=self.tar, status="plain", bytes=size)
+        reason = f"{self.target} is there already and may be another tar: move it away"
+        return Unpacked(name=self.tar, status="failed", reason=reason)
+
+
+def _finisher() -> Callable[[_Unpack], None]:
+    """What gives a task's draft its name; it may be called in several threads."""
+    record_of = functools.cache(CheckedFiles)  # one a folder: each would write what it had read
+
+    def finish(task: _Unpack) -> None:
+        packed = record_of(task.packed.parent)
+        name = task.packed.name
+        checked_by, md5 = packed.checked_by(name) or "size", packed.md5(name)
+        record_of(task.target.parent).put_unpacked(task.target, task.packed, checked_by, md5)
+        if task.target == task.packed:
+            forget_seek_points(epath.Path(task.target))
+
+    return finish
