@@ -61,7 +61,7 @@ class Plan:
 
     files: tuple[PlannedFile, ...]
     free: int
-    workers: int
+    workers: int = 1
 
     @property
     def to_fetch(self) -> int:
