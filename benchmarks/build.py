@@ -1,13 +1,15 @@
-"""Builds the same tars with the official TFDS builder and with ours, side by side, and measures.
+"""Builds the same tars, compressed as Meta serves them, with the official builder and with ours.
 
 python benchmarks/build.py [--images 640] [--like sa_000000.tar] [--skip-official]
 
 Each run is a process of its own whose whole tree is watched: memory is the sum of the resident
-sizes (pages that processes share count twice), disk is what the files in its data folder take.
-The floor is `cp` of the tars, with fsync. One worker and two are compared in memory (/dev/shm,
-where there is one), where no disk sets the speed. Speeds on a busy machine or a shared disk tell
-nothing by themselves: all take turns, each turn begins with another one, and a bar is judged by the
-median of the ratios of the turns. Our runs include the start of Python and TFDS, about a second.
+sizes (pages that processes share count twice), disk is what the files in its data folder take, and
+those without a name that it has open. The floor is bare inflating: one process a tar, with the
+library that a build uses, which throws away what it makes. One worker and two are compared in
+memory (/dev/shm, where there is one), where no disk sets the speed. Speeds on a busy machine or a
+shared disk tell nothing by themselves: all take turns, each turn begins with another one, and a bar
+is judged by the median of the ratios of the turns. Our runs include the start of Python and TFDS,
+about a second. MB/s are of plain tar.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import http.server
 import os
 import pathlib
 import shutil
+import stat
 import statistics
 import subprocess
 import sys
@@ -50,8 +53,17 @@ print(builder.info.splits['train'].num_examples)
 """
 
 
-_FLOOR, _OFFICIAL_BUILDER = "cp + fsync", "official"
+_INFLATE = """
+import pathlib, sys
+from sa1b_tfds.tars.inflate import Inflated
+with open(sys.argv[1], 'rb') as file:
+    for block in Inflated(file).blocks():
+        pass
+"""
+
+_FLOOR, _OFFICIAL_BUILDER = "bare inflating", "official"
 _TWO, _HALF = "ours, 2 workers", "ours, half the tar"
+_PLAIN = "ours, of plain tars"
 _ONE_IN_MEMORY, _TWO_IN_MEMORY = "ours, 1, in memory", "ours, 2, in memory"
 
 
@@ -79,18 +91,23 @@ def main() -> None:
 
 def _compare(folder: pathlib.Path, in_memory: pathlib.Path, options: argparse.Namespace) -> None:
     templates = synthetic.templates(options.like)
-    tars = synthetic.write_tars(folder / "tars", templates, options.tars, options.images)
-    halves = synthetic.write_tars(folder / "halves", templates, options.tars, options.images // 2)
+    plain = synthetic.write_tars(folder / "plain", templates, options.tars, options.images)
+    tars = synthetic.packed(plain, folder / "tars")
+    halves = synthetic.write_tars(folder / "half", templates, options.tars, options.images // 2)
+    halves = synthetic.packed(halves, folder / "halves")
     images = options.tars * options.images
-    size = sum(path.stat().st_size for path in tars.iterdir())
-    print(f"{options.tars} tars, {images} images, {size / 1e6:.0f} MB")
+    size = sum(path.stat().st_size for path in plain.iterdir())
+    packed = sum(path.stat().st_size for path in tars.iterdir())
+    print(f"{options.tars} tars, {images} images, {packed / 1e6:.0f} MB, {size / 1e6:.0f} unpacked")
 
-    copy = ["sh", "-c", 'cp "$0"/*.tar "$1" && sync "$1"/*']
+    inflate = f'for tar in "$0"/*.tar; do {sys.executable} -c "$2" "$tar" & done; wait'
+    bare = ["sh", "-c", inflate]
     ours = [sys.executable, "-c", _OURS]
     copies = shutil.copytree(tars, in_memory / "tars")
     contestants: list[tuple[str, list[str], pathlib.Path, pathlib.Path, list[Any]]] = [
-        (_FLOOR, copy, tars, folder, []),
+        (_FLOOR, bare, tars, folder, [_INFLATE]),
         (_TWO, ours, tars, folder, [2, "tfrecord"]),
+        (_PLAIN, ours, plain, folder, [2, "tfrecord"]),
         (_HALF, ours, halves, folder, [2, "tfrecord"]),
         ("ours, array_record", ours, tars, folder, [2, "array_record"]),
         (_ONE_IN_MEMORY, ours, copies, in_memory, [1, "tfrecord"]),
@@ -113,24 +130,26 @@ def _compare(folder: pathlib.Path, in_memory: pathlib.Path, options: argparse.Na
             f"{name:24} {part * images / seconds:9.1f} {part * size / seconds / 1e6:6.0f}"
             f" {_memory(turns) / 1e6:10.0f} {max(run.disk for run in turns) / 1e6:8.0f}"
         )
-    _judge(runs, prepared=size)
+    largest = max(path.stat().st_size for path in plain.iterdir())
+    _judge(runs, prepared=size, scratch=2 * largest)
 
 
 def _memory(turns: list[Run]) -> int:
     return max(run.memory for run in turns)
 
 
-def _judge(runs: dict[str, list[Run]], prepared: int) -> None:
+def _judge(runs: dict[str, list[Run]], prepared: int, scratch: int) -> None:
     def faster(one: str, other: str) -> float:
         pairs = zip(runs[one], runs[other], strict=True)
         return statistics.median(b.seconds / a.seconds for a, b in pairs)
 
     disk = max(run.disk for run in runs[_TWO])
     bars = [
-        ("memory at most 1 GB", _memory(runs[_TWO]) / 1e9, "<=", 1.0),
+        ("memory at most 0.5 GB", _memory(runs[_TWO]) / 1e9, "<=", 0.5),
         ("memory when a tar doubles", _memory(runs[_TWO]) / _memory(runs[_HALF]), "<=", 1.15),
-        ("disk, of the prepared data", disk / prepared, "<=", 1.15),
-        ("speed, of cp", faster(_TWO, _FLOOR), ">=", 0.4),
+        ("disk, of data and 2 plain tars", disk / (prepared + scratch), "<=", 1.05),
+        ("speed, of bare inflating", faster(_TWO, _FLOOR), ">=", 0.5),
+        ("speed, of plain tars", faster(_TWO, _PLAIN), ">=", 0.3),
         ("2 workers, of 1", faster(_TWO_IN_MEMORY, _ONE_IN_MEMORY), ">=", 1.6),
     ]
     if _OFFICIAL_BUILDER in runs:
@@ -160,8 +179,9 @@ def _watch(command: list[str], source: pathlib.Path, folder: pathlib.Path, *argu
     memory = disk = 0
     while process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            memory = max(memory, _resident([tree, *tree.children(recursive=True)]))
-        disk = max(disk, _on_disk(target))
+            processes = [tree, *tree.children(recursive=True)]
+            memory = max(memory, _resident(processes))
+            disk = max(disk, _on_disk(target) + _without_name(processes))
         # To look more often would take a tenth of a core from what is watched.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)
@@ -187,8 +207,21 @@ def _on_disk(folder: pathlib.Path) -> int:
     for parent, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(FileNotFoundError):
-                stat = os.stat(os.path.join(parent, name))
-                sizes[stat.st_ino] = stat.st_blocks * 512
+                found = os.stat(os.path.join(parent, name))
+                sizes[found.st_ino] = found.st_blocks * 512
+    return sum(sizes.values())
+
+
+def _without_name(tree: list[psutil.Process]) -> int:
+    """Bytes of the files that these processes have open and that have no name any more."""
+    sizes = {}
+    for process in tree:
+        with contextlib.suppress(OSError):
+            for handle in os.listdir(f"/proc/{process.pid}/fd"):
+                with contextlib.suppress(OSError):
+                    found = os.stat(f"/proc/{process.pid}/fd/{handle}")
+                    if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
+                        sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
     return sum(sizes.values())
 
 
