@@ -1,4 +1,4 @@
-"""Reads the same images from raw tars and from prepared TFRecords, in turns, and compares.
+"""Reads the same images from raw tars, plain and compressed, and from TFRecords, in turns.
 
 python benchmarks/read_tars.py [--images 40] [--like sa_000000.tar] [--num-workers 1] [--masks 32]
 
@@ -43,6 +43,7 @@ def main() -> None:
 def _compare(folder: pathlib.Path, options: argparse.Namespace) -> None:
     templates = synthetic.templates(options.like, seeds=(1, 2))
     tars = synthetic.write_tars(folder / "tars", templates, options.tars, options.images)
+    packed = synthetic.packed(tars, folder / "packed")
     decoders = {"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=options.masks)}
     builder = tfds.builder("segment_anything", data_dir=folder / "data")
     config = tfds.download.DownloadConfig(manual_dir=tars)
@@ -61,6 +62,9 @@ def _compare(folder: pathlib.Path, options: argparse.Namespace) -> None:
         "raw tars, shuffled": lambda: sa1b_tfds.read_tars(
             tars, decoders=decoders, num_workers=options.num_workers, shuffle=True
         ),
+        "compressed tars": lambda: sa1b_tfds.read_tars(
+            packed, decoders=decoders, num_workers=options.num_workers
+        ),
     }
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(options.rounds + 1):
@@ -70,11 +74,12 @@ def _compare(folder: pathlib.Path, options: argparse.Namespace) -> None:
                 speeds[name].append(speed)
     for name, measured in speeds.items():
         print(f"{name:20} {statistics.median(measured):7.1f} images/s")
-    ratios = [
-        raw / prepared
-        for raw, prepared in zip(speeds["raw tars"], speeds["prepared TFRecords"], strict=True)
-    ]
-    print(f"ratio: {statistics.median(ratios):.2f}")
+    print(f"compressed, of raw: {_ratio(speeds['compressed tars'], speeds['raw tars']):.2f}")
+    print(f"ratio: {_ratio(speeds['raw tars'], speeds['prepared TFRecords']):.2f}")
+
+
+def _ratio(one: list[float], other: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
 def _images_per_second(dataset: tf.data.Dataset) -> float:
