@@ -25,6 +25,7 @@ _MOST_AT_ONCE = 4 * 2**20  # bytes that one read may become: a bomb makes a thou
 MAX_INFLATED = 1032  # times its size: deflate can do no more
 # A tar of JPEGs and JSON inflates to 1.1 times its size, small ones of hardly anything to more.
 _MAX_RATIO, _MAX_RATIO_FROM = 20, 2**30
+_MAX_TEXT = 2**20
 _CHECKED_HEADER, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16
 
 
@@ -120,10 +121,19 @@ class Inflated:
         if flags & _EXTRA:
             self._take(int.from_bytes(self._take(2, "a header"), "little"), "a header")
         for flag in (_NAME, _COMMENT):
-            while flags & flag and self._take(1, "a header") != b"\0":
-                pass
+            if flags & flag:
+                self._skip_text()
         if flags & _CHECKED_HEADER:
             self._take(2, "a header")
+
+    def _skip_text(self) -> None:
+        """Goes on after the next zero."""
+        at = self.consumed
+        while self.consumed - at < _MAX_TEXT and (given := self._next()):
+            if (end := given.find(b"\0")) >= 0:
+                self._give_back(given[end + 1 :])
+                return
+        raise Damaged(f"there is no end of the name in the gzip header at byte {at:,}")
 
     def _compare(self, footer: bytes, checksum: int, length: int, start: int) -> None:
         where = f"what was compressed from byte {start:,} to {self.consumed:,}"
