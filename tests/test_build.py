@@ -65,15 +65,21 @@ def _conversion(manual_dir, folder, **options) -> Conversion:
 
 
 @pytest.fixture(scope="module")
-def tars(tmp_path_factory) -> pathlib.Path:
-    return building.write_tars(tmp_path_factory.mktemp("tars"), tars=3, images=5)
+def tars(tmp_path_factory, request) -> pathlib.Path:
+    plain = building.write_tars(tmp_path_factory.mktemp("tars"), tars=3, images=5)
+    return building.FORMS[getattr(request, "param", "plain")](plain)
 
 
 @pytest.fixture(scope="module")
-def slow_tars(tmp_path_factory) -> pathlib.Path:
-    return building.write_large_tars(tmp_path_factory.mktemp("slow"), tars=4, images=100)
+def slow_tars(tmp_path_factory, request) -> pathlib.Path:
+    plain = building.write_large_tars(tmp_path_factory.mktemp("slow"), tars=4, images=100)
+    return building.FORMS[getattr(request, "param", "plain")](plain)
 
 
+any_form = pytest.mark.parametrize("tars", building.FORMS, indirect=True)
+
+
+@any_form
 def test_equal_to_what_tfds_makes_of_generate_examples(tars, tmp_path):
     class OfTfds(Builder, skip_registration=True):
         def _generate_splits(self, dl_manager, download_config):
@@ -106,6 +112,7 @@ def _leaves(tree):
     return [np.asarray(tree)]
 
 
+@any_form
 def test_the_order_is_that_of_generate_examples(tars, tmp_path):
     builder = _build(tars, tmp_path)
     assert _ids(builder) == [
@@ -120,17 +127,21 @@ def test_array_record_is_read_without_tensorflow(tars, tmp_path):
     assert source[0]["masks"].dtype == np.uint8
 
 
-def test_the_number_of_workers_changes_no_byte(tars, tmp_path):
+def test_neither_the_number_of_workers_nor_the_form_changes_a_byte(tars, tmp_path):
     for workers in (1, 3):
         _build(tars, tmp_path / str(workers), num_workers=workers)
-    written = [building.shards_of(tmp_path / n / building.FINAL) for n in ("1", "3")]
-    assert written[0] == written[1]
+    for form in ("gzip", "mixed"):
+        _build(building.FORMS[form](tars), tmp_path / form)
+    names = ("1", "3", "gzip", "mixed")
+    written = [building.shards_of(tmp_path / name / building.FINAL) for name in names]
+    assert written == [written[0]] * 4
     assert list(written[0]) == [
         f"segment_anything-train.tfrecord-0000{i}-of-00003" for i in range(3)
     ]
     assert building.leftovers(tmp_path / "3") == []
 
 
+@any_form
 def test_the_report_says_what_was_built(tars, tmp_path):
     _build(tars, tmp_path)
     report = building.report_of(tmp_path)
@@ -187,6 +198,7 @@ def test_what_cannot_apply_is_said(tars, tmp_path, options, message):
         _build(tars, tmp_path, **options)
 
 
+@any_form
 @pytest.mark.parametrize("limit", [1, 4, 5, 6, 11, 15, 99])
 def test_max_examples_is_exact_over_all_tars(tars, tmp_path, limit):
     finished = _conversion(tars, tmp_path, max_examples=limit).run(_in_this_process)
@@ -196,8 +208,8 @@ def test_max_examples_is_exact_over_all_tars(tars, tmp_path, limit):
     assert ids == [i for tar in everything for i in tar.image_ids.tolist()][:limit]
 
 
-@pytest.fixture
-def bad_tars(tmp_path) -> pathlib.Path:
+@pytest.fixture(params=building.FORMS)
+def bad_tars(tmp_path, request) -> pathlib.Path:
     """Three tars: one with a broken image, one with an image of the first, one without problems."""
     folder = tmp_path / "bad"
     folder.mkdir()
@@ -208,7 +220,7 @@ def bad_tars(tmp_path) -> pathlib.Path:
         if number == 0:
             files["./sa_1.json"] = b"{}"
         building.make.write_tar(folder / f"sa_{number:06d}.tar", files)
-    return folder
+    return building.FORMS[request.param](folder)
 
 
 @pytest.mark.parametrize("limit", [None, 2, 3, 4, 6, 7, 9, 20])
@@ -287,6 +299,7 @@ def calm(slow_tars, tmp_path_factory) -> tuple[dict[str, str], float]:
     return building.shards_of(folder / building.FINAL), time.monotonic() - began
 
 
+@pytest.mark.parametrize("slow_tars", ["plain", "gzip"], indirect=True)
 def test_killed_at_random_moments_and_built_again(slow_tars, calm, tmp_path):
     """`benchmarks/crash.py` does it twenty times."""
     expected, took = calm
