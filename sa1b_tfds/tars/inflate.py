@@ -120,8 +120,8 @@ class Inflated:
         if flags & _EXTRA:
             self._take(int.from_bytes(self._take(2, "a header"), "little"), "a header")
         for flag in (_NAME, _COMMENT):
-            while flags & flag and self._take(1, "a header") != b"\0":
-                pass
+            if flags & flag:
+                self._skip_text("a header")
         if flags & _CHECKED_HEADER:
             self._take(2, "a header")
 
@@ -137,6 +137,8 @@ class Inflated:
         at = self.consumed
         while following := self._next():
             rest = following.lstrip(b"\0")
+            if 0 < len(rest) < len(MAGIC):
+                rest += self._next()
             self._give_back(rest)
             if rest.startswith(MAGIC):
                 return True
@@ -156,9 +158,20 @@ class Inflated:
     def _take(self, count: int, what: str) -> bytes:
         taken = b""
         while len(taken) < count:
-            given = self._next()
-            if not given:
-                raise Damaged(f"it ends at byte {self.consumed:,}, in the middle of {what}")
-            taken += given
-        self._give_back(taken[count:])
+            taken += self._some(what)
+        if rest := taken[count:]:
+            self._give_back(rest)
         return taken[:count]
+
+    def _skip_text(self, what: str) -> None:
+        """Up to the zero that ends it."""
+        while True:
+            _, zero, rest = self._some(what).partition(b"\0")
+            if zero:
+                self._give_back(rest)
+                return
+
+    def _some(self, what: str) -> bytes:
+        if not (given := self._next()):
+            raise Damaged(f"it ends at byte {self.consumed:,}, in the middle of {what}")
+        return given
