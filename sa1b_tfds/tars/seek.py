@@ -85,9 +85,9 @@ def make_seek_points(tar: epath.Path, end: int, length: int, threads: int = 1) -
         ):
             reader.seek(0, os.SEEK_END)
             reader.export_index(exported)
-    except (ValueError, RuntimeError) as e:  # of the library's C++
+        content = _to_bytes(exported.getbuffer(), stamp, length)
+    except (ValueError, RuntimeError, struct.error) as e:  # of the library's C++, or of its index
         raise _refusal(tar, f"its seek points were not found ({e})") from None
-    content = _to_bytes(exported.getbuffer(), stamp, length)
     if kept.stamp_of(tar) != stamp or not kept.keep(tar, _KIND, content):
         raise _refusal(tar, "there is no place to keep its seek points")
 
@@ -143,6 +143,7 @@ class _Anywhere:
         self._packed.seek(byte)
         ahead = _primed(bit, self._packed.read(1)[0]) if bit else b""
         inflated = Inflated(self._packed, None, ahead, new_inflater(window))
+        inflated.consumed = self._packed.tell() - len(ahead)  # for what is said of damage
         return Forward(inflated.blocks())
 
 
