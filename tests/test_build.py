@@ -208,6 +208,27 @@ def test_max_examples_is_exact_over_all_tars(tars, tmp_path, limit):
     assert ids == [i for tar in everything for i in tar.image_ids.tolist()][:limit]
 
 
+@pytest.mark.parametrize(("limit", "tars_read"), [(3, 1), (5, 1), (6, 2), (10, 2)])
+def test_max_examples_opens_no_tar_that_it_takes_nothing_of(tars, tmp_path, limit, tars_read):
+    """A compressed one would have to be inflated; here, none that is damaged is met."""
+    packed = building.packed(tars).rename(tmp_path / "tars")
+    for path in sorted(packed.iterdir())[tars_read:]:
+        path.write_bytes(b"\x1f\x8b this is no gzip")
+    finished = _conversion(packed, tmp_path / "s", max_examples=limit).run(_in_this_process)
+    assert sum(tar.images for tar in finished) == limit
+    assert len(finished) == tars_read
+    builder = _build(packed, tmp_path, download={"max_examples_per_split": limit})
+    assert len(_ids(builder)) == limit
+    assert building.report_of(tmp_path)["totals"]["tars"] == tars_read
+
+
+def test_max_examples_of_a_damaged_tar_is_an_error(tars, tmp_path):
+    packed = building.packed(tars).rename(tmp_path / "tars")
+    (packed / "sa_000001.tar").write_bytes(b"\x1f\x8b this is no gzip")
+    with pytest.raises(BadInput, match=r"sa_000001\.tar: it is damaged: there is no gzip header"):
+        _conversion(packed, tmp_path / "s", max_examples=6).run(_in_this_process)
+
+
 @pytest.fixture(params=building.FORMS)
 def bad_tars(tmp_path, request) -> pathlib.Path:
     """Three tars: one with a broken image, one with an image of the first, one without problems."""
@@ -434,6 +455,18 @@ def test_a_disk_that_is_too_small_is_seen_before(slow_tars, small_disk):
     disk = small_disk(os.path.getsize(slow_tars / "sa_000000.tar"))
     with pytest.raises(OSError, match=r"What comes of 4 tars needs up to .* are free. Nothing was"):
         _build(slow_tars, disk)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_room_for_an_unpacked_tar_a_worker_is_counted_before(tars, tmp_path, monkeypatch, workers):
+    packed = building.packed(tars)
+    sizes = [int(1.06 * path.stat().st_size) for path in packed.iterdir()]
+    needed = sum(sizes) + sum(sorted(sizes)[-workers:])
+    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: needed - 1)
+    with pytest.raises(OSError, match=r"What comes of 3 tars needs up to .*Nothing was written"):
+        _build(packed, tmp_path, num_workers=workers)
+    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: needed)
+    _build(packed, tmp_path, num_workers=workers)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
