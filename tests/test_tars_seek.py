@@ -390,3 +390,9 @@ def test_many_tars_are_indexed_at_once(tmp_path, searches):
     # The compressed ones in processes of their own, and the plain ones here.
     assert searches == ["index", "index"]
     assert index.kept_count(archives[0]) == 3
+    # So are seek points alone, as where the pairs were only counted before.
+    for path in (tars / "sa_000000.tar", tars / "sa_000004.tar"):
+        seek_file(path).unlink()
+    assert [len(one) for one in index.index_all(archives, Problems("skip"))] == [3, 3, 0, 3, 3]
+    assert searches == ["index", "index"]
+    assert seek_file(tars / "sa_000004.tar").exists()
