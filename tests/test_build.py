@@ -127,7 +127,7 @@ def test_array_record_is_read_without_tensorflow(tars, tmp_path):
     assert source[0]["masks"].dtype == np.uint8
 
 
-def test_neither_the_number_of_workers_nor_the_form_changes_a_byte(tars, tmp_path):
+def test_the_number_of_workers_and_the_form_change_no_byte(tars, tmp_path):
     for workers in (1, 3):
         _build(tars, tmp_path / str(workers), num_workers=workers)
     for form in ("gzip", "mixed"):
