@@ -1,10 +1,13 @@
 """Draws synthetic images with masks and packs them as SA-1B does. Nothing of SA-1B is in them.
 
+The first tar is compressed with gzip, as Meta serves SA-1B's, and the second one plain.
+
 python dummy_data/make.py     # writes the two tars beside this file again
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pathlib
@@ -17,10 +20,10 @@ from sa1b_tfds import rle
 
 Files = dict[str, bytes]
 
-# (tar, first image id, [(height, width, shapes), ...])
+# (tar, whether it is compressed, first image id, [(height, width, shapes), ...])
 _TARS = [
-    ("sa_000000.tar", 101, [(240, 360, 24), (251, 333, 17), (360, 240, 9), (201, 307, 1)]),
-    ("sa_000001.tar", 205, [(240, 320, 30), (300, 225, 12), (180, 270, 0), (226, 341, 15)]),
+    ("sa_000000.tar", True, 101, [(240, 360, 24), (251, 333, 17), (360, 240, 9), (201, 307, 1)]),
+    ("sa_000001.tar", False, 205, [(240, 320, 30), (300, 225, 12), (180, 270, 0), (226, 341, 15)]),
 ]
 
 
@@ -99,12 +102,20 @@ def write_tar(path: pathlib.Path, files: Files, seed: int = 0) -> None:
             tar.addfile(info, io.BytesIO(files[name]))
 
 
+def compress(path: pathlib.Path) -> None:
+    """Compresses a tar under the name that it has; no time is in it, so the bytes stay the same."""
+    path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+
+
 def main() -> None:
-    for name, first_id, images in _TARS:
+    for name, is_compressed, first_id, images in _TARS:
         files: Files = {}
         for i, (height, width, shapes) in enumerate(images):
             files |= files_of(first_id + i, height, width, shapes)
-        write_tar(pathlib.Path(__file__).parent / name, files, seed=first_id)
+        path = pathlib.Path(__file__).parent / name
+        write_tar(path, files, seed=first_id)
+        if is_compressed:
+            compress(path)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _MAKE = pathlib.Path(__file__).parents[1] / "dummy_data" / "make.py"
@@ -55,6 +58,37 @@ def write_tars(folder: pathlib.Path, tars: int = 2, images: int = 4, **size: int
             files |= make.files_of(image_id, **size)
         make.write_tar(folder / f"sa_{number:06d}.tar", files, seed=number)
     return folder
+
+
+def pack(data: bytes, level: int = 6) -> bytes:
+    """A tar as Meta serves it."""
+    return gzip.compress(data, level, mtime=0)
+
+
+def unpack(data: bytes) -> bytes:
+    """The plain tar, in whatever form a tar is."""
+    return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+
+
+def packed(folder: pathlib.Path, forms: Sequence[str] = ("gzip",)) -> pathlib.Path:
+    """Writes the same tars beside the folder: compressed, or in these forms in turn."""
+    target = folder.with_name(f"{folder.name}-{'-'.join(forms)}")
+    for number, path in enumerate(sorted(folder.rglob("*.tar"))):
+        new = target / path.relative_to(folder)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        if forms[number % len(forms)] == "gzip":
+            new.write_bytes(pack(path.read_bytes()))
+        else:
+            shutil.copy(path, new)
+    return target
+
+
+# By the name of a form of tars, what makes them of plain ones.
+FORMS: dict[str, Callable[[pathlib.Path], pathlib.Path]] = {
+    "plain": lambda folder: folder,
+    "gzip": packed,
+    "mixed": lambda folder: packed(folder, ("gzip", "plain")),
+}
 
 
 def start(manual_dir: pathlib.Path, data_dir: pathlib.Path, **options: Any) -> subprocess.Popen:

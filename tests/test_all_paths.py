@@ -15,19 +15,20 @@ from pycocotools.coco import COCO
 import sa1b_tfds
 from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, export
 from sa1b_tfds.torch import SA1BDataset
-from tests.building import write_tars
+from tests import building
 
 Images = dict[int, tuple[np.ndarray, np.ndarray]]  # id -> uint8 [H, W, 3], bool [N, H, W]
 
 
-@pytest.fixture(scope="module")
-def places(tmp_path_factory) -> dict[str, pathlib.Path]:
+@pytest.fixture(scope="module", params=building.FORMS)
+def places(tmp_path_factory, request) -> dict[str, pathlib.Path]:
     """The same images as tars, as files, prepared in both formats, and exported."""
     root = tmp_path_factory.mktemp("paths")
-    tars = write_tars(root / "tars", images=3, height=70, width=101, shapes=9)
-    for path in tars.iterdir():
+    plain = building.write_tars(root / "plain", images=3, height=70, width=101, shapes=9)
+    for path in plain.iterdir():
         with tarfile.open(path) as tar:
             tar.extractall(root / "files", filter="data")
+    tars = building.FORMS[request.param](plain).rename(root / "tars")
     for file_format in ("tfrecord", "array_record"):
         builder = tfds.builder(
             "segment_anything", data_dir=root / file_format, file_format=file_format, num_workers=1

@@ -53,22 +53,27 @@ def of_processes(tars, tmp_path_factory) -> dict[str, str]:
     ids=["direct", "multi_processing", "portable"],
 )
 def test_beam_and_processes_write_the_same_bytes(tars, of_processes, tmp_path, flags):
-    _build(tars, tmp_path / "beam", flags)
+    """Of tars in either form: those under Beam are compressed, but one."""
+    _build(building.packed(tars, ("gzip", "plain", "gzip")), tmp_path / "beam", flags)
     assert building.shards_of(tmp_path / "beam" / building.FINAL) == of_processes
     assert len(of_processes) == 3
     assert building.leftovers(tmp_path / "beam") == []
 
 
-def test_one_engine_goes_on_where_the_other_ended(of_processes, tmp_path):
-    torn = building.write_tars(tmp_path / "torn", tars=3, images=4)
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [("plain", "the tar is torn here"), ("gzip", "it is damaged: it ends at byte")],
+)
+def test_one_engine_goes_on_where_the_other_ended(of_processes, tmp_path, form, reason):
+    torn = building.FORMS[form](building.write_tars(tmp_path / "torn", tars=3, images=4))
     whole = (torn / "sa_000001.tar").read_bytes()
-    (torn / "sa_000001.tar").write_bytes(whole[:-20000])
-    with pytest.raises(BadInput, match=r"sa_000001.tar: .*the tar is torn here"):
+    (torn / "sa_000001.tar").write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(BadInput, match=rf"sa_000001.tar: .*{reason}"):
         _build(torn, tmp_path, ["--runner=BundleBasedDirectRunner"])
     staged = sorted((tmp_path / building.STAGED).glob("*.json"))
     assert [path.name for path in staged] == ["tar-sa_000000.tar.json", "tar-sa_000002.tar.json"]
     times = [path.stat().st_mtime_ns for path in staged]
-    with pytest.raises(BadInput, match="torn"):
+    with pytest.raises(BadInput, match=reason):
         _build(torn, tmp_path)
     assert [path.stat().st_mtime_ns for path in staged] == times
     (torn / "sa_000001.tar").write_bytes(whole)

@@ -65,15 +65,21 @@ def _conversion(manual_dir, folder, **options) -> Conversion:
 
 
 @pytest.fixture(scope="module")
-def tars(tmp_path_factory) -> pathlib.Path:
-    return building.write_tars(tmp_path_factory.mktemp("tars"), tars=3, images=5)
+def tars(tmp_path_factory, request) -> pathlib.Path:
+    plain = building.write_tars(tmp_path_factory.mktemp("tars"), tars=3, images=5)
+    return building.FORMS[getattr(request, "param", "plain")](plain)
 
 
 @pytest.fixture(scope="module")
-def slow_tars(tmp_path_factory) -> pathlib.Path:
-    return building.write_large_tars(tmp_path_factory.mktemp("slow"), tars=4, images=100)
+def slow_tars(tmp_path_factory, request) -> pathlib.Path:
+    plain = building.write_large_tars(tmp_path_factory.mktemp("slow"), tars=4, images=100)
+    return building.FORMS[getattr(request, "param", "plain")](plain)
 
 
+any_form = pytest.mark.parametrize("tars", building.FORMS, indirect=True)
+
+
+@any_form
 def test_equal_to_what_tfds_makes_of_generate_examples(tars, tmp_path):
     class OfTfds(Builder, skip_registration=True):
         def _generate_splits(self, dl_manager, download_config):
@@ -106,6 +112,7 @@ def _leaves(tree):
     return [np.asarray(tree)]
 
 
+@any_form
 def test_the_order_is_that_of_generate_examples(tars, tmp_path):
     builder = _build(tars, tmp_path)
     assert _ids(builder) == [
@@ -120,17 +127,21 @@ def test_array_record_is_read_without_tensorflow(tars, tmp_path):
     assert source[0]["masks"].dtype == np.uint8
 
 
-def test_the_number_of_workers_changes_no_byte(tars, tmp_path):
+def test_the_number_of_workers_and_the_form_change_no_byte(tars, tmp_path):
     for workers in (1, 3):
         _build(tars, tmp_path / str(workers), num_workers=workers)
-    written = [building.shards_of(tmp_path / n / building.FINAL) for n in ("1", "3")]
-    assert written[0] == written[1]
+    for form in ("gzip", "mixed"):
+        _build(building.FORMS[form](tars), tmp_path / form)
+    names = ("1", "3", "gzip", "mixed")
+    written = [building.shards_of(tmp_path / name / building.FINAL) for name in names]
+    assert written == [written[0]] * 4
     assert list(written[0]) == [
         f"segment_anything-train.tfrecord-0000{i}-of-00003" for i in range(3)
     ]
     assert building.leftovers(tmp_path / "3") == []
 
 
+@any_form
 def test_the_report_says_what_was_built(tars, tmp_path):
     _build(tars, tmp_path)
     report = building.report_of(tmp_path)
@@ -187,6 +198,7 @@ def test_what_cannot_apply_is_said(tars, tmp_path, options, message):
         _build(tars, tmp_path, **options)
 
 
+@any_form
 @pytest.mark.parametrize("limit", [1, 4, 5, 6, 11, 15, 99])
 def test_max_examples_is_exact_over_all_tars(tars, tmp_path, limit):
     finished = _conversion(tars, tmp_path, max_examples=limit).run(_in_this_process)
@@ -196,8 +208,29 @@ def test_max_examples_is_exact_over_all_tars(tars, tmp_path, limit):
     assert ids == [i for tar in everything for i in tar.image_ids.tolist()][:limit]
 
 
-@pytest.fixture
-def bad_tars(tmp_path) -> pathlib.Path:
+@pytest.mark.parametrize(("limit", "tars_read"), [(3, 1), (5, 1), (6, 2), (10, 2)])
+def test_max_examples_opens_no_tar_that_it_takes_nothing_of(tars, tmp_path, limit, tars_read):
+    """A compressed one would have to be inflated; here, none that is damaged is met."""
+    packed = building.packed(tars).rename(tmp_path / "tars")
+    for path in sorted(packed.iterdir())[tars_read:]:
+        path.write_bytes(b"\x1f\x8b this is no gzip")
+    finished = _conversion(packed, tmp_path / "s", max_examples=limit).run(_in_this_process)
+    assert sum(tar.images for tar in finished) == limit
+    assert len(finished) == tars_read
+    builder = _build(packed, tmp_path, download={"max_examples_per_split": limit})
+    assert len(_ids(builder)) == limit
+    assert building.report_of(tmp_path)["totals"]["tars"] == tars_read
+
+
+def test_max_examples_of_a_damaged_tar_is_an_error(tars, tmp_path):
+    packed = building.packed(tars).rename(tmp_path / "tars")
+    (packed / "sa_000001.tar").write_bytes(b"\x1f\x8b this is no gzip")
+    with pytest.raises(BadInput, match=r"sa_000001\.tar: it is damaged: there is no gzip header"):
+        _conversion(packed, tmp_path / "s", max_examples=6).run(_in_this_process)
+
+
+@pytest.fixture(params=building.FORMS)
+def bad_tars(tmp_path, request) -> pathlib.Path:
     """Three tars: one with a broken image, one with an image of the first, one without problems."""
     folder = tmp_path / "bad"
     folder.mkdir()
@@ -208,7 +241,7 @@ def bad_tars(tmp_path) -> pathlib.Path:
         if number == 0:
             files["./sa_1.json"] = b"{}"
         building.make.write_tar(folder / f"sa_{number:06d}.tar", files)
-    return folder
+    return building.FORMS[request.param](folder)
 
 
 @pytest.mark.parametrize("limit", [None, 2, 3, 4, 6, 7, 9, 20])
@@ -287,6 +320,7 @@ def calm(slow_tars, tmp_path_factory) -> tuple[dict[str, str], float]:
     return building.shards_of(folder / building.FINAL), time.monotonic() - began
 
 
+@pytest.mark.parametrize("slow_tars", ["plain", "gzip"], indirect=True)
 def test_killed_at_random_moments_and_built_again(slow_tars, calm, tmp_path):
     """`benchmarks/crash.py` does it twenty times."""
     expected, took = calm
@@ -421,6 +455,18 @@ def test_a_disk_that_is_too_small_is_seen_before(slow_tars, small_disk):
     disk = small_disk(os.path.getsize(slow_tars / "sa_000000.tar"))
     with pytest.raises(OSError, match=r"What comes of 4 tars needs up to .* are free. Nothing was"):
         _build(slow_tars, disk)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_room_for_an_unpacked_tar_a_worker_is_counted_before(tars, tmp_path, monkeypatch, workers):
+    packed = building.packed(tars)
+    sizes = [int(1.06 * path.stat().st_size) for path in packed.iterdir()]
+    needed = sum(sizes) + sum(sorted(sizes)[-workers:])
+    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: needed - 1)
+    with pytest.raises(OSError, match=r"What comes of 3 tars needs up to .*Nothing was written"):
+        _build(packed, tmp_path, num_workers=workers)
+    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: needed)
+    _build(packed, tmp_path, num_workers=workers)
 
 
 @pytest.mark.parametrize("workers", [1, 4])

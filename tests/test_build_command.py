@@ -22,13 +22,20 @@ from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+from sa1b_tfds.tars.archive import TarArchive
 from sa1b_tfds.transfer.folder import lock_folder
 from tests import building
 
 
 @pytest.fixture
-def tars(tmp_path) -> pathlib.Path:
-    return building.write_tars(tmp_path / "tars", tars=3, images=4)
+def tars(tmp_path, request) -> pathlib.Path:
+    plain = building.write_tars(tmp_path / "plain", tars=3, images=4)
+    form = getattr(request, "param", "plain")
+    return building.FORMS[form](plain).rename(tmp_path / "tars")
+
+
+either_form = pytest.mark.parametrize("tars", ["plain", "gzip"], indirect=True)
+any_form = pytest.mark.parametrize("tars", building.FORMS, indirect=True)
 
 
 @pytest.fixture
@@ -66,6 +73,7 @@ def _ids(data_dir) -> list[int]:
     return sorted(example["image_id"] for example in read_examples(data_dir / building.FINAL))
 
 
+@either_form
 def test_one_tar(tars, tmp_path):
     assert _sa1b(tars / "sa_000001.tar", "--data-dir", tmp_path / "data") == 0
     assert _ids(tmp_path / "data") == [4, 5, 6, 7]
@@ -98,6 +106,7 @@ def test_folders_of_any_name(tars, tmp_path, folder, name):
     ]
 
 
+@either_form
 def test_a_tar_that_changed_since_is_said_and_converted_again_by_add(tars, tmp_path, caplog):
     arguments = (tars, "--data-dir", tmp_path / "data")
     assert _sa1b(*arguments) == 0
@@ -111,12 +120,15 @@ def test_a_tar_that_changed_since_is_said_and_converted_again_by_add(tars, tmp_p
     assert "changed" not in caplog.text
 
 
+@either_form
 def test_plan_says_what_would_be_done_and_does_nothing(tars, tmp_path, capsys):
     data = tmp_path / "data"
     assert _sa1b(tars, "--data-dir", data, "--plan") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("sa_000000.tar: there, ")
     assert lines[-1].startswith("3 of 3 tars to convert, about 1 s; up to ")
+    is_packed = TarArchive(tars / "sa_000000.tar").is_packed()
+    assert is_packed == bool(re.search(r", and for a while .* of unpacked tars, ", lines[-1]))
     assert "download" not in lines[-1]
     assert not data.exists()
 
@@ -124,7 +136,9 @@ def test_plan_says_what_would_be_done_and_does_nothing(tars, tmp_path, capsys):
 def test_a_plan_with_links_counts_what_is_downloaded(links, tmp_path, capsys):
     _sa1b(tmp_path / "new", "--data-dir", tmp_path, "--links-file", links[0], "--plan")
     printed = capsys.readouterr().out
-    assert re.search(r" without downloads; up to .* shards and 31.5 GB of downloaded", printed)
+    assert re.search(
+        r" without downloads; up to .* shards, 33.9 GB of downloaded tars, and for", printed
+    )
 
 
 def test_a_plan_that_does_not_fit_says_so(tars, tmp_path, capsys, monkeypatch):
@@ -167,6 +181,7 @@ def test_tars_that_a_config_lacks_are_said(tars, tmp_path, caplog):
     assert "7 of the 10 tars of 'original_1pct' are neither in" in caplog.text
 
 
+@any_form
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
 def test_build_then_add(tars, tmp_path, capsys, file_format):
     data = tmp_path / "data"
@@ -237,6 +252,7 @@ def test_add_keeps_the_shards_of_a_tar_of_which_something_was_skipped(tars, tmp_
     assert _ids(data) == [*range(12), 20, 30]
 
 
+@either_form
 def test_add_that_fails_leaves_the_data_as_it_was(tars, tmp_path, capsys):
     data = tmp_path / "data"
     assert _sa1b(tars, "--data-dir", data) == 0
@@ -505,6 +521,7 @@ def test_md5_of_what_is_prepared_already_is_not_taken_and_that_is_said(tars, tmp
     assert "No MD5 was taken of sa_000000.tar, sa_000001.tar, sa_000002.tar: " in caplog.text
 
 
+@either_form
 def test_download_convert_delete(tars, links, tmp_path):
     links_file, asked = links
     data, disk = tmp_path / "data", tmp_path / "disk"
@@ -552,16 +569,23 @@ def test_the_report_has_the_md5_that_the_download_checked(
     assert found == {**md5, "sa_000001.tar": None}  # the user's own, not asked for
 
 
-def test_md5_of_own_tars(tars, tmp_path, monkeypatch, capsys):
-    known = {"sa_000001.tar": "0" * 32}
+@any_form
+def test_md5_of_own_tars(tars, tmp_path, monkeypatch, capsys, caplog):
+    # What is known is of tars as they are served: nothing is known of a plain one.
+    packed = [p.name for p in sorted(tars.iterdir()) if TarArchive(p).is_packed()]
+    known = dict.fromkeys(("sa_000001.tar", *packed[:1]), "0" * 32)
     builder = "sa1b_tfds.segment_anything.segment_anything_dataset_builder"
     monkeypatch.setattr(f"{builder}.read_md5_table", lambda: known)
     data = tmp_path / "data"
-    assert _sa1b(tars, "--data-dir", data, "--md5") == 1
-    assert "sa_000001.tar: the MD5 is " in capsys.readouterr().err
+    wrong = len(set(known) & set(packed))
+    assert _sa1b(tars, "--data-dir", data, "--md5") == (1 if wrong else 0)
+    failed = re.findall(r"Failed: (\S+): the MD5 is", caplog.text)
+    assert failed == sorted(set(known) & set(packed))
+    err = capsys.readouterr().err
+    assert all(f"{name}: the MD5 is " in err for name in failed[:1])
     known.clear()
     assert _sa1b(tars, "--data-dir", data, "--md5") == 0
-    assert capsys.readouterr().err.count(": done") == 1  # the others kept theirs
+    assert capsys.readouterr().err.count(": done") == wrong  # the others kept theirs
     found = {tar["name"]: tar["md5"] for tar in building.report_of(data)["tars"]}
     assert found == {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in tars.iterdir()}
 
@@ -602,6 +626,7 @@ def test_a_kill_before_a_download_is_deleted_costs_no_new_one(tars, links, tmp_p
     assert not (disk / IN_FLIGHT).exists()
 
 
+@either_form
 def test_all_deletes_own_tars_and_nothing_finished_is_lost(tars, tmp_path, capsys):
     data = tmp_path / "data"
     whole = (tars / "sa_000002.tar").read_bytes()
@@ -722,6 +747,7 @@ def test_all_keeps_a_tar_that_has_no_images(tars, tmp_path):
     assert [path.name for path in tars.iterdir()] == ["sa_notes.tar"]
 
 
+@either_form
 def test_all_keeps_a_tar_with_an_image_of_an_earlier_one(tars, tmp_path, capsys):
     again = building.make.files_of(2)  # of sa_000000.tar
     files = {name: data for i in (20, 21) for name, data in building.make.files_of(i).items()}
@@ -743,6 +769,7 @@ def test_all_deletes_what_a_kill_left_and_not_what_came_since(tars, tmp_path):
     assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
 
 
+@either_form
 def test_add_takes_the_other_images_of_a_tar_of_which_the_first_were_taken(tars, tmp_path, caplog):
     data = tmp_path / "data"
     config = tfds.download.DownloadConfig(manual_dir=tars, max_examples_per_split=10)
@@ -787,6 +814,7 @@ def test_a_build_leaves_out_another_dataset(links, tmp_path, delete, caplog):
     assert "sa_co_gold.tar is left out: it is another dataset and not SA-1B." in caplog.text
 
 
+@either_form
 def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):
     data, disk = tmp_path / "data", tmp_path / "disk"
     disk.mkdir()

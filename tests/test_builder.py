@@ -241,10 +241,16 @@ def test_configs():
     assert tfds.builder("segment_anything").builder_config.name == "original"
 
 
-def build(tmp_path, tars, on_error="raise"):
+def write(path, files, form="plain"):
+    make.write_tar(path, files)
+    if form == "gzip":
+        make.compress(path)
+
+
+def build(tmp_path, tars, on_error="raise", form="plain"):
     """Builds tars of these files."""
     for name, content in tars.items():
-        make.write_tar(tmp_path / name, content)
+        write(tmp_path / name, content, form)
     builder = tfds.builder(
         "segment_anything", data_dir=tmp_path / "data", on_error=on_error, num_workers=1
     )
@@ -283,19 +289,24 @@ BAD = [
 ]
 
 
+either_form = pytest.mark.parametrize("form", ["plain", "gzip"])
+
+
+@either_form
 @pytest.mark.parametrize(("files", "member", "reason"), BAD)
-def test_a_bad_image_stops_the_build(tmp_path, files, member, reason):
+def test_a_bad_image_stops_the_build(tmp_path, files, member, reason, form):
     """One bad image beside a good one; the tar, the member and the reason are named."""
     with pytest.raises(sa1b_tfds.BadInput, match=reason) as error:
-        build(tmp_path, {"sa_000000.tar": GOOD, "sa_000001.tar": files})
+        build(tmp_path, {"sa_000000.tar": GOOD, "sa_000001.tar": files}, form=form)
     assert (error.value.archive, error.value.member) == ("sa_000001.tar", member)
     assert "on_error" in str(error.value)
     assert not list((tmp_path / "data").rglob("*tfrecord*"))
 
 
-def test_bad_images_are_skipped_and_listed(tmp_path, caplog):
+@either_form
+def test_bad_images_are_skipped_and_listed(tmp_path, caplog, form):
     tars = {f"sa_00000{i}.tar": files for i, (files, _, _) in enumerate(BAD, start=1)}
-    builder = build(tmp_path, {"sa_000000.tar": GOOD, **tars}, on_error="skip")
+    builder = build(tmp_path, {"sa_000000.tar": GOOD, **tars}, on_error="skip", form=form)
     assert [e["image_id"] for e in builder.as_dataset("train").as_numpy_iterator()] == [1]
     report = json.loads((builder.data_path / "build_report.json").read_text())
     for skipped, name, (_, member, reason) in zip(report["skipped"], tars, BAD, strict=True):
@@ -311,20 +322,23 @@ def test_nothing_left_names_what_was_skipped(tmp_path):
         build(tmp_path, {"sa_0.tar": BAD_JSON}, on_error="skip")
 
 
-def test_a_torn_tar_stops_or_gives_what_is_whole(tmp_path):
-    make.write_tar(tmp_path / "whole.tar", make.files_of(1) | make.files_of(2))
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [("plain", "torn here"), ("gzip", "damaged: it ends at byte .*, before its compressed data")],
+)
+def test_a_torn_tar_stops_or_gives_what_is_whole(tmp_path, form, said):
+    write(tmp_path / "whole.tar", make.files_of(1) | make.files_of(2), form)
     whole = (tmp_path / "whole.tar").read_bytes()
     (tmp_path / "sa_000000.tar").write_bytes(whole[: len(whole) // 2])
     make.write_tar(tmp_path / "sa_000001.tar", make.files_of(3))
-    with pytest.raises(
-        sa1b_tfds.BadInput, match=r"sa_000000\.tar: .*torn here .*download it again"
-    ):
+    error = rf"(?i)sa_000000\.tar: .*{said}.*download it again"
+    with pytest.raises(sa1b_tfds.BadInput, match=error):
         build(tmp_path, {})
     builder = build(tmp_path, {}, on_error="skip")
     ids = {e["image_id"] for e in builder.as_dataset("train").as_numpy_iterator()}
     assert 3 in ids
     report = json.loads((builder.data_path / "build_report.json").read_text())
-    assert "torn" in report["skipped"][0]["reason"]
+    assert re.search(said, report["skipped"][0]["reason"])
 
 
 @pytest.mark.parametrize(
@@ -400,10 +414,9 @@ def tfds_build(*arguments):
 
 
 def test_tfds_build(tmp_path):
-    """With an option of the builder in the dataset's name."""
-    make.write_tar(
-        tmp_path / "sa_000000.tar", GOOD | make.files_of(3) | make.files_of(4) | BAD_JSON
-    )
+    """With an option of the builder in the dataset's name, and a compressed tar."""
+    files = GOOD | make.files_of(3) | make.files_of(4) | BAD_JSON
+    write(tmp_path / "sa_000000.tar", files, "gzip")
     run = tfds_build(
         "segment_anything/resized_1024_1pct/on_error=skip",
         "--manual_dir", tmp_path, "--data_dir", tmp_path / "data",

@@ -11,18 +11,19 @@ import sa1b_tfds  # noqa: F401  registers the builder
 from sa1b_tfds import records
 from sa1b_tfds.examples import find_parts, read_examples
 from sa1b_tfds.problems import BadInput, Problems
-from tests.building import write_tars
+from tests import building
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """By name: (source, config) of two tars, extracted and prepared."""
+    """By name: (source, config) of two tars in both forms, extracted and prepared."""
     root = tmp_path_factory.mktemp("examples")
-    tars = write_tars(root / "tars")
+    tars = building.write_tars(root / "tars")
     for path in tars.iterdir():
         with tarfile.open(path) as tar:
             tar.extractall(root / "files", filter="data")
-    places = {"tars": (tars, None), "files": (root / "files", None)}
+    places = {name: (form(tars), None) for name, form in building.FORMS.items()}
+    places["files"] = (root / "files", None)
     for file_format in ("tfrecord", "array_record"):
         builder = tfds.builder(
             "segment_anything", data_dir=root / file_format, file_format=file_format, num_workers=1
@@ -50,13 +51,20 @@ def test_all_ways_in_give_the_same_examples(places):
                 np.testing.assert_array_equal(example["annotations"][name], column)
 
 
+@pytest.mark.parametrize("form", building.FORMS)
+def test_examples_of_tars_come_in_one_order_whatever_their_form(places, form):
+    ids = [example["image_id"] for example in read_examples(*places[form])]
+    assert ids == [example["image_id"] for example in read_examples(*places["plain"])]
+
+
 def test_parts_count_without_reading(places):
     for place in places.values():
         assert sum(part.count() for part in find_parts(*place)) == 8
 
 
-def test_a_single_tar_is_a_source(places):
-    (part,) = find_parts(places["tars"][0] / "sa_000001.tar")
+@pytest.mark.parametrize("form", building.FORMS)
+def test_a_single_tar_is_a_source(places, form):
+    (part,) = find_parts(places[form][0] / "sa_000001.tar")
     assert [e["image_id"] // 4 for e in part.examples(Problems())] == [1] * 4
 
 
@@ -92,10 +100,12 @@ def test_another_record_is_an_error(record, reason):
         records.deserialise(record)
 
 
-def test_what_is_no_example_is_reported(tmp_path):
-    tars = write_tars(tmp_path / "tars", tars=1)
+@pytest.mark.parametrize("form", ["plain", "gzip"])
+def test_what_is_no_example_is_reported(tmp_path, form):
+    tars = building.write_tars(tmp_path / "tars", tars=1)
     path = tars / "sa_000000.tar"
     path.write_bytes(path.read_bytes().replace(b'"area"', b'"aera"', 1))
+    tars = building.FORMS[form](tars)
     with pytest.raises(BadInput, match=r"sa_000000.tar: .*json: .*lacks the field 'area'"):
         list(read_examples(tars))
     problems = Problems("skip")

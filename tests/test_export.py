@@ -30,10 +30,11 @@ from sa1b_tfds.annotations import to_example
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, WebDataset, Yolo, export
 from sa1b_tfds.export import coco as coco_module
-from sa1b_tfds.export.format import Item
+from sa1b_tfds.export.format import Format, Item
 from sa1b_tfds.export.outline import polygons_of
 from sa1b_tfds.problems import BadInput, Problems
 from sa1b_tfds.tars.archive import find_archives
+from tests import building
 from tests.building import make, write_large_tars, write_tars
 from tests.strategies import masks as any_masks
 
@@ -115,6 +116,31 @@ def test_shards_do_not_depend_on_workers(tars, tmp_path):
         folders.append(digests(export(config).output))
     assert folders[0] == folders[1]
     assert sum(name.endswith(".tar") for name in folders[0]) == 4
+
+
+@pytest.mark.parametrize("form", ["gzip", "mixed"])
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        (WebDataset(shard_images=3), {}),
+        (WebDataset(), {"max_images": 5}),
+        (SA1BTars(), {"max_images": 5}),
+        (Coco(), {}),
+        (Coco(), {"max_images": 5}),
+        (Yolo(), {}),
+    ],
+    ids=lambda value: value.name if isinstance(value, Format) else "some" if value else "all",
+)
+def test_tars_of_either_form_give_the_same_files(tars, tmp_path, format, options, form):
+    outputs = [
+        run(source, tmp_path / name, format, **options).output
+        for name, source in (("plain", tars), ("packed", building.FORMS[form](tars)))
+    ]
+    plain, packed = map(digests, outputs)
+    for digests_of in (plain, packed):
+        digests_of.pop("export_report.json")  # which has the sizes of the tars
+    assert packed == plain
+    assert len(plain) > 1 or isinstance(format, WebDataset)
 
 
 def test_a_subset_in_sa1b_tars(tars, pairs, tmp_path):
@@ -397,8 +423,10 @@ def bad_tars(tmp_path) -> pathlib.Path:
     return tars
 
 
+@pytest.mark.parametrize("form", ["plain", "gzip"])
 @pytest.mark.parametrize("command", ["repack", "export --format coco", "export --format yolo"])
-def test_bad_images_are_named_and_counted(bad_tars, tmp_path, capsys, command):
+def test_bad_images_are_named_and_counted(bad_tars, tmp_path, capsys, command, form):
+    bad_tars = building.FORMS[form](bad_tars)
     arguments = [*command.split(), str(bad_tars), str(tmp_path / "out"), "--workers", "2"]
     assert cli.main(arguments) == 1
     err = capsys.readouterr().err

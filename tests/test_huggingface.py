@@ -11,8 +11,7 @@ from dummy_data import make
 from sa1b_tfds import rle
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.problems import BadInput
-from tests import sam, strategies
-from tests.building import write_tars
+from tests import building, sam, strategies
 
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
 datasets = pytest.importorskip("datasets", reason="the extra [huggingface] is not installed")
@@ -32,7 +31,16 @@ SIZE = {"height": 60, "width": 90}
 
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory):
-    return write_tars(tmp_path_factory.mktemp("huggingface"), tars=3, shapes=9, **SIZE)
+    return building.write_tars(tmp_path_factory.mktemp("huggingface"), tars=3, shapes=9, **SIZE)
+
+
+@pytest.mark.parametrize("form", ["gzip", "mixed"])
+def test_compressed_tars_give_the_rows_of_plain_ones(tars, form):
+    def undecoded(folder):
+        stream = huggingface.streaming(folder)
+        return list(stream.cast_column("image", datasets.Image(decode=False)))
+
+    assert undecoded(building.FORMS[form](tars)) == undecoded(tars)
 
 
 def test_rows_are_what_the_files_say(tars):
@@ -90,7 +98,9 @@ def test_prepared_data_gives_the_rows_of_its_tars(prepared):
     assert by_id(huggingface.streaming(prepared, config="original")) == of_tars
 
 
-def test_it_goes_on_from_a_state(tars):
+@pytest.mark.parametrize("form", building.FORMS)
+def test_it_goes_on_from_a_state(tars, form):
+    tars = building.FORMS[form](tars)
     stream, resumed = huggingface.streaming(tars), huggingface.streaming(tars)
     rows = iter(stream)
     first = [next(rows)["image_id"] for _ in range(6)]
@@ -98,8 +108,9 @@ def test_it_goes_on_from_a_state(tars):
     assert first + ids(resumed) == ids(huggingface.streaming(tars))
 
 
-def test_nodes_and_workers_share_the_tars(tars):
-    stream = huggingface.streaming(tars).select_columns(["image_id"])
+@pytest.mark.parametrize("form", ["plain", "gzip"])
+def test_nodes_and_workers_share_the_tars(tars, form):
+    stream = huggingface.streaming(building.FORMS[form](tars)).select_columns(["image_id"])
     nodes = [ids(split_dataset_by_node(stream, rank, 3)) for rank in range(3)]
     assert [len(node) for node in nodes] == [4, 4, 4]
     assert sorted(i for node in nodes for i in node) == list(range(12))

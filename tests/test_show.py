@@ -161,8 +161,9 @@ def test_a_picture_is_small_and_its_masks_are_pycocotools(examples, long_side):
         np.testing.assert_array_equal(picture.layer()[..., :3], rgb)
 
 
-def test_examples_are_taken_from_all_tars_in_turns(tars, examples):
-    parts = find_parts(tars)
+@pytest.mark.parametrize("form", building.FORMS)
+def test_examples_are_taken_from_all_tars_in_turns(tars, examples, form):
+    parts = find_parts(building.FORMS[form](tars))
     by_part = [[e["image_id"] for e in examples[:3]], [e["image_id"] for e in examples[3:]]]
     in_turns = [image_id for pair in zip(*by_part, strict=True) for image_id in pair]
     for n in (1, 2, 5, 6, 99):
@@ -323,9 +324,11 @@ class TestCommand:
         assert cli.main(command) == 1
         assert "stats.json is not JSON" in capsys.readouterr().err
 
-    def test_sheet(self, tars, examples, tmp_path):
+    @pytest.mark.parametrize("form", ["plain", "gzip"])
+    def test_sheet(self, tars, examples, tmp_path, form):
+        tar = building.FORMS[form](tars) / "sa_000001.tar"
         out = tmp_path / "sheet.png"
-        assert cli.main(["show", str(tars / "sa_000001.tar"), "--out", str(out)]) == 0
+        assert cli.main(["show", str(tar), "--out", str(out)]) == 0
         np.testing.assert_array_equal(np.asarray(Image.open(out)), show.contact_sheet(examples[3:]))
 
     def test_what_is_left_out_is_named(self, tmp_path, capsys):

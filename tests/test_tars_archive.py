@@ -1,14 +1,19 @@
-import gzip
+import bz2
 import io
+import lzma
+import re
 import tarfile
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 
 from dummy_data import make
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
-from sa1b_tfds.tars import archive
+from sa1b_tfds.tars import archive, forms, stream
+from sa1b_tfds.tars.index import index_archive
+from tests import building
 
 FILES = make.files_of(1) | make.files_of(2) | make.files_of(3)
 
@@ -26,15 +31,22 @@ def read(root, problems=None):
 EXPECTED = {f"sa_{i}.jpg": (FILES[f"./sa_{i}.jpg"], FILES[f"./sa_{i}.json"]) for i in (1, 2, 3)}
 
 
+@pytest.fixture(params=["plain", "gzip"])
+def form(request):
+    """What makes a tar of either form of the bytes of a plain one."""
+    return building.pack if request.param == "gzip" else bytes
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("prefix", ["./", "", "sa_000000/", "./deep/er/"])
 @pytest.mark.parametrize(
     "name", ["sa_000000.tar", "sa_000000.tar.gz", "sa_000000.tgz", "a/b/sa_000000.tar"]
 )
-def test_tars(tmp_path, name, prefix, seed):
+def test_tars(tmp_path, form, name, prefix, seed):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     make.write_tar(path, {k.replace("./", prefix): v for k, v in FILES.items()}, seed)
+    path.write_bytes(form(path.read_bytes()))
     (found,) = archive.find_archives(tmp_path)
     assert (found.name, archive.number_of(found)) == (name, 0)
     assert read(tmp_path) == EXPECTED
@@ -146,6 +158,32 @@ def tar_of(*headers):
 WHOLE = tar_of()
 LAST = "./sa_3.json"
 HUGE = 100 * 2**30
+# Where the length is not known, there is the limit of an image.
+OF_HUGE = "claims 107374182400|107374182400 bytes are over the limit"
+
+END = len(WHOLE) - 1024  # where the zeros begin
+HALF = WHOLE.index(b"./sa_2.jpg")
+TAIL = tarfile.BLOCKSIZE + tarfile.RECORDSIZE  # zeros that may follow the first block of them
+# Tars that end where they should not, and what is said of each.
+ENDS = {
+    "zeros over a header": WHOLE[:HALF] + bytes(512) + WHOLE[HALF + 512 :],
+    "zeros over the end of a tar": WHOLE[:HALF] + bytes(len(WHOLE) - HALF + 20_000),
+    "two tars joined": WHOLE + WHOLE,
+    "two tars joined by many zeros": WHOLE + bytes(5000) + WHOLE,
+    "something after the end": WHOLE + b"x",
+    "a tail too long by a byte": WHOLE[:END] + bytes(512 + TAIL + 1),
+    "a tail of a megabyte": WHOLE + bytes(2**20),
+}
+MORE = f"zeros from byte {END} to"
+OF_ENDS = {
+    "zeros over a header": f"zeros from byte {HALF} to {HALF + 512}, but more follows them",
+    "zeros over the end of a tar": f"zeros from byte {HALF} on, more than end a tar",
+    "two tars joined": f"{MORE} {len(WHOLE)}, but more follows them",
+    "two tars joined by many zeros": f"{MORE} {len(WHOLE) + 5000}, but more follows them",
+    "something after the end": f"{MORE} {len(WHOLE)}, but more follows them",
+    "a tail too long by a byte": f"zeros from byte {END} on, more than end a tar",
+    "a tail of a megabyte": f"zeros from byte {END} on, more than end a tar",
+}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +195,6 @@ HUGE = 100 * 2**30
         (WHOLE[:100], "", "torn here"),
         (b"", "", "torn here .*no header"),
         (b"<html>not found</html>" * 99, "", "it is no tar: it begins with b'<html>not found<'"),
-        (gzip.compress(WHOLE), "", "^sa_000000.tar: it is no tar: it is compressed with gzip"),
         (WHOLE[:-1024] + bytes(100) + b"x" * 412 + WHOLE, LAST, "torn here"),
         (tar_of(special("/etc/sa_4.jpg", tarfile.REGTYPE)), "/etc/sa_4.jpg", "leads out"),
         (tar_of(special("a/../../sa_4.jpg", tarfile.REGTYPE)), "a/../../sa_4.jpg", "leads out"),
@@ -165,7 +202,7 @@ HUGE = 100 * 2**30
         (tar_of(special("sa_4.jpg", tarfile.LNKTYPE, 0, "sa_3.jpg")), "sa_4.jpg", "a link"),
         (tar_of(special("sa_4.jpg", tarfile.CHRTYPE)), "sa_4.jpg", "no regular file"),
         (tar_of(special("sa_4.jpg", tarfile.FIFOTYPE)), "sa_4.jpg", "no regular file"),
-        (tar_of(special("sa_4.jpg", tarfile.REGTYPE, HUGE)), "sa_4.jpg", "claims 107374182400"),
+        (tar_of(special("sa_4.jpg", tarfile.REGTYPE, HUGE)), "sa_4.jpg", OF_HUGE),
         (tar_of(special("x", tarfile.GNUTYPE_LONGNAME, HUGE)), LAST, "a header of 107374182400"),
         (tar_of(special("x", tarfile.XHDTYPE, HUGE)), LAST, "a header of 107374182400"),
         (tar_of(special("sa_4.jpg", tarfile.GNUTYPE_SPARSE, 10)), LAST, "a sparse file"),
@@ -185,8 +222,8 @@ HUGE = 100 * 2**30
     ],
     ids=lambda value: "tar" if isinstance(value, bytes) else None,
 )
-def test_bad_tars(tmp_path, data, member, reason):
-    (tmp_path / "sa_000000.tar").write_bytes(data)
+def test_bad_tars(tmp_path, form, data, member, reason):
+    (tmp_path / "sa_000000.tar").write_bytes(form(data))
     with pytest.raises(BadInput, match=reason) as error:
         read(tmp_path)
     assert (error.value.archive, error.value.member) == ("sa_000000.tar", member)
@@ -203,6 +240,92 @@ def test_bad_tars(tmp_path, data, member, reason):
         stem = name.removesuffix(".jpg")
         torn = any(isinstance(p, TornArchive) for p in skipping.found)
         assert torn or lost & {f"./{stem}.jpg", f"./{stem}.json"}
+
+
+def read_each_way(path):
+    """(pairs or entries, problems) of a tar as each of its readers finds them."""
+    tar = archive.TarArchive(path)
+    for read_one in (tar.index, tar.pairs, lambda problems: streamed(path, problems)):
+        problems = Problems("skip")
+        yield list(read_one(problems)), problems.found
+
+
+def streamed(path, problems):
+    """As of a link: forward only, the length told by the server or not."""
+    with path.open("rb") as file:
+        plain, length = forms.forward(file, path.stat().st_size)
+        yield from stream.stream_pairs(path.name, plain, length, problems)
+
+
+@pytest.mark.parametrize("end", OF_ENDS)
+def test_more_after_the_first_zeros_is_a_torn_tar(tmp_path, form, end):
+    path = tmp_path / "sa_000000.tar"
+    path.write_bytes(form(ENDS[end]))
+    before = 1 if "over" in end else 3
+    for found, [problem] in read_each_way(path):
+        assert len(found) == before
+        assert isinstance(problem, TornArchive)
+        assert OF_ENDS[end] in str(problem)
+
+
+@pytest.mark.parametrize("zeros", [512, 1024, 10_240, 512 + TAIL])
+def test_as_many_zeros_as_end_a_tar_are_its_end(tmp_path, form, zeros):
+    path = tmp_path / "sa_000000.tar"
+    path.write_bytes(form(WHOLE[:END] + bytes(zeros)))
+    assert [(len(found), problems) for found, problems in read_each_way(path)] == [(3, [])] * 3
+
+
+def zipped(data):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("sa_000000.tar", data)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (building.pack(building.pack(WHOLE)), "compressed with gzip twice"),
+        (building.pack(bz2.compress(WHOLE)), "compressed with bzip2"),
+        (bz2.compress(WHOLE), "compressed with bzip2"),
+        (lzma.compress(WHOLE), "compressed with xz"),
+        (lzma.compress(WHOLE, lzma.FORMAT_ALONE), "compressed with lzma"),
+        (b"\x28\xb5\x2f\xfd" + WHOLE, "compressed with zstd"),
+        (b"\x04\x22\x4d\x18" + WHOLE, "compressed with lz4"),
+        (b"\x1f\x9d" + WHOLE, "compressed with compress"),
+        (b"LZIP" + WHOLE, "compressed with lzip"),
+        (zipped(WHOLE), "a zip file"),
+        (b"7z\xbc\xaf\x27\x1c" + WHOLE, "a 7z file"),
+        (b"Rar!\x1a\x07" + WHOLE, "a RAR file"),
+        (bz2.compress(b"short"), "compressed with bzip2"),  # less than a header
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_tar_packed_otherwise_is_named_once_by_each_reader(tmp_path, data, name):
+    path = tmp_path / "sa_000000.tar"
+    path.write_bytes(data)
+    said = (
+        f"sa_000000.tar: it is no tar: it is {name}. Unpack it: a tar is read plain, or compressed"
+        " with gzip"
+    )
+    for found, problems in read_each_way(path):
+        assert found == []
+        assert list(map(str, problems)) == [said]
+    with pytest.raises(TornArchive, match=f"^{re.escape(said)}$"):
+        index_archive(archive.TarArchive(path))
+
+
+@pytest.mark.parametrize(("suffix", "other"), [(".jpg", ".json"), (".json", ".jpg")])
+def test_another_dataset_is_one_problem(tmp_path, form, suffix, other):
+    path = tmp_path / "sa_000000.tar"
+    make.write_tar(path, {name: data for name, data in FILES.items() if name.endswith(suffix)})
+    path.write_bytes(form(path.read_bytes()))
+    for found, problems in read_each_way(path):
+        assert found == []
+        assert list(map(str, problems)) == [
+            f"sa_000000.tar: it holds 3 {suffix} and not one {other}, so it is not SA-1B's: other"
+            " datasets use the same file names"
+        ]
 
 
 def test_a_real_but_enormous_member_is_not_read(tmp_path):
@@ -236,12 +359,15 @@ def test_memory_is_that_of_a_pair_whatever_the_size_of_the_tar(tmp_path):
     assert peak < 6 * 2**20  # two pairs of 2 MiB, and an index of 1000 images
 
 
-def test_pairs_come_in_the_order_of_the_tar(tmp_path):
+def test_pairs_come_in_the_order_in_which_they_become_whole(tmp_path, form):
     make.write_tar(tmp_path / "sa_000000.tar", FILES, seed=5)
     with tarfile.open(tmp_path / "sa_000000.tar") as tar:
-        names = [name for name in tar.getnames() if name.endswith(".jpg")]
+        stems = [name.rpartition(".")[0] for name in tar.getnames()]
+    expected = [stem for i, stem in enumerate(stems) if stem in stems[:i]]
+    (tmp_path / "sa_000000.tar").write_bytes(form((tmp_path / "sa_000000.tar").read_bytes()))
     (found,) = archive.find_archives(tmp_path)
-    assert [pair.jpeg_name for pair in found.pairs(Problems())] == names
+    assert [pair.jpeg_name for pair in found.pairs(Problems())] == [f"{s}.jpg" for s in expected]
+    assert [entry.jpeg.name for entry in found.index(Problems())] == [f"{s}.jpg" for s in expected]
 
 
 def test_on_error_is_checked():
@@ -250,7 +376,7 @@ def test_on_error_is_checked():
 
 
 @pytest.mark.parametrize("cut", np.linspace(1, len(WHOLE) - 1025, 40, dtype=int))
-def test_a_tar_torn_anywhere_is_never_taken_for_whole(tmp_path, cut):
-    (tmp_path / "sa_000000.tar").write_bytes(WHOLE[:cut])
+def test_a_tar_torn_anywhere_is_never_taken_for_whole(tmp_path, form, cut):
+    (tmp_path / "sa_000000.tar").write_bytes(form(WHOLE[:cut]))
     with pytest.raises(BadInput, match=r"sa_000000\.tar: .*torn"):
         read(tmp_path)

@@ -17,27 +17,30 @@ from dummy_data import make
 from sa1b_tfds import array_records, rle
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.problems import BadInput
-from tests import strategies
-from tests.building import write_tars
+from tests import building, strategies
 
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
 
 from sa1b_tfds.torch import SA1BDataset, TransformersCollate, collate  # noqa: E402
 
 SHAPES = {"height": 60, "width": 90, "shapes": 9}
+TARS = ["tars", "compressed tars", "tars of both forms"]
+PLACES = [*TARS, "one tar", "files", "tfrecord", "array_record"]
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """By name: what SA1BDataset takes for two tars, extracted, and prepared in both formats."""
     root = tmp_path_factory.mktemp("torch")
-    tars = write_tars(root / "tars", **SHAPES)
+    tars = building.write_tars(root / "tars", **SHAPES)
     for path in sorted(tars.glob("*.tar")):
         with tarfile.open(path) as tar:
             tar.extractall(root / "files", filter="data")
     places = {
         "tars": {"root_dir": tars},
         "one tar": {"root_dir": tars / "sa_000001.tar"},
+        "compressed tars": {"root_dir": building.packed(tars)},
+        "tars of both forms": {"root_dir": building.packed(tars, ("plain", "gzip"))},
         "files": {"root_dir": root / "files"},
     }
     for file_format in ("tfrecord", "array_record"):
@@ -54,7 +57,7 @@ def truth(places):
     return {e["image_id"]: e for e in read_examples(places["tars"]["root_dir"])}
 
 
-@pytest.mark.parametrize("place", ["tars", "one tar", "files", "tfrecord", "array_record"])
+@pytest.mark.parametrize("place", PLACES)
 def test_an_item_is_what_the_files_say(places, truth, place):
     dataset = SA1BDataset(**places[place])
     items = {item[2]["image_id"]: item for item in dataset}
@@ -84,10 +87,12 @@ def test_an_item_is_what_the_files_say(places, truth, place):
             assert metadata[name].tolist() == [a[name] for a in content["annotations"]]
 
 
-def test_indices(places):
-    dataset = SA1BDataset(**places["tars"])
+@pytest.mark.parametrize("place", TARS)
+def test_indices(places, place):
+    dataset = SA1BDataset(**places[place])
     ids = [dataset[i][2]["image_id"] for i in range(8)]
     assert sorted(ids) == list(range(8))
+    assert ids == [item[2]["image_id"] for item in SA1BDataset(**places["tars"])]
     assert dataset[-8][2]["image_id"] == ids[0]
     for i in (8, -9):
         with pytest.raises(IndexError, match=f"Image {i} of 8"):
@@ -136,7 +141,7 @@ def test_which_masks(places):
 
 
 def test_an_image_without_masks(tmp_path):
-    dataset = SA1BDataset(write_tars(tmp_path, tars=1, images=1, shapes=0), mask_size=16)
+    dataset = SA1BDataset(building.write_tars(tmp_path, tars=1, images=1, shapes=0), mask_size=16)
     _, masks, metadata = dataset[0]
     assert masks.shape == (0, 16, 16)
     assert metadata["bbox"].shape == (0, 4)
@@ -145,7 +150,7 @@ def test_an_image_without_masks(tmp_path):
 
 
 def test_resized_data_gives_boxes_and_points_of_its_images(places, tmp_path):
-    big = write_tars(tmp_path / "big", tars=1, images=1, height=600, width=1800, shapes=2)
+    big = building.write_tars(tmp_path / "big", tars=1, images=1, height=600, width=1800, shapes=2)
     builder = tfds.builder("segment_anything/resized_1024", data_dir=tmp_path, num_workers=1)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=big))
     image, masks, small = SA1BDataset(tmp_path, config="resized_1024")[0]
@@ -260,6 +265,7 @@ if __name__ == "__main__":
 
 def test_workers_read_what_the_parent_read_before(places, tmp_path):
     """Forked, spawned and served; one process, as each start of one takes seconds."""
+    packed = str(places["compressed tars"]["root_dir"])
     script = tmp_path / "loader.py"
     script.write_text(WORKERS)
     tars, prepared = str(places["tars"]["root_dir"]), str(places["array_record"]["root_dir"])
@@ -268,6 +274,7 @@ def test_workers_read_what_the_parent_read_before(places, tmp_path):
         (prepared, "original", "fork", 2),
         (prepared, "original", "spawn", 1),
         (tars, None, "forkserver", 1),
+        (packed, None, "fork", 2),
     ]
     run = subprocess.run(
         [sys.executable, script, json.dumps(runs)], capture_output=True, text=True, timeout=200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ from sa1b_tfds.running.workers import Fetched
 from sa1b_tfds.segment_anything import configs
 from sa1b_tfds.segment_anything.config_tars import ConfigTars
 from sa1b_tfds.tars import archive
+from sa1b_tfds.tars.scratch import readable_in_any_order
 
 HOMEPAGE = "https://ai.meta.com/datasets/segment-anything/"
 _HOW_TO_SKIP = (
@@ -114,19 +116,21 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     ) -> Iterator[tuple[int, Example]]:
         """Yields (image id, example) of every image, in the order of the prepared data.
 
-        `_generate_splits` does not call it: it has the tars converted in parallel.
+        `_generate_splits` does not call it: it has the tars converted in parallel. Compressed tars
+        are unpacked into a temporary file (`TMPDIR`), one at a time.
         """
         ids = ImageIds()
         problems = Problems(self._on_error)
         for source in archives:
-            for example in shards.unique_examples(
-                source,
-                shards.shuffled(source.index(problems)),
-                long_side=self.builder_config.long_side,
-                ids=ids,
-                problems=problems,
-            ):
-                yield example["image_id"], example
+            with readable_in_any_order(source, tempfile.gettempdir(), problems) as (reader, found):
+                for example in shards.unique_examples(
+                    reader,
+                    shards.shuffled(found),
+                    long_side=self.builder_config.long_side,
+                    ids=ids,
+                    problems=problems,
+                ):
+                    yield example["image_id"], example
 
     def download_and_prepare(
         self,

@@ -28,7 +28,7 @@ from sa1b_tfds.tars.forms import Inflating, opened_forward
 from sa1b_tfds.tars.inflate import MAX_INFLATED
 from sa1b_tfds.tars.members import MAX_BYTES, Member
 from sa1b_tfds.tars.pairs import Entry, Pair
-from sa1b_tfds.tars.seek import NoSeekPoints, make_seek_points
+from sa1b_tfds.tars.seek import NoSeekPoints, has_seek_points, make_seek_points
 
 _KIND = "index"
 _MAGIC = b"sa1b_tfds index 2\n"
@@ -163,7 +163,7 @@ def index_all(
 
     A compressed tar of 11.3 GB takes a minute of a core, once.
     """
-    slow = [a for a in archives if isinstance(a, TarArchive) and a.is_packed() and not _kept(a)]
+    slow = [a for a in archives if isinstance(a, TarArchive) and a.is_packed() and _is_slow(a)]
     cores = available_cores()
     with Processes(cores) as processes:
         threads = max(1, cores // max(1, len(slow)))
@@ -181,6 +181,12 @@ def index_all(
         for future in bar:
             future.result()
     return [index_archive(archive, problems) for archive in archives]
+
+
+def _is_slow(archive: TarArchive) -> bool:
+    """Whether all of a compressed tar is to be read; its index may be there without seek points."""
+    found = _kept(archive)
+    return found is None or (len(found.index) > 0 and not has_seek_points(archive.path))
 
 
 def _make_all(archive: TarArchive, threads: int) -> None:

@@ -25,7 +25,6 @@ _MOST_AT_ONCE = 4 * 2**20  # bytes that one read may become: a bomb makes a thou
 MAX_INFLATED = 1032  # times its size: deflate can do no more
 # A tar of JPEGs and JSON inflates to 1.1 times its size, small ones of hardly anything to more.
 _MAX_RATIO, _MAX_RATIO_FROM = 20, 2**30
-_MAX_TEXT = 2**20
 _CHECKED_HEADER, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16
 
 
@@ -122,18 +121,9 @@ class Inflated:
             self._take(int.from_bytes(self._take(2, "a header"), "little"), "a header")
         for flag in (_NAME, _COMMENT):
             if flags & flag:
-                self._skip_text()
+                self._skip_text("a header")
         if flags & _CHECKED_HEADER:
             self._take(2, "a header")
-
-    def _skip_text(self) -> None:
-        """Goes on after the next zero."""
-        at = self.consumed
-        while self.consumed - at < _MAX_TEXT and (given := self._next()):
-            if (end := given.find(b"\0")) >= 0:
-                self._give_back(given[end + 1 :])
-                return
-        raise Damaged(f"there is no end of the name in the gzip header at byte {at:,}")
 
     def _compare(self, footer: bytes, checksum: int, length: int, start: int) -> None:
         where = f"what was compressed from byte {start:,} to {self.consumed:,}"
@@ -147,6 +137,8 @@ class Inflated:
         at = self.consumed
         while following := self._next():
             rest = following.lstrip(b"\0")
+            if 0 < len(rest) < len(MAGIC):
+                rest += self._next()
             self._give_back(rest)
             if rest.startswith(MAGIC):
                 return True
@@ -166,9 +158,20 @@ class Inflated:
     def _take(self, count: int, what: str) -> bytes:
         taken = b""
         while len(taken) < count:
-            given = self._next()
-            if not given:
-                raise Damaged(f"it ends at byte {self.consumed:,}, in the middle of {what}")
-            taken += given
-        self._give_back(taken[count:])
+            taken += self._some(what)
+        if rest := taken[count:]:
+            self._give_back(rest)
         return taken[:count]
+
+    def _skip_text(self, what: str) -> None:
+        """Up to the zero that ends it."""
+        while True:
+            _, zero, rest = self._some(what).partition(b"\0")
+            if zero:
+                self._give_back(rest)
+                return
+
+    def _some(self, what: str) -> bytes:
+        if not (given := self._next()):
+            raise Damaged(f"it ends at byte {self.consumed:,}, in the middle of {what}")
+        return given

@@ -49,11 +49,16 @@ def opened_anywhere(tar: epath.Path) -> Iterator[BinaryIO]:
         with tar.open("rb") as file:
             yield file
         return
-    points = kept.load(tar, _KIND, functools.partial(_load, stamp=kept.stamp_of(tar)))
+    points = _kept(tar, kept.stamp_of(tar))
     if points is None:
         raise _refusal(tar, "its seek points are not there")
     with tar.open("rb") as packed, open(points.path, "rb") as windows:
         yield _Anywhere(packed, windows, points)  # type: ignore[misc]  # it has what is needed
+
+
+def has_seek_points(tar: epath.Path) -> bool:
+    """Whether the seek points of a compressed tar are there."""
+    return _kept(tar, kept.stamp_of(tar)) is not None
 
 
 def make_seek_points(tar: epath.Path, end: int, length: int, threads: int = 1) -> None:
@@ -69,7 +74,7 @@ def make_seek_points(tar: epath.Path, end: int, length: int, threads: int = 1) -
       NoSeekPoints: if they cannot be found, or kept.
     """
     stamp = kept.stamp_of(tar)
-    if kept.load(tar, _KIND, functools.partial(_load, stamp=stamp)) is not None:
+    if _kept(tar, stamp) is not None:
         return
     if not files.is_local(tar):
         raise _refusal(tar, "it is not on a local disk")
@@ -85,9 +90,9 @@ def make_seek_points(tar: epath.Path, end: int, length: int, threads: int = 1) -
         ):
             reader.seek(0, os.SEEK_END)
             reader.export_index(exported)
-    except (ValueError, RuntimeError) as e:  # of the library's C++
+        content = _to_bytes(exported.getbuffer(), stamp, length)
+    except (ValueError, RuntimeError, struct.error) as e:  # of the library's C++, or of its index
         raise _refusal(tar, f"its seek points were not found ({e})") from None
-    content = _to_bytes(exported.getbuffer(), stamp, length)
     if kept.stamp_of(tar) != stamp or not kept.keep(tar, _KIND, content):
         raise _refusal(tar, "there is no place to keep its seek points")
 
@@ -148,6 +153,7 @@ class _Anywhere:
         self._packed.seek(byte)
         ahead = _primed(bit, self._packed.read(1)[0]) if bit else b""
         inflated = Inflated(self._packed, None, ahead, new_inflater(window))
+        inflated.consumed = self._packed.tell() - len(ahead)  # for what is said of damage
         return Forward(inflated.blocks())
 
 
@@ -206,6 +212,10 @@ def _to_bytes(exported: memoryview, stamp: tuple[int, int], length: int) -> byte
     line = orjson.dumps({"stamp": stamp, "points": number}) + b"\n"
     table = _MAGIC + line + points.tobytes()
     return b"".join([table, zlib.crc32(table).to_bytes(4, "little"), rest[: stops[-1]]])
+
+
+def _kept(tar: epath.Path, stamp: tuple[int, int]) -> _Points | None:
+    return kept.load(tar, _KIND, functools.partial(_load, stamp=stamp))
 
 
 def _load(path: epath.Path, stamp: tuple[int, int]) -> _Points:
