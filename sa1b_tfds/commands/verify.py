@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     command = add_command(
-        commands, "verify", _verify, "Say which tars of a folder are whole, torn, wrong or missing."
+        commands,
+        "verify",
+        _verify,
+        "Say which tars of a folder are whole, torn, wrong or missing. Compressed ones are"
+        " inflated, unless a download has checked them.",
     )
     add = command.add_argument
     add("folder", metavar="DIR")
