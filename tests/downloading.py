@@ -55,3 +55,13 @@ def wait_for(condition, seconds=20):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def has_begun(server, seen, process):
+    return len(server.requests) > seen or process.poll() is not None
+
+
+def check_nothing_twice(requests, kept, whole):
+    for request in requests:
+        assert request.name not in whole
+        assert request.start >= kept.get(request.name, 0) or request.sent == 0, request

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
 import json
+import pathlib
 import random
 import socket
 import struct
@@ -49,6 +51,36 @@ def make_tar(
 def packed(plain: bytes) -> bytes:
     """The same in gzip's form, without a time in it."""
     return gzip.compress(plain, 1, mtime=0)
+
+
+@functools.cache
+def slow_tar(number: int, *, member: int = 2**24, members: int = 3) -> bytes:
+    """A compressed tar, small, that takes long to unpack: its images are zeros."""
+    content = io.BytesIO()
+    compress = zlib.compressobj(1, wbits=31)
+    jpeg = bytes([0xFF, 0xD8, number]) + bytes(member - 3)
+    for index in range(members):
+        for suffix, data in ((".json", b"{}"), (".jpg", jpeg)):
+            info = tarfile.TarInfo(f"./sa_{number}{index}{suffix}")
+            info.size = len(data)
+            content.write(compress.compress(info.tobuf() + data + bytes(-len(data) % 512)))
+    content.write(compress.compress(bytes(tarfile.RECORDSIZE)))
+    content.write(compress.flush())
+    return content.getvalue()
+
+
+@functools.cache
+def _md5_of_slow(number: int) -> str:
+    return hashlib.md5(gzip.decompress(slow_tar(number))).hexdigest()
+
+
+def form_of_slow(number: int, path: pathlib.Path) -> str:
+    """'g' if the file is that slow tar, 'p' if it is the plain one; fails if it is neither."""
+    data = path.read_bytes()
+    if data == slow_tar(number):
+        return "g"
+    assert hashlib.md5(data).hexdigest() == _md5_of_slow(number), f"{path} is not whole"
+    return "p"
 
 
 def _damaged() -> dict[str, tuple[bytes, str]]:

@@ -31,7 +31,9 @@ from sa1b_tfds.transfer.transport import TransferError, Transport
 from tests import forked
 from tests.downloading import (
     Notes,
+    check_nothing_twice,
     fetch_all,
+    has_begun,
     in_an_interpreter,
     sa1b,
     wait_for,
@@ -273,6 +275,34 @@ def test_a_fresh_links_file_continues_the_same_partial(server, tmp_path):
     assert (third.status, third.fetched) == ("done", len(TAR) - HALF)
     assert (tmp_path / NAME).read_bytes() == TAR
     assert [request.start for request in server.of(NAME)] == [0, HALF, HALF]
+
+
+@pytest.mark.parametrize("form", ["gzip", "plain"])
+def test_servers_that_drop_expire_and_die_cost_no_byte_twice(tmp_path, form):
+    files = {f"sa_{n:06d}.tar": make_tar(n, form=form) for n in range(3)}
+    first, second, third = files
+    with FaultServer(files) as server:
+        server.faults[first] = [Fault(send=HALF), Fault(status=500), Fault(send=5000)]
+        server.faults[second] = [Fault(send=HALF), Fault(status=403, body=EXPIRED_BODY)]
+        server.faults[third] = [Fault(send=HALF, stall=60)]
+        results = []
+        run = threading.Thread(
+            target=lambda: results.extend(fetch_all(server, tmp_path, timeout=30))
+        )
+        run.start()
+        part = tmp_path / f"{third}.part"
+        wait_for(lambda: part.exists() and part.stat().st_size == HALF)
+        wait_for(lambda: (tmp_path / first).exists())
+    run.join(30)  # the server is gone
+    assert [result.status for result in results] == ["done", "expired", "failed"]
+    assert re.search(rf"gave up after 3 retries .*{HALF:,} bytes are kept", results[2].reason)
+
+    with FaultServer(files) as server:
+        results = fetch_all(server, tmp_path)
+        sent = {request.name: (request.start, request.sent) for request in server.requests}
+    assert [result.checked_by for result in results] == ["md5"] * 3
+    assert sent == {name: (HALF, len(files[name]) - HALF) for name in (second, third)}
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("sa_*")} == files
 
 
 @pytest.mark.parametrize(
@@ -913,16 +943,6 @@ sys.exit(main(sys.argv[1:]))
     assert (out / NAME).read_bytes() == TAR
     assert leftovers(out) - {".sa1b.json.tmp"} == set()
     assert sum(request.sent for request in server.of(NAME)[asked_before:]) == len(TAR) - kept
-
-
-def has_begun(server, seen, process):
-    return len(server.requests) > seen or process.poll() is not None
-
-
-def check_nothing_twice(requests, kept, whole):
-    for request in requests:
-        assert request.name not in whole
-        assert request.start >= kept.get(request.name, 0) or request.sent == 0, request
 
 
 def test_downloading_loads_no_tensorflow(server, tmp_path):

@@ -1,18 +1,14 @@
 """`sa1b unpack`: plain tars of compressed ones, whole or not at all, whatever happens meanwhile."""
 
-import functools
 import gzip
 import hashlib
-import io
 import os
 import random
 import re
 import shutil
 import signal
 import subprocess
-import tarfile
 import time
-import zlib
 
 import pytest
 
@@ -24,7 +20,7 @@ from sa1b_tfds.transfer.folder import CheckedFiles, lock_folder
 from sa1b_tfds.unpack import unpack
 from tests import building
 from tests.downloading import fetch_all, in_an_interpreter, sa1b, wait_for, write_inputs
-from tests.fault_server import DAMAGED, Fault, FaultServer, make_tar, packed
+from tests.fault_server import DAMAGED, Fault, FaultServer, form_of_slow, make_tar, packed, slow_tar
 
 PLAIN = [make_tar(number, image_bytes=20_000, form="plain") for number in range(3)]
 PACKED = [packed(plain) for plain in PLAIN]
@@ -279,28 +275,6 @@ def test_the_mode_of_a_tar_is_kept(tmp_path):
     assert (tmp_path / A).stat().st_mode & 0o777 == 0o640
 
 
-@functools.cache
-def slow_tar(number, member=2**24, members=3):
-    """A compressed tar, small, that takes long to unpack: images of hardly anything."""
-    content = io.BytesIO()
-    compress = zlib.compressobj(1, wbits=31)
-    jpeg = bytes([0xFF, 0xD8, number]) + bytes(member - 3)
-    for index in range(members):
-        for suffix, data in ((".json", b"{}"), (".jpg", jpeg)):
-            info = tarfile.TarInfo(f"./sa_{number}{index}{suffix}")
-            info.size = len(data)
-            padded = data + bytes(-len(data) % 512)
-            content.write(compress.compress(info.tobuf() + padded))
-    content.write(compress.compress(bytes(10240)))
-    content.write(compress.flush())
-    return content.getvalue()
-
-
-@functools.cache
-def md5_of_slow(number):
-    return hashlib.md5(gzip.decompress(slow_tar(number))).hexdigest()
-
-
 def write_slow(folder, number=3):
     folder.mkdir(exist_ok=True)
     for n in range(number):
@@ -310,14 +284,8 @@ def write_slow(folder, number=3):
 
 def states(folder):
     """'g' or 'p' for each of the slow tars, each of which must be whole."""
-    found = ""
-    for number, name in enumerate(NAMES):
-        if (folder / name).exists():
-            data = (folder / name).read_bytes()
-            is_packed = data == slow_tar(number)
-            assert is_packed or hashlib.md5(data).hexdigest() == md5_of_slow(number), name
-            found += "g" if is_packed else "p"
-    return found
+    paths = [(number, folder / name) for number, name in enumerate(NAMES)]
+    return "".join(form_of_slow(number, path) for number, path in paths if path.exists())
 
 
 def drafts(folder):
