@@ -7,7 +7,6 @@ A plain tar appears under its name when it is whole and on the disk. It is recor
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -154,7 +153,7 @@ def _run(tasks: list[_Unpack], workers: int) -> Mapping[str, Exception]:
     pool = ProcessPool(
         num_workers=workers,
         reporter=reporter_for_people(),
-        release=_finisher(),
+        release=_finisher(tasks),
         makes_room=in_place,
     )
     return pool(tasks)
@@ -224,15 +223,18 @@ class _Unpack:
         return Unpacked(name=self.tar, status="failed", reason=reason)
 
 
-def _finisher() -> Callable[[_Unpack], None]:
+def _finisher(tasks: Iterable[_Unpack]) -> Callable[[_Unpack], None]:
     """What gives a task's draft its name; it may be called in several threads."""
-    record_of = functools.cache(CheckedFiles)  # one a folder: each would write what it had read
+    # One a folder, whatever its path: each would write what it had read.
+    folders = {path.parent.resolve() for task in tasks for path in (task.packed, task.target)}
+    records = {folder: CheckedFiles(folder) for folder in folders}
 
     def finish(task: _Unpack) -> None:
-        packed = record_of(task.packed.parent)
+        packed = records[task.packed.parent.resolve()]
         name = task.packed.name
         checked_by, md5 = packed.checked_by(name) or "size", packed.md5(name)
-        record_of(task.target.parent).put_unpacked(task.target, task.packed, checked_by, md5)
+        target = records[task.target.parent.resolve()]
+        target.put_unpacked(task.target, task.packed, checked_by, md5)
         if task.target == task.packed:
             forget_seek_points(epath.Path(task.target))
 

@@ -174,7 +174,7 @@ class _Verify:
         return epath.Path(self.path.parent)
 
     def source_bytes(self) -> int:
-        return self.path.stat().st_size
+        return self.path.stat().st_size if self.path.exists() else 0  # a link to nowhere
 
     def written(self, read: int) -> int:
         return 0
