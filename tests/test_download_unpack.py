@@ -325,6 +325,17 @@ def test_a_full_disk_keeps_the_compressed_tar(small_disk):
     check_slow(disk, 2)
 
 
+def test_a_full_disk_keeps_the_tar_that_was_there(small_disk):
+    disk = small_disk(2**23)
+    (disk / NAME).write_bytes(slow_tar(0))
+    with FaultServer(slow_files(1)) as server:
+        (result,) = fetch_all(server, disk, unpack=True)
+    assert result.status == "failed"
+    assert f"No space left on device while writing {disk}/{NAME}.unpacked.part" in result.reason
+    assert form_of_slow(0, disk / NAME) == "g"
+    assert beside(disk) == set()
+
+
 # How much disk it takes.
 
 GB = 10**9

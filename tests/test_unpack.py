@@ -504,6 +504,24 @@ def test_the_record_of_a_tar_that_nobody_checked(tmp_path):
     assert record.unpacked_from(A) == {"bytes": stat.st_size, "modified": int(stat.st_mtime)}
 
 
+def test_tars_that_end_at_once_are_all_recorded(tmp_path, monkeypatch):
+    """Also those of one folder that is named by several paths."""
+    write(tmp_path, **IN_TARS, **{f"tars/{NAMES[2]}": "g2"}, link="->tars")
+    read_record = CheckedFiles.__init__
+
+    def slowly(record, folder):
+        read_record(record, folder)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(CheckedFiles, "__init__", slowly)
+    paths = [tmp_path / "tars" / A, tmp_path / "link" / B, tmp_path / "tars" / NAMES[2]]
+    unpack(paths, workers=3)
+    monkeypatch.undo()
+    record = CheckedFiles(tmp_path / "tars")
+    assert [record.checked_by(name) for name in NAMES] == ["size"] * 3
+    assert all(record.unpacked_from(name) for name in NAMES)
+
+
 # A build before, and one after.
 
 

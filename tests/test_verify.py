@@ -289,6 +289,7 @@ def test_a_range_and_what_is_missing_from_it(tmp_path):
     (tmp_path / "other.txt").write_text("not looked at")
     for name in ("mine_0.tar", "sa_co_gold.tar", "sa_co_gold.tar.part"):
         (tmp_path / name).write_bytes(GOOD)  # nor are these: no build would take them
+    (tmp_path / "sa_000003.tar.unpacked.part").write_bytes(GOOD[:100])  # of a killed `unpack`
 
     def said(**options):
         reports = verify_folder(tmp_path, workers=1, **options)
@@ -298,6 +299,21 @@ def test_a_range_and_what_is_missing_from_it(tmp_path):
     assert said(start=3) == {3: "whole", 7: "whole"}
     assert said(end=3) == {0: "missing", 1: "whole", 2: "unfinished"}
     assert said(start=2, end=5) == {2: "unfinished", 3: "whole", 4: "missing"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_cannot_be_read_leaves_the_others_alone(tmp_path, workers):
+    (tmp_path / "sa_000000.tar").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "sa_000001.tar").mkdir()
+    (tmp_path / "sa_000002.tar").write_bytes(PACKED)
+    reports = {report.name[3:9]: report for report in verify_folder(tmp_path, workers=workers)}
+    assert {n: report.status for n, report in sorted(reports.items())} == {
+        "000000": "wrong",
+        "000001": "wrong",
+        "000002": "whole",
+    }
+    assert "No such file or directory" in reports["000000"].reasons[0]
+    assert "Is a directory" in reports["000001"].reasons[0]
 
 
 def test_many_reasons_are_cut(tmp_path):
