@@ -156,8 +156,8 @@ def test_a_fault_that_passes_leaves_the_right_plain_tar(server, tmp_path, faults
 @pytest.mark.parametrize(
     ("there", "settings", "status", "checked_by", "message"),
     [
-        pytest.param(TAR, {}, "done", "md5", None, id="gzip, the MD5 is right"),
-        pytest.param(TAR, {"md5": {}}, "done", "size", None, id="gzip, no MD5 known"),
+        pytest.param(TAR, {}, "present", "md5", None, id="gzip, the MD5 is right"),
+        pytest.param(TAR, {"md5": {}}, "present", "size", None, id="gzip, no MD5 known"),
         pytest.param(TAR, {"md5": WRONG}, "failed", None, "the MD5 is", id="gzip, a wrong MD5"),
         pytest.param(TAR[:HALF], {"md5": {}}, "failed", None, "it ends at byte", id="gzip, cut"),
         pytest.param(TAR[:HALF], {}, "failed", None, "the MD5 is", id="gzip, cut, MD5 known"),
@@ -187,7 +187,7 @@ def test_a_tar_that_we_downloaded_before_is_not_hashed_again(server, tmp_path, m
     fetch_all(server, tmp_path)
     monkeypatch.setattr("sa1b_tfds.download.hash_file", pytest.fail)
     (result,) = fetch_all(server, tmp_path, unpack=True)
-    assert (result.status, result.checked_by, result.fetched) == ("done", "md5", 0)
+    assert (result.status, result.checked_by, result.fetched) == ("present", "md5", 0)
     assert (tmp_path / NAME).read_bytes() == PLAIN
     assert CheckedFiles(tmp_path).md5(NAME) == md5_of(TAR)
 
@@ -472,6 +472,14 @@ def test_the_command_goes_on_with_unpack(server, tmp_path):
     assert out.startswith("1 of 1 whole (1 downloaded, 0 already there); ")
     assert (tmp_path / "out" / NAME).read_bytes() == PLAIN
     assert sum(request.sent for request in server.of(NAME)) == len(TAR)
+
+
+def test_the_summary_knows_a_tar_that_was_there(server, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / NAME).write_bytes(TAR)
+    out, err = sa1b(*write_inputs(server, tmp_path), "--unpack").communicate(timeout=30)
+    assert out.startswith("1 of 1 whole (0 downloaded, 1 already there); 0 bytes fetched in ")
+    assert f"{NAME}: was already there, and is unpacked now" in err
 
 
 def test_json_lines_have_the_phase(tmp_path):
