@@ -73,11 +73,11 @@ def unpack(
     """
     workers = worker_count(workers)
     tasks = [_task_of(tar, None if out is None else Path(out)) for tar in _find(tars)]
-    _check_targets(tasks)
     with contextlib.ExitStack() as held:
         _lock_folders(tasks, held)
         results = {task: task.known() for task in tasks}
         left = [task for task, result in results.items() if result is None]
+        _check_targets(left)
         failures = _run(left, workers) if left else {}
     for task in left:
         if task.name in failures:

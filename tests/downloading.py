@@ -57,8 +57,8 @@ def wait_for(condition, seconds=20):
         time.sleep(0.01)
 
 
-def has_begun(server, seen, process):
-    return len(server.requests) > seen or process.poll() is not None
+def wait_for_or_end(condition, process):
+    wait_for(lambda: condition() or process.poll() is not None)
 
 
 def check_nothing_twice(requests, kept, whole):

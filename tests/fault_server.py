@@ -95,28 +95,26 @@ def _damaged() -> dict[str, tuple[bytes, str]]:
     def flipped(at: int) -> bytes:
         return tar[:at] + bytes([tar[at] ^ 16]) + tar[at + 1 :]
 
+    def matters(at: int) -> bool:
+        """Whether a bit there changes what is in it: zeros may be written in several ways."""
+        try:
+            return gzip.decompress(flipped(at)) != plain
+        except (OSError, EOFError, zlib.error):
+            return True
+
+    near_the_end = next(at for at in range(len(tar) - 9, 0, -1) if matters(at))
     whole, end = f"from byte 10 to {len(tar):,}", f"byte {len(tar):,}"
     changed = f"it is damaged: the checksum of what was compressed {whole} is wrong: a byte in it"
-    # Deflate has no redundancy: what a changed bit does is found at once, or by the checksum.
-    flip = r"it is damaged: (it cannot be inflated beyond byte [\d,]+|the checksum of what was com)"
+    flip = r"it is damaged: .*\bbyte\b"  # found at once, or at the end of the data or the file
     return {
         "cut in the header": (tar[:7], "it ends at byte 7, in the middle of a header"),
         "cut at the start of the data": (tar[:10], "it ends at byte 10, before its compressed da"),
-        "cut in the middle": (
-            tar[:9_999],
-            "it ends at byte 9,999, before its compressed data does",
-        ),
-        "cut in the checksum": (
-            tar[:-5],
-            f"it ends at byte {len(tar) - 5:,}, in the middle of the",
-        ),
-        "cut by one byte": (
-            tar[:-1],
-            f"it ends at byte {len(tar) - 1:,}, in the middle of the chec",
-        ),
+        "cut in the middle": (tar[:9_999], "it ends at byte 9,999, before its compressed data"),
+        "cut in the checksum": (tar[:-5], f"ends at byte {len(tar) - 5:,}, in the middle of the"),
+        "cut by one byte": (tar[:-1], f"ends at byte {len(tar) - 1:,}, in the middle of the chec"),
         "a bit flipped early": (flipped(500), flip),
         "a bit flipped in the middle": (flipped(len(tar) // 2), flip),
-        "a bit flipped at the end": (flipped(len(tar) - 40), flip),
+        "a bit flipped at the end": (flipped(near_the_end), flip),
         "another checksum": (ending(crc ^ 1, length), changed),
         "another length": (ending(crc, length + 512), f"the length of what was compressed {whole}"),
         "garbage after it": (tar + b"garbage", f"ends at {end}, but more follows it"),

@@ -3,7 +3,6 @@
 import email.utils
 import errno
 import fcntl
-import functools
 import json
 import logging
 import os
@@ -33,10 +32,10 @@ from tests.downloading import (
     Notes,
     check_nothing_twice,
     fetch_all,
-    has_begun,
     in_an_interpreter,
     sa1b,
     wait_for,
+    wait_for_or_end,
     write_inputs,
 )
 from tests.fault_server import DAMAGED, EXPIRED_BODY, SIGNATURE, Fault, FaultServer, make_tar
@@ -284,7 +283,7 @@ def test_servers_that_drop_expire_and_die_cost_no_byte_twice(tmp_path, form):
     with FaultServer(files) as server:
         server.faults[first] = [Fault(send=HALF), Fault(status=500), Fault(send=5000)]
         server.faults[second] = [Fault(send=HALF), Fault(status=403, body=EXPIRED_BODY)]
-        server.faults[third] = [Fault(send=HALF, stall=60)]
+        server.faults[third] = [Fault(send=HALF, stall=60), *always(send=0)]
         results = []
         run = threading.Thread(
             target=lambda: results.extend(fetch_all(server, tmp_path, timeout=30))
@@ -886,7 +885,7 @@ def test_kill_9_at_twenty_moments_loses_nothing_and_fetches_nothing_twice(tmp_pa
             process = sa1b(*command)
             # From the first byte of this run on; some kills before it.
             if kill % 5:
-                wait_for(functools.partial(has_begun, server, seen, process))
+                wait_for_or_end(lambda: server.requests[seen:], process)  # noqa: B023
             time.sleep(moments.uniform(0.0, 0.4))
             process.kill()
             process.communicate()  # until its pipes end, and so the program

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -28,6 +29,7 @@ from tests.downloading import (
     in_an_interpreter,
     sa1b,
     wait_for,
+    wait_for_or_end,
     write_inputs,
 )
 from tests.fault_server import (
@@ -218,19 +220,19 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path, md5):
     out, moments, met = tmp_path / "out", random.Random(len(md5)), set()
     files = slow_files()
     size = len(files[NAME])
+    met_at = (lambda: server.requests[seen:], lambda: list(out.glob("*.unpacked.part")))
     with FaultServer(files, bytes_per_second=4 * size) as server:
         command = [*write_inputs(server, tmp_path), "--unpack", "--workers", "2"]
         if md5 == "unknown":
             (tmp_path / "md5.txt").write_text("")
-        for kill in range(5):
+        for kill in range(20):
+            if kill >= 4 and met == {"fetching", "unpacking"}:
+                break
             kept = {p.name.removesuffix(".part"): p.stat().st_size for p in out.glob("*.tar.part")}
             whole = {path.name for path in out.glob("*.tar")}
             seen = len(server.requests)
             process = sa1b(*command, command=in_an_interpreter)
-            if kill % 2:
-                wait_for(lambda: list(out.glob("*.unpacked.part")) or process.poll() is not None)  # noqa: B023
-            else:
-                wait_for(lambda: len(server.requests) > seen or process.poll() is not None)  # noqa: B023
+            wait_for_or_end(met_at[kill % 2], process)
             time.sleep(moments.uniform(0, 0.1))
             process.kill()
             process.communicate()
@@ -238,6 +240,8 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path, md5):
             met |= {"fetching" for length in parts.values() if 0 < length < size}
             met |= {"unpacking" for _ in out.glob("*.unpacked.part")}
             check_nothing_twice(server.requests[seen:], kept, whole)
+            if len(list(out.glob("*.tar"))) == len(files):
+                shutil.rmtree(out)
         server.bytes_per_second = None
         process = sa1b(*command, command=in_an_interpreter)
         _, err = process.communicate(timeout=60)
@@ -338,14 +342,6 @@ def test_a_full_disk_keeps_the_tar_that_was_there(small_disk):
 
 # How much disk it takes.
 
-GB = 10**9
-
-
-def planned(action="fetch", size=100, on_disk=0, unpacked=6):
-    number = next(planned.numbers)
-    name = f"sa_{number:06d}.tar"
-    return PlannedFile(name=name, action=action, size=size, on_disk=on_disk, unpacked=unpacked)
-
 
 @pytest.mark.parametrize(
     ("files", "workers", "to_fetch", "needed"),
@@ -363,8 +359,9 @@ def planned(action="fetch", size=100, on_disk=0, unpacked=6):
     ],
 )
 def test_a_plan_counts_a_tar_twice_for_each_worker(files, workers, to_fetch, needed):
-    planned.numbers = iter(range(9))
-    plan = Plan(files=tuple(planned(**file) for file in files), free=needed, workers=workers)
+    usual = {"action": "fetch", "size": 100, "unpacked": 6}
+    planned = [PlannedFile(name=f"sa_{n}.tar", **{**usual, **f}) for n, f in enumerate(files)]
+    plan = Plan(files=tuple(planned), free=needed, workers=workers)
     assert (plan.to_fetch, plan.needed) == (to_fetch, needed)
     assert len(plan.fits) == len(files)
     short = Plan(files=plan.files, free=needed - 1, workers=workers)
@@ -415,7 +412,7 @@ def test_dry_run_says_it_and_writes_nothing(server, tmp_path, capsys, monkeypatc
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_more_than_a_tar_a_worker_is_there_twice(tmp_path, workers):
-    number = 6
+    number = 4
     most, twice, ended = 0, 0, threading.Event()
 
     def watch():
