@@ -296,7 +296,7 @@ class CheckedFiles:
 
     def _is(self, name: str, stamp: Any) -> bool:
         """Whether the file there has the size and time of change that stand in `stamp`."""
-        if not isinstance(stamp, dict):
+        if not isinstance(stamp, dict) or not (self._folder / name).exists():
             return False
         now = _stamp(self._folder / name)
         return now == {key: stamp.get(key) for key in now}
