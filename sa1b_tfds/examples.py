@@ -84,13 +84,17 @@ class ShardPart:
         return self.length
 
     def examples(self, problems: Problems) -> Iterator[Example]:
-        for number, record in enumerate(records.read(self.path, self.file_format)):
+        number = 0
+        for record in records.read(self.path, self.file_format):
             try:
                 example = records.deserialise(record)
             except ValueError as e:
                 problems.report(self.name, f"record {number}", str(e))
-                continue
-            yield example
+            else:
+                yield example
+            number += 1
+        if number != self.length:
+            problems.report(self.name, "", f"it has {number} of its {self.length} records")
 
 
 def examples_of(

@@ -138,9 +138,10 @@ def special(name, type_, size=0, linkname=""):
 
 def pax(record, wrong_by=0):
     """A pax header with one record, whose length may be wrong."""
-    length = len(record) + 4 + wrong_by
-    body = f"{length:02d} ".encode() + record + b"\n"
-    return special("pax", tarfile.XHDTYPE, len(body)) + body.ljust(512, b"\0")
+    rest = len(record) + 2
+    length = rest + len(str(rest + len(str(rest)))) + wrong_by
+    body = f"{length} ".encode() + record + b"\n"
+    return special("pax", tarfile.XHDTYPE, len(body)) + body + bytes(-len(body) % 512)
 
 
 def tar_of(*headers):
@@ -176,11 +177,11 @@ ENDS = {
 }
 MORE = f"zeros from byte {END} to"
 OF_ENDS = {
-    "zeros over a header": f"zeros from byte {HALF} to {HALF + 512}, but more follows them",
+    "zeros over a header": f"zeros from byte {HALF} to {HALF + 512}, and more after them",
     "zeros over the end of a tar": f"zeros from byte {HALF} on, more than end a tar",
-    "two tars joined": f"{MORE} {len(WHOLE)}, but more follows them",
-    "two tars joined by many zeros": f"{MORE} {len(WHOLE) + 5000}, but more follows them",
-    "something after the end": f"{MORE} {len(WHOLE)}, but more follows them",
+    "two tars joined": f"{MORE} {len(WHOLE)}, and more after them",
+    "two tars joined by many zeros": f"{MORE} {len(WHOLE) + 5000}, and more after them",
+    "something after the end": f"{MORE} {len(WHOLE)}, and more after them",
     "a tail too long by a byte": f"zeros from byte {END} on, more than end a tar",
     "a tail of a megabyte": f"zeros from byte {END} on, more than end a tar",
 }

@@ -8,6 +8,7 @@ compared with a limit and with the file.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,8 @@ from typing import BinaryIO, Protocol
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.problems import Problems
+from sa1b_tfds import files
+from sa1b_tfds.problems import Problems, TornArchive
 from sa1b_tfds.tars.forms import is_packed, opened_forward
 from sa1b_tfds.tars.members import (
     MAX_BYTES,
@@ -28,7 +30,7 @@ from sa1b_tfds.tars.members import (
     suffix_of,
     too_large,
 )
-from sa1b_tfds.tars.names import is_other_dataset, is_tar_name, tar_number
+from sa1b_tfds.tars.names import STATE_FILES, is_other_dataset, is_tar_name, tar_number
 from sa1b_tfds.tars.pairs import Entry, Pair, pair_up
 from sa1b_tfds.tars.seek import opened_anywhere
 from sa1b_tfds.tars.stream import stream_pairs
@@ -144,15 +146,34 @@ class TarArchive:
     def identity(self) -> dict[str, int] | None:
         return identity_of(self._path)
 
+    def is_unfinished(self, problems: Problems) -> bool:
+        """Whether a download of another program has not ended; then that is reported."""
+        for suffix, program in STATE_FILES.items():
+            state = f"{os.fspath(self._path)}{suffix}"
+            if files.is_local(self._path) and os.path.exists(state):
+                reason = (
+                    f"{program} has not finished downloading it, because {os.path.basename(state)}"
+                    f" is beside it: let {program} finish it. If the tar is complete, delete that"
+                    " file"
+                )
+                problems.report(self.name, "", reason, TornArchive)
+                return True
+        return False
+
     def index(
         self, problems: Problems, on_inflated: Callable[[int], None] = lambda size: None
     ) -> list[Entry]:
+        if self.is_unfinished(problems):
+            return []
         with opened_forward(self._path, on_inflated) as (file, length):
             return index_of(self.name, file, length, problems)
 
     def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+        rest = iter(entries)
+        if (first := next(rest, None)) is None:  # a tar without pairs has no seek points
+            return
         with opened_anywhere(self._path) as file:
-            yield from read_pairs(file, entries)
+            yield from read_pairs(file, itertools.chain([first], rest))
 
     def reader(self) -> TarArchive:
         return self
@@ -162,6 +183,8 @@ class TarArchive:
     ) -> Iterator[Pair]:
         if not self.is_packed():
             yield from self.read(self.index(problems))
+            return
+        if self.is_unfinished(problems):
             return
         with opened_forward(self._path, on_inflated) as (file, length):
             yield from stream_pairs(self.name, file, length, problems)

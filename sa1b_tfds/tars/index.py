@@ -220,6 +220,8 @@ class _Found:
 
 
 def _kept(archive: TarArchive) -> _Found | None:
+    if archive.is_unfinished(Problems("skip")):  # whatever was kept is of another file
+        return None
     stamp = kept.stamp_of(archive.path)
     return kept.load(archive.path, _KIND, lambda path: _parse(path.read_bytes(), stamp))
 
@@ -227,6 +229,8 @@ def _kept(archive: TarArchive) -> _Found | None:
 def _made(archive: TarArchive) -> _Found:
     stamp = kept.stamp_of(archive.path)
     met = Problems("skip")
+    if archive.is_unfinished(met):
+        return _Found(PairIndex.of([]), met.found, None)
     with opened_forward(archive.path) as (file, length):
         index = PairIndex.of(index_of(archive.name, file, length, met))
         packed_end = file.packed_end if isinstance(file, Inflating) else None

@@ -63,6 +63,8 @@ def unpack_into(
     Returns:
       Where the pairs are in it.
     """
+    if archive.is_unfinished(problems):
+        return []
     with archive.path.open("rb") as packed:
         size = packed.seek(0, os.SEEK_END)
         packed.seek(0)
