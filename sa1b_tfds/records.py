@@ -107,7 +107,9 @@ def read(path: epath.Path, file_format: str) -> Iterator[bytes]:
         yield from _read_array_record(path)
         return
     with path.open("rb") as file:
-        while (length := _tfrecord_length(file, path)) is not None:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        while (length := _tfrecord_length(file, path, end)) is not None:
             yield _tfrecord_body(file, path, length)
 
 
@@ -121,37 +123,38 @@ def tfrecord_offsets(path: epath.Path) -> np.ndarray:
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         position = file.seek(0)
-        while (length := _tfrecord_length(file, path)) is not None:
+        while (length := _tfrecord_length(file, path, end)) is not None:
             offsets.append(position)
             position = file.seek(length + 4, os.SEEK_CUR)
-    if position != end:
-        raise ValueError(f"{path}: its last record is cut off")
     return np.array(offsets, np.int64)
 
 
 def read_tfrecord(path: epath.Path, offset: int) -> bytes:
     """The record that begins at one of `tfrecord_offsets`; raises what `read` raises."""
     with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
         file.seek(offset)
-        length = _tfrecord_length(file, path)
+        length = _tfrecord_length(file, path, end)
         if length is None:
             raise ValueError(f"{path}: it ends before byte {offset}")
         return _tfrecord_body(file, path, length)
 
 
-def _tfrecord_length(file: BinaryIO, path: epath.Path) -> int | None:
-    """Reads a record's header; None at the end of the file."""
+def _tfrecord_length(file: BinaryIO, path: epath.Path, end: int) -> int | None:
+    """Reads a record's header; None at the end of the file, which is at byte `end`."""
     if not (header := file.read(_LENGTH.size)):
         return None
     length = _LENGTH.unpack(header)[0] if len(header) == _LENGTH.size else 0
     if file.read(4) != _masked_crc(header):
         raise ValueError(f"{path}: the header before byte {file.tell()} is broken")
+    if file.tell() + length + 4 > end:
+        raise ValueError(f"{path}: the record after byte {file.tell()} is cut off")
     return length
 
 
 def _tfrecord_body(file: BinaryIO, path: epath.Path, length: int) -> bytes:
     record = file.read(length)
-    if len(record) < length or file.read(4) != _masked_crc(record):
+    if file.read(4) != _masked_crc(record):
         raise ValueError(f"{path}: the record before byte {file.tell()} is broken")
     return record
 
