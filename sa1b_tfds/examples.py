@@ -101,7 +101,7 @@ def examples_of(
     archive: PairReader, entries: Iterable[Entry], problems: Problems, long_side: int | None = None
 ) -> Iterator[tuple[str, Example]]:
     """Yields (name of its JSON, example) of each entry; reports those that are none."""
-    for pair in archive.read(entries):
+    for pair in archive.read(entries, problems):
         example = example_of(archive.name, pair, problems, long_side)
         if example is not None:
             yield pair.json_name, example

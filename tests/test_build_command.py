@@ -106,6 +106,21 @@ def test_folders_of_any_name(tars, tmp_path, folder, name):
     ]
 
 
+def test_a_link_to_nowhere_in_a_folder_is_skipped_and_named(tmp_path, capsys):
+    folder, data = tmp_path / "files", tmp_path / "data"
+    folder.mkdir()
+    for name, content in (building.make.files_of(1) | building.make.files_of(2)).items():
+        (folder / name).write_bytes(content)
+    (folder / "sa_1.jpg").unlink()
+    (folder / "sa_1.jpg").symlink_to("nowhere.jpg")
+    assert _sa1b(folder, "--data-dir", data) == 1
+    assert "sa_1.jpg: it cannot be read: No such file" in capsys.readouterr().err
+    assert _sa1b(folder, "--data-dir", data, "--on-error", "skip") == 0
+    assert _ids(data) == [2]
+    members = [problem["member"] for problem in building.report_of(data)["skipped"]]
+    assert members == [f"{folder}/sa_1.jpg", f"{folder}/sa_1.json"]
+
+
 @either_form
 def test_a_tar_that_changed_since_is_said_and_converted_again_by_add(tars, tmp_path, caplog):
     arguments = (tars, "--data-dir", tmp_path / "data")

@@ -138,7 +138,7 @@ class Folder:
         """The names of the data's tars whose shards are not there, or of another size."""
         sizes = {}
         for path in self.path.glob("*-train.*-of-*"):  # ...-train.tfrecord-00000-of-00003
-            sizes[int(path.name.split("-")[-3])] = path.stat().length
+            sizes[int(path.name.split("-")[-3])] = files.stat_of(path).bytes
         numbers = itertools.count()
         found = []
         for tar in self.tars():

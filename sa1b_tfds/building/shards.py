@@ -336,7 +336,7 @@ class _Drafts:
                 sent.written(len(record))
                 examples += 1
         sent.finish()
-        self.shards.append(Shard(examples=examples, bytes=path.stat().length))
+        self.shards.append(Shard(examples=examples, bytes=files.stat_of(path).bytes))
 
     def remove(self) -> None:
         for path in self.paths:

@@ -112,7 +112,7 @@ class Staging:
         """What the sidecar says; None if there is none or its shards are not all there."""
         try:
             tar = FinishedTar.from_json(self.sidecar(archive).read_bytes())
-            sizes = [self.shard(archive, i).stat().length for i in range(len(tar.shards))]
+            sizes = [files.stat_of(self.shard(archive, i)).bytes for i in range(len(tar.shards))]
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return tar if sizes == [shard.bytes for shard in tar.shards] else None

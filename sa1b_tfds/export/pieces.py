@@ -165,8 +165,8 @@ class _Items:
         # What is wrong with the archive as a whole is said once, by its first piece.
         problems = self._problems if start == 0 else Problems("skip")
         entries = entries_by_name(part, problems)[start:stop]
-        for entry, pair in zip(entries, part.archive.read(entries), strict=True):
-            self._read += entry.size
+        for pair in part.archive.read(entries, self._problems):
+            self._read += len(pair.jpeg) + len(pair.json)
             if (found := example_of(part.name, pair, self._problems)) is not None:
                 yield pair.json_name, Item(found, pair)
 

@@ -125,9 +125,10 @@ class IndexedArchive:
 
         Raises:
           IndexError: if there is no such pair.
-          OSError: if the archive is not what it was when it was indexed.
+          BadInput: if one of two extracted files cannot be read any more.
+          OSError: if the tar is not what it was when it was indexed.
         """
-        [pair] = self.archive.read([self.index[i]])
+        [pair] = self.archive.read([self.index[i]], Problems())
         return pair
 
 

@@ -30,8 +30,8 @@ def stamp_of(tar: epath.Path) -> tuple[int, int]:
     if files.is_local(tar):
         stat = os.stat(tar)
         return stat.st_size, stat.st_mtime_ns
-    told = tar.stat()
-    return told.length, int(told.mtime) * 10**9
+    told = files.stat_of(tar)
+    return told.bytes, told.modified * 10**9
 
 
 def load(tar: epath.Path, kind: str, parse: Callable[[epath.Path], _Content]) -> _Content | None:

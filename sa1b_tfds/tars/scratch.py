@@ -79,7 +79,7 @@ class _Unpacked:
         self.name = name
         self._file = file
 
-    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+    def read(self, entries: Iterable[Entry], problems: Problems) -> Iterator[Pair]:
         return read_pairs(self._file, entries)
 
 
