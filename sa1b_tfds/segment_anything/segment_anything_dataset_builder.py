@@ -22,6 +22,7 @@ from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.links import LINKS_PAGE
+from sa1b_tfds.mocked import is_mocked
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import worker_count
 from sa1b_tfds.running.pool import ProcessPool
@@ -154,6 +155,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           BadInput: what is wrong in a tar, with on_error='raise'.
           FolderInUse: if another process prepares the same data.
         """
+        if is_mocked():
+            super().download_and_prepare(
+                download_config=download_config, file_format=file_format, **kwargs
+            )
+            return
         was_there = self.data_path.exists()
         self._folder.clean_if_free()
         if self.data_path.exists() and not was_there:  # it had been set aside
