@@ -24,10 +24,17 @@ from sa1b_tfds.annotations import Example
 
 _FIELD_1 = b"\n"
 _LENGTH = struct.Struct("<Q")
+_BLOCK = 2**20
 
 
 class Writer(Protocol):
-    """Writes records to one file. What was not closed is no whole file."""
+    """Writes records to one file. What was not closed is no whole file.
+
+    Attributes:
+      crc32c: of the whole file, once it is closed.
+    """
+
+    crc32c: int
 
     def write(self, record: bytes) -> None: ...
 
@@ -170,6 +177,15 @@ def _read_array_record(path: epath.Path) -> Iterator[bytes]:
         reader.close()
 
 
+def file_crc32c(path: epath.Path) -> int:
+    """The CRC-32C of a whole file."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = google_crc32c.extend(checksum, block)
+    return checksum
+
+
 def open_writer(path: epath.Path, file_format: str) -> Writer:
     """Opens a new file in one of `FORMATS`."""
     return FORMATS[file_format](path)
@@ -177,13 +193,14 @@ def open_writer(path: epath.Path, file_format: str) -> Writer:
 
 class _TFRecordWriter:
     def __init__(self, path: epath.Path):
+        self.crc32c = 0
         self._file = path.open("wb")
 
     def write(self, record: bytes) -> None:
         length = _LENGTH.pack(len(record))
-        self._file.write(length + _masked_crc(length))
-        self._file.write(record)
-        self._file.write(_masked_crc(record))
+        for part in (length + _masked_crc(length), record, _masked_crc(record)):
+            self._file.write(part)
+            self.crc32c = google_crc32c.extend(self.crc32c, part)
 
     def close(self) -> None:
         self._file.close()
@@ -195,6 +212,8 @@ class _ArrayRecordWriter:
     def __init__(self, path: epath.Path):
         from array_record.python import array_record_module
 
+        self.crc32c = 0
+        self._path = path
         self._writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
 
     def write(self, record: bytes) -> None:
@@ -204,6 +223,7 @@ class _ArrayRecordWriter:
     def close(self) -> None:
         with _full_disk_named():
             self._writer.close()
+        self.crc32c = file_crc32c(self._path)  # the library alone knows what it has written
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from sa1b_tfds.tars.members import MAX_BYTES, Member
 from sa1b_tfds.tars.pairs import Entry, Pair
 from sa1b_tfds.tars.seek import NoSeekPoints, has_seek_points, make_seek_points
 
-_KIND = "index"
+_KIND = kept.INDEX
 _MAGIC = b"sa1b_tfds index 2\n"
 _NOT_ONE = (
     "it is compressed and damaged, so no image of it can be read by its number: a build, read_tars"

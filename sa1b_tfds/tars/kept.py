@@ -18,6 +18,8 @@ from etils import epath
 
 from sa1b_tfds import files
 
+INDEX, SEEK = "index", "seek"
+
 _Content = TypeVar("_Content")
 
 
@@ -60,6 +62,12 @@ def keep(tar: epath.Path, kind: str, content: bytes) -> bool:
         else:
             return True
     return False
+
+
+def forget_all(tar: epath.Path) -> None:
+    """Removes all that is kept of a tar, which is deleted."""
+    for kind in (INDEX, SEEK):
+        forget(tar, kind)
 
 
 def forget(tar: epath.Path, kind: str) -> None:
