@@ -316,7 +316,8 @@ class _Run:
             if problem is None:
                 checked_by = "md5" if expected else "size"
                 self._checked.put_unpacked(path, path, checked_by, expected)
-                return FileResult(name=name, status="done", checked_by=checked_by)
+                self._crew.say(_Note(name, "was already there, and is unpacked now"))
+                return FileResult(name=name, status="present", checked_by=checked_by)
         except Stopped:
             return self._stopped(name)
         except DiskFull as error:

@@ -7,7 +7,6 @@ A plain tar appears under its name when it is whole and on the disk. It is recor
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,13 @@ from sa1b_tfds.tars.archive import TarArchive, archives_at
 from sa1b_tfds.tars.forms import unpacked_bytes
 from sa1b_tfds.tars.seek import forget_seek_points
 from sa1b_tfds.telling import counted, gigabytes
-from sa1b_tfds.transfer.folder import CheckedFiles, draft_of, lock_folder, remove_drafts
+from sa1b_tfds.transfer.folder import (
+    CheckedFiles,
+    draft_of,
+    full_disk_named,
+    lock_folder,
+    remove_drafts,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,24 +67,21 @@ def unpack(
 
     Raises:
       FileNotFoundError: where there is no tar.
+      ValueError: if two tars would have the same name in `out`.
       FolderInUse: if a download or another `unpack` has one of the folders.
       NotEnoughSpace: if the disk has no room for them; nothing was written.
     """
     workers = worker_count(workers)
     tasks = [_task_of(tar, None if out is None else Path(out)) for tar in _find(tars)]
     with contextlib.ExitStack() as held:
-        folders = {path.parent for task in tasks for path in (task.packed, task.target)}
-        for folder in sorted({folder.resolve() for folder in folders}):
-            folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(lock_folder(folder))
-            remove_drafts(folder)
+        _lock_folders(tasks, held)
         results = {task: task.known() for task in tasks}
         left = [task for task, result in results.items() if result is None]
+        _check_targets(left)
         failures = _run(left, workers) if left else {}
     for task in left:
         if task.name in failures:
-            error = failures[task.name]
-            reason = error.reason if isinstance(error, BadInput) else str(error)
+            reason = _reason(failures[task.name])
             results[task] = Unpacked(name=task.tar, status="failed", reason=reason)
         else:
             size = task.target.stat().st_size
@@ -94,13 +96,53 @@ def _find(tars: Iterable[str | Path]) -> list[TarArchive]:
         if not own:
             what = "holds no sa_*.tar" if os.path.exists(path) else "is not there"
             raise FileNotFoundError(f"{path} {what}.")
-        found |= {os.path.abspath(archive.path): archive for archive in own}
+        # Folders may have several paths, but a tar that is a link is one of its own.
+        found |= {os.fspath(_real(Path(archive.path))): archive for archive in own}
     return sorted(found.values(), key=lambda archive: (archive.name, os.fspath(archive.path)))
 
 
 def _task_of(tar: TarArchive, out: Path | None) -> _Unpack:
     packed = Path(tar.path)
-    return _Unpack(tar.name, packed, packed if out is None else out / tar.name)
+    target = packed if out is None else out / tar.name
+    return _Unpack(tar.name, packed, packed if _real(target) == _real(packed) else target)
+
+
+def _real(path: Path) -> Path:
+    """The path without links in it; the file itself may be one."""
+    return path.parent.resolve() / path.name
+
+
+def _check_targets(tasks: list[_Unpack]) -> None:
+    places: dict[Path, _Unpack] = {}
+    for task in tasks:
+        if (other := places.setdefault(task.target, task)) is not task:
+            raise ValueError(
+                f"{other.packed} and {task.packed} would both be {task.target}: unpack them to"
+                " different folders."
+            )
+
+
+def _lock_folders(tasks: list[_Unpack], held: contextlib.ExitStack) -> None:
+    """Holds the folders until the end of `held`, when no draft is left in them."""
+    written = {task.target.parent.resolve() for task in tasks}
+    read = {task.packed.parent.resolve() for task in tasks}
+    for folder in sorted(written | read):
+        if folder not in written:
+            with contextlib.suppress(OSError):  # it may be on a disk that cannot be written
+                held.enter_context(lock_folder(folder))
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        held.enter_context(lock_folder(folder))
+        remove_drafts(folder)
+        held.callback(remove_drafts, folder)  # of workers that were killed
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, BadInput):
+        return error.reason
+    if isinstance(error, OSError) and error.errno in files.DISK_FULL:
+        return f"{error.strerror}"
+    return str(error)
 
 
 def _run(tasks: list[_Unpack], workers: int) -> Mapping[str, Exception]:
@@ -111,7 +153,7 @@ def _run(tasks: list[_Unpack], workers: int) -> Mapping[str, Exception]:
     pool = ProcessPool(
         num_workers=workers,
         reporter=reporter_for_people(),
-        release=_finisher(),
+        release=_finisher(tasks),
         makes_room=in_place,
     )
     return pool(tasks)
@@ -147,7 +189,7 @@ class _Unpack:
         return epath.Path(self.target.parent)
 
     def source_bytes(self) -> int:
-        return self.packed.stat().st_size
+        return self.packed.stat().st_size if self.packed.exists() else 0
 
     def written(self, read: int) -> int:
         return unpacked_bytes(read)
@@ -157,9 +199,10 @@ class _Unpack:
 
     def run(self, on_progress: Progress) -> None:
         draft = draft_of(self.target)
-        problem = unpack_file(
-            self.packed, self.tar, draft, on_inflated=lambda size: on_progress(0, size)
-        )
+        with full_disk_named(draft):
+            problem = unpack_file(
+                self.packed, self.tar, draft, on_inflated=lambda size: on_progress(0, size)
+            )
         if problem:
             raise TornArchive(self.tar, "", problem)
 
@@ -180,15 +223,18 @@ class _Unpack:
         return Unpacked(name=self.tar, status="failed", reason=reason)
 
 
-def _finisher() -> Callable[[_Unpack], None]:
+def _finisher(tasks: Iterable[_Unpack]) -> Callable[[_Unpack], None]:
     """What gives a task's draft its name; it may be called in several threads."""
-    record_of = functools.cache(CheckedFiles)  # one a folder: each would write what it had read
+    # One a folder, whatever its path: each would write what it had read.
+    folders = {path.parent.resolve() for task in tasks for path in (task.packed, task.target)}
+    records = {folder: CheckedFiles(folder) for folder in folders}
 
     def finish(task: _Unpack) -> None:
-        packed = record_of(task.packed.parent)
+        packed = records[task.packed.parent.resolve()]
         name = task.packed.name
         checked_by, md5 = packed.checked_by(name) or "size", packed.md5(name)
-        record_of(task.target.parent).put_unpacked(task.target, task.packed, checked_by, md5)
+        target = records[task.target.parent.resolve()]
+        target.put_unpacked(task.target, task.packed, checked_by, md5)
         if task.target == task.packed:
             forget_seek_points(epath.Path(task.target))
 

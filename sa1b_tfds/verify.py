@@ -174,7 +174,7 @@ class _Verify:
         return epath.Path(self.path.parent)
 
     def source_bytes(self) -> int:
-        return self.path.stat().st_size
+        return self.path.stat().st_size if self.path.exists() else 0  # a link to nowhere
 
     def written(self, read: int) -> int:
         return 0
@@ -190,7 +190,6 @@ class _Verify:
             self._look(look, problems, lambda size: on_progress(0, size))
         except OSError as error:
             look.reasons.append(str(error))
-        torn = any(isinstance(found, TornArchive) for found in problems.found)
         reasons = look.reasons + [
             ": ".join(part for part in (p.member, p.reason) if part) for p in problems.found
         ]
@@ -198,7 +197,7 @@ class _Verify:
             reasons = [*reasons[:_MAX_REASONS], f"and {len(reasons) - _MAX_REASONS} more"]
         return TarReport(
             name=self.name,
-            status="torn" if torn else "wrong" if reasons else "whole",
+            status="torn" if _is_torn(problems) else "wrong" if reasons else "whole",
             form=look.form,
             pairs=look.pairs,
             md5=look.md5,
@@ -221,7 +220,7 @@ class _Verify:
             return
         else:
             look.pairs = len(archive.index(problems, on_inflated))
-        if not look.pairs:
+        if not look.pairs and not _is_torn(problems):
             look.reasons.append("it holds no pair of .jpg and .json")
 
     def _compare_md5(self, look: _Look, expected: str, is_packed: bool) -> None:
@@ -238,6 +237,10 @@ class _Verify:
                 f"it was unpacked from a file with the MD5 {self.checked_md5}, the table says"
                 f" {expected}"
             )
+
+
+def _is_torn(problems: Problems) -> bool:
+    return any(isinstance(found, TornArchive) for found in problems.found)
 
 
 @dataclass

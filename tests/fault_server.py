@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gzip
 import hashlib
 import io
 import json
+import pathlib
 import random
 import socket
 import struct
 import tarfile
 import threading
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,8 +26,13 @@ EXPIRED_BODY = b"URL signature expired"
 SIGNATURE = "not-a-real-signature-0123456789"
 
 
-def make_tar(number: int, *, pairs: int = 3, image_bytes: int = 60_000) -> bytes:
-    """A tar in SA-1B's form whose images are noise; the same number gives the same bytes."""
+def make_tar(
+    number: int, *, pairs: int = 3, image_bytes: int = 60_000, form: str = "gzip"
+) -> bytes:
+    """A tar in SA-1B's form whose images are noise; the same number gives the same bytes.
+
+    `form` is 'gzip', as Meta serves them, or 'plain'.
+    """
     noise = random.Random(number)
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
@@ -36,7 +45,93 @@ def make_tar(number: int, *, pairs: int = 3, image_bytes: int = 60_000) -> bytes
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
+    return packed(content.getvalue()) if form == "gzip" else content.getvalue()
+
+
+def packed(plain: bytes) -> bytes:
+    """The same in gzip's form, without a time in it."""
+    return gzip.compress(plain, 1, mtime=0)
+
+
+@functools.cache
+def slow_tar(number: int, *, member: int = 2**24, members: int = 3) -> bytes:
+    """A compressed tar, small, that takes long to unpack: its images are zeros."""
+    content = io.BytesIO()
+    compress = zlib.compressobj(1, wbits=31)
+    jpeg = bytes([0xFF, 0xD8, number]) + bytes(member - 3)
+    for index in range(members):
+        for suffix, data in ((".json", b"{}"), (".jpg", jpeg)):
+            info = tarfile.TarInfo(f"./sa_{number}{index}{suffix}")
+            info.size = len(data)
+            content.write(compress.compress(info.tobuf() + data + bytes(-len(data) % 512)))
+    content.write(compress.compress(bytes(tarfile.RECORDSIZE)))
+    content.write(compress.flush())
     return content.getvalue()
+
+
+@functools.cache
+def _md5_of_slow(number: int) -> str:
+    return hashlib.md5(gzip.decompress(slow_tar(number))).hexdigest()
+
+
+def form_of_slow(number: int, path: pathlib.Path) -> str:
+    """'g' if the file is that slow tar, 'p' if it is the plain one; fails if it is neither."""
+    data = path.read_bytes()
+    if data == slow_tar(number):
+        return "g"
+    assert hashlib.md5(data).hexdigest() == _md5_of_slow(number), f"{path} is not whole"
+    return "p"
+
+
+def _damaged() -> dict[str, tuple[bytes, str]]:
+    """Compressed tars that are none, by what is wrong, each with what has to be said of it."""
+    plain = make_tar(7, image_bytes=20_000, form="plain")
+    tar, half = packed(plain), len(plain) // 2
+    crc, length = zlib.crc32(plain), len(plain)
+
+    def ending(*numbers: int) -> bytes:
+        return tar[:-8] + struct.pack("<II", *numbers)
+
+    def flipped(at: int) -> bytes:
+        return tar[:at] + bytes([tar[at] ^ 16]) + tar[at + 1 :]
+
+    def matters(at: int) -> bool:
+        """Whether a bit there changes what is in it: zeros may be written in several ways."""
+        try:
+            return gzip.decompress(flipped(at)) != plain
+        except (OSError, EOFError, zlib.error):
+            return True
+
+    near_the_end = next(at for at in range(len(tar) - 9, 0, -1) if matters(at))
+    whole, end = f"from byte 10 to {len(tar):,}", f"byte {len(tar):,}"
+    changed = f"it is damaged: the checksum of what was compressed {whole} is wrong: a byte in it"
+    flip = r"it is damaged: .*\bbyte\b"  # found at once, or at the end of the data or the file
+    return {
+        "cut in the header": (tar[:7], "it ends at byte 7, in the middle of a header"),
+        "cut at the start of the data": (tar[:10], "it ends at byte 10, before its compressed da"),
+        "cut in the middle": (tar[:9_999], "it ends at byte 9,999, before its compressed data"),
+        "cut in the checksum": (tar[:-5], f"ends at byte {len(tar) - 5:,}, in the middle of the"),
+        "cut by one byte": (tar[:-1], f"ends at byte {len(tar) - 1:,}, in the middle of the chec"),
+        "a bit flipped early": (flipped(500), flip),
+        "a bit flipped in the middle": (flipped(len(tar) // 2), flip),
+        "a bit flipped at the end": (flipped(near_the_end), flip),
+        "another checksum": (ending(crc ^ 1, length), changed),
+        "another length": (ending(crc, length + 512), f"the length of what was compressed {whole}"),
+        "garbage after it": (tar + b"garbage", f"ends at {end}, but more follows it"),
+        "garbage after zeros": (tar + bytes(70_000) + b"garbage", f"ends at {end}, but more follo"),
+        "a web page after it": (tar + b"<html>" * 9000, f"ends at {end}, but more follows it"),
+        "half a member after it": (tar + tar[:5], f"{len(tar) + 5:,}, in the middle of a header"),
+        "another tar after it": (tar + tar, r"zeros from byte \d+ to \d+, but more follows them"),
+        "a member that is no gzip": (tar + b"\x1f\x8b\xff" + bytes(99), f"no gzip header at {end}"),
+        "its own header only": (packed(b""), "no header and no end marker at byte 0"),
+        "compressed twice": (packed(tar), "it is no tar: it is compressed with gzip twice. Unpack"),
+        "no tar in it": (packed(b"<html>" * 9000), "it is no tar: it begins with b'<html><html>"),
+        "half a tar in it": (packed(plain[:half]), "it claims 20002 bytes, |the tar is torn here"),
+        "a bomb of zeros": (packed(bytes(2**25)), "zeros from byte 0 on, more than end a tar"),
+    }
+
+
+DAMAGED = _damaged()
 
 
 @dataclass(kw_only=True)
@@ -45,7 +140,8 @@ class Fault:
 
     Attributes:
       status, body, headers: an answer of its own instead of the file.
-      send: bytes of the body after which the connection is cut.
+      send: bytes of the body after which the connection is cut; a negative number counts from
+        its end.
       stall: seconds of silence after `send` bytes.
       corrupt: the body's bytes are wrong.
       ignore_range: 200 and the whole file.
@@ -209,7 +305,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, request: Request, body: bytes, fault: Fault) -> None:
         step = 16_384
-        limit = len(body) if fault.send is None else min(fault.send, len(body))
+        limit = len(body[: fault.send])
         for at in range(0, limit, step):
             block = body[at : min(at + step, limit)]
             framed = b"%x\r\n%s\r\n" % (len(block), block) if fault.chunked else block

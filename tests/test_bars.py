@@ -97,6 +97,10 @@ def test_a_download(stream):
     reporter.running([going])
     going.phase = "checking"
     reporter.running([going])
+    going.phase, going.inflated = "unpacking", 370_000
+    reporter.running([going])
+    if stream.isatty():
+        assert reporter._bars._bars["a.tar"].desc == "a.tar unpacking 37%"
     reporter.finished(FileResult(name="a.tar", status="done", fetched=10**6, checked_by="md5"))
     reporter.running([])
     reporter.close()

@@ -82,7 +82,7 @@ def test_a_task_that_cannot_be_passed_fails_alone(only_here, tmp_path):
 def test_nothing_is_fetched_for_a_task_once_the_run_is_stopped(tmp_path):
     fetched, go_on = [], threading.Event()
 
-    def fetch(task):
+    def fetch(task, on_fetched):
         fetched.append(task.name)
         go_on.wait(60)
 

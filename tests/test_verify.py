@@ -1,13 +1,17 @@
 """`verify`: what it says of whole, torn, wrong, missing and unfinished tars."""
 
+import fcntl
 import hashlib
 import io
 import json
 import os
+import pty
 import re
+import struct
 import subprocess
 import sys
 import tarfile
+import termios
 
 import numpy as np
 import psutil
@@ -16,7 +20,11 @@ from PIL import Image
 
 from sa1b_tfds.cli import main
 from sa1b_tfds.rle import encode_mask
+from sa1b_tfds.tars import inflate
+from sa1b_tfds.unpack import unpack
 from sa1b_tfds.verify import verify_folder
+from tests.downloading import fetch_all
+from tests.fault_server import DAMAGED, FaultServer, packed, slow_tar
 
 NAME = "sa_000000.tar"
 
@@ -59,17 +67,21 @@ def tar_of(**files):
     return content.getvalue()
 
 
+def md5_of(data):
+    return hashlib.md5(data).hexdigest()
+
+
 GOOD = tar_of()
+PACKED = packed(GOOD)
 
 
+@pytest.mark.parametrize("form", ["plain", "gzip"])
 @pytest.mark.parametrize(
     ("data", "options", "status", "reason"),
     [
         (GOOD, {}, "whole", None),
         (GOOD, {"deep": True}, "whole", None),
-        (GOOD, {"md5": {NAME: hashlib.md5(GOOD).hexdigest()}}, "whole", None),
         (GOOD, {"md5": {"sa_000009.tar": "0" * 32}}, "whole", None),
-        (GOOD, {"md5": {NAME: "0" * 32}}, "wrong", "the MD5 is .*, the table says 000"),
         (GOOD[:1024], {}, "torn", "the tar is torn here"),
         (GOOD[:700], {"deep": True}, "torn", "the tar is torn here"),
         (b"", {}, "torn", "the tar is torn here"),
@@ -91,18 +103,182 @@ GOOD = tar_of()
     ],
     ids=lambda value: "tar" if isinstance(value, bytes) else None,
 )
-def test_what_is_said_of_a_tar(tmp_path, data, options, status, reason):
-    (tmp_path / NAME).write_bytes(data)
+def test_what_is_said_of_a_tar(tmp_path, form, data, options, status, reason):
+    (tmp_path / NAME).write_bytes(packed(data) if form == "gzip" else data)
 
     (report,) = verify_folder(tmp_path, **options)
 
     assert (report.name, report.status) == (NAME, status), report.reasons
+    assert (report.form, report.md5, report.note) == (form, False, None)
     assert bool(report.reasons) == (status != "whole")
     if reason:
         assert any(re.search(reason, said) for said in report.reasons), report
     else:
         assert report.pairs == 1
-        assert report.md5 == (NAME in options.get("md5", {}))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_compressed_tar_is_torn(tmp_path, what, deep):
+    data, message = DAMAGED[what]
+    (tmp_path / NAME).write_bytes(data)
+    (report,) = verify_folder(tmp_path, deep=deep)
+    assert report.status == "torn"
+    assert any(re.search(message, said) for said in report.reasons), report.reasons
+
+
+def test_a_bomb_is_torn(tmp_path, monkeypatch):
+    monkeypatch.setattr(inflate, "_MAX_RATIO_FROM", 2**20)
+    (tmp_path / NAME).write_bytes(slow_tar(0))
+    (report,) = verify_folder(tmp_path)
+    assert report.status == "torn"
+    assert "it is damaged: it inflates to over 20 times its size" in report.reasons[0]
+
+
+ZEROS = "0" * 32
+WRONG = "the MD5 is .*, the table says 000"
+
+
+@pytest.mark.parametrize(
+    ("data", "md5", "options", "status", "compared", "pairs", "reason"),
+    [
+        (PACKED, md5_of(PACKED), {}, "whole", True, None, None),
+        (PACKED, md5_of(PACKED), {"deep": True}, "whole", True, 1, None),
+        (PACKED, md5_of(PACKED), {"md5_of_any_form": True}, "whole", True, None, None),
+        (PACKED, ZEROS, {}, "wrong", True, 1, WRONG),
+        (PACKED[:-1], ZEROS, {}, "torn", True, 1, WRONG),
+        (PACKED[:-1], md5_of(PACKED[:-1]), {}, "whole", True, None, None),
+        (PACKED[:-1], md5_of(PACKED[:-1]), {"deep": True}, "torn", True, 1, "it is damaged"),
+        # A plain tar cannot have the MD5 of a compressed one.
+        (GOOD, ZEROS, {}, "whole", False, 1, None),
+        (GOOD, md5_of(GOOD), {}, "whole", False, 1, None),
+        (GOOD, md5_of(GOOD), {"md5_of_any_form": True}, "whole", True, 1, None),
+        (GOOD, ZEROS, {"md5_of_any_form": True}, "wrong", True, 1, WRONG),
+    ],
+)
+def test_an_md5_is_of_the_bytes_that_are_served(
+    tmp_path, data, md5, options, status, compared, pairs, reason
+):
+    (tmp_path / NAME).write_bytes(data)
+    (report,) = verify_folder(tmp_path, md5={NAME: md5}, **options)
+    assert (report.status, report.md5, report.pairs) == (status, compared, pairs), report.reasons
+    assert bool(report.reasons) == (reason is not None)
+    assert not reason or re.search(reason, report.reasons[0])
+
+
+@pytest.fixture
+def downloaded(tmp_path):
+    """A folder with a tar that our download has checked by its MD5."""
+    with FaultServer({NAME: PACKED}) as server:
+        fetch_all(server, tmp_path)
+    return tmp_path
+
+
+CHECKED = "it was checked when it was downloaded, and has not changed since"
+
+
+@pytest.mark.parametrize("settings", [{}, {"md5": {}}], ids=["md5", "size"])
+def test_what_a_download_has_checked_is_not_inflated(tmp_path, monkeypatch, settings):
+    with FaultServer({NAME: PACKED}) as server:
+        fetch_all(server, tmp_path, **settings)
+    inflated = []
+    blocks = inflate.Inflated.blocks
+    monkeypatch.setattr(
+        inflate.Inflated, "blocks", lambda self: inflated.append(self) or blocks(self)
+    )
+    (report,) = verify_folder(tmp_path)
+    assert (report.status, report.form, report.pairs, report.note) == (
+        "whole",
+        "gzip",
+        None,
+        CHECKED,
+    )
+    assert inflated == []
+
+    (report,) = verify_folder(tmp_path, deep=True)  # is asked to
+    assert (report.status, report.pairs, report.note, len(inflated)) == ("whole", 1, None, 1)
+
+    os.utime(tmp_path / NAME)
+    (report,) = verify_folder(tmp_path)
+    assert (report.status, report.pairs, report.note, len(inflated)) == ("whole", 1, None, 2)
+
+
+def test_a_tar_that_changed_since_the_download_is_read_again(downloaded):
+    tar = downloaded / NAME
+    tar.write_bytes(PACKED[:-9] + bytes(9))
+    (report,) = verify_folder(downloaded)
+    assert (report.status, report.note) == ("torn", None)
+    assert "it is damaged: " in report.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "after", "status", "note", "reason"),
+    [
+        pytest.param(
+            {NAME: md5_of(PACKED)},
+            lambda tar: None,
+            "whole",
+            "plain: unpacked from the file with the right MD5",
+            None,
+            id="the MD5 was right",
+        ),
+        pytest.param(
+            {NAME: ZEROS},
+            lambda tar: None,
+            "wrong",
+            None,
+            f"it was unpacked from a file with the MD5 {md5_of(PACKED)}, the table says {ZEROS}",
+            id="the MD5 was another one",
+        ),
+        pytest.param({NAME: ZEROS}, os.utime, "whole", None, None, id="it changed since"),
+        pytest.param({}, lambda tar: None, "whole", None, None, id="the table has no MD5"),
+    ],
+)
+@pytest.mark.parametrize("way", ["unpack", "download --unpack"])
+def test_the_md5_of_an_unpacked_tar(tmp_path, way, table, after, status, note, reason):
+    with FaultServer({NAME: PACKED}) as server:
+        fetch_all(server, tmp_path, unpack=way != "unpack")
+    if way == "unpack":
+        unpack([tmp_path], workers=1)
+    assert (tmp_path / NAME).read_bytes() == GOOD
+    after(tmp_path / NAME)
+    (report,) = verify_folder(tmp_path, md5=table)
+    assert (report.status, report.form, report.note) == (status, "plain", note)
+    assert report.reasons == (() if reason is None else (reason,))
+    assert report.md5 == bool(note or reason)
+    assert report.pairs == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_has_a_total_and_gets_there(tmp_path, workers):
+    (tmp_path / NAME).write_bytes(slow_tar(0))
+    (tmp_path / "sa_000001.tar").write_bytes(GOOD)
+    (tmp_path / "sa_000002.tar").write_bytes(packed(tar_of(**{"sa_7.jpg": jpeg()[:-9]})))
+    total = sum(path.stat().st_size for path in tmp_path.iterdir())
+    told = []
+    options = {"workers": workers, "on_progress": lambda *where: told.append(where)}
+    assert len(list(verify_folder(tmp_path, **options))) == 3
+    assert {where[1] for where in told} == {total}
+    done = [where[0] for where in told]
+    assert done == sorted(done)
+    assert done[-1] == total
+    assert len(done) >= 3 if workers > 1 else len(done) > 5
+
+
+def test_a_bar_of_bytes_is_on_the_terminal_only(tmp_path):
+    (tmp_path / NAME).write_bytes(slow_tar(0))
+    run = [sys.executable, "-m", "sa1b_tfds.cli", "verify", str(tmp_path)]
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    done = subprocess.run(run, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.set_blocking(ours, False)
+    shown = os.read(ours, 2**16).decode()
+    for end in (ours, theirs):
+        os.close(end)
+    size = len(slow_tar(0)) / 1000
+    assert re.search(rf"100%\|█+\| {size:.0f}k/{size:.0f}k \[", shown), shown
+    assert done.stdout == f"{NAME}: whole, 3 pairs\n1 of 1 tars whole\n"
+    assert subprocess.run(run, capture_output=True, text=True).stderr == ""
 
 
 def test_a_range_and_what_is_missing_from_it(tmp_path):
@@ -113,6 +289,7 @@ def test_a_range_and_what_is_missing_from_it(tmp_path):
     (tmp_path / "other.txt").write_text("not looked at")
     for name in ("mine_0.tar", "sa_co_gold.tar", "sa_co_gold.tar.part"):
         (tmp_path / name).write_bytes(GOOD)  # nor are these: no build would take them
+    (tmp_path / "sa_000003.tar.unpacked.part").write_bytes(GOOD[:100])  # of a killed `unpack`
 
     def said(**options):
         reports = verify_folder(tmp_path, workers=1, **options)
@@ -122,6 +299,21 @@ def test_a_range_and_what_is_missing_from_it(tmp_path):
     assert said(start=3) == {3: "whole", 7: "whole"}
     assert said(end=3) == {0: "missing", 1: "whole", 2: "unfinished"}
     assert said(start=2, end=5) == {2: "unfinished", 3: "whole", 4: "missing"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_cannot_be_read_leaves_the_others_alone(tmp_path, workers):
+    (tmp_path / "sa_000000.tar").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "sa_000001.tar").mkdir()
+    (tmp_path / "sa_000002.tar").write_bytes(PACKED)
+    reports = {report.name[3:9]: report for report in verify_folder(tmp_path, workers=workers)}
+    assert {n: report.status for n, report in sorted(reports.items())} == {
+        "000000": "wrong",
+        "000001": "wrong",
+        "000002": "whole",
+    }
+    assert "No such file or directory" in reports["000000"].reasons[0]
+    assert "Is a directory" in reports["000001"].reasons[0]
 
 
 def test_many_reasons_are_cut(tmp_path):
@@ -179,17 +371,68 @@ def test_a_process_that_is_killed_fails_its_tar_only(tmp_path):
     assert "was ended by SIGKILL" in killed.reasons[0]
 
 
-def test_a_tar_whose_md5_is_not_known_is_said(tmp_path, capsys):
-    (tmp_path / "sa_123456.tar").write_bytes(GOOD)
+IN_GZIP = "The MD5 of {} of them is not known: they were read up to their checksum"
+IN_PLAIN = "No MD5 is known for {} of them in the plain form: "
+
+
+@pytest.mark.parametrize(
+    ("tars", "options", "lines"),
+    [
+        ([PACKED], [], [IN_GZIP.format(1) + "."]),
+        (
+            [GOOD],
+            [],
+            [IN_PLAIN.format(1) + "only their headers were read. --deep reads them whole."],
+        ),
+        ([GOOD], ["--deep"], [IN_PLAIN.format(1) + "they were read whole."]),
+        (
+            [GOOD, PACKED, PACKED, GOOD],
+            ["--workers", "1"],
+            [
+                IN_GZIP.format(2) + ".",
+                IN_PLAIN.format(2) + "only their headers were read. --deep reads them whole.",
+            ],
+        ),
+    ],
+)
+def test_tars_whose_md5_is_not_known_are_counted(tmp_path, capsys, tars, options, lines):
+    for number, tar in enumerate(tars, 123456):
+        (tmp_path / f"sa_{number}.tar").write_bytes(tar)
+    assert main(["verify", str(tmp_path), "--md5", *options]) == 0
+    assert capsys.readouterr().out.splitlines()[len(tars) :] == [
+        f"{len(tars)} of {len(tars)} tars whole",
+        *lines,
+    ]
+    main(["verify", str(tmp_path), "--md5", "--json", *options])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["without_md5"] == len(tars)
+
+
+def test_a_tar_without_an_md5_that_the_download_checked_is_said(tmp_path, capsys):
+    with FaultServer({"sa_123456.tar": PACKED}) as server:
+        fetch_all(server, tmp_path, md5={})
     assert main(["verify", str(tmp_path), "--md5"]) == 0
-    assert capsys.readouterr().out.splitlines()[-2:] == [
+    assert capsys.readouterr().out.splitlines() == [
+        f"sa_123456.tar: whole; {CHECKED}",
         "1 of 1 tars whole",
-        "The MD5 of 1 of them is not known: only their headers were read.",
+        IN_GZIP.format(1) + ", now or when they were downloaded.",
     ]
 
 
+def test_the_command_says_where_a_plain_tar_is_from(downloaded, capsys, monkeypatch):
+    monkeypatch.setattr("sa1b_tfds.checksums.read_md5_table", lambda path: {NAME: md5_of(PACKED)})
+    unpack([downloaded])
+    assert main(["verify", str(downloaded), "--md5"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{NAME}: whole, 1 pairs; plain: unpacked from the file with the right MD5",
+        "1 of 1 tars whole",
+    ]
+    main(["verify", str(downloaded), "--md5", "--json"])
+    report = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (report["form"], report["md5"], report["pairs"]) == ("plain", True, 1)
+
+
 def test_md5_uses_the_table_that_comes_with_the_package(tmp_path, capsys):
-    (tmp_path / NAME).write_bytes(GOOD)
+    (tmp_path / NAME).write_bytes(PACKED)
 
     assert main(["verify", str(tmp_path), "--md5"]) == 1
     assert "the table says 78d0f487c735a3de86ae6e1b0ff24ea9" in capsys.readouterr().out

@@ -17,7 +17,8 @@ def add(commands: Commands) -> None:
         commands,
         "build",
         _build,
-        "Convert tars to a prepared TFDS dataset. The same command run again continues.",
+        "Convert tars, compressed as Meta serves them or plain, to a prepared TFDS dataset. The"
+        " same command run again continues.",
     )
     add = command.add_argument
     add("tars", metavar="DIR", help="folder of the tars, or one tar; downloaded ones come here")

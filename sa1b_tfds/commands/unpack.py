@@ -13,8 +13,9 @@ def add(commands: Commands) -> None:
         commands,
         "unpack",
         _unpack,
-        "Make plain tars of the compressed ones that Meta serves: 5 % larger, and any image is read"
-        " at once. The same command run again continues.",
+        "Make plain tars of the compressed ones that Meta serves, to read any image at once. They"
+        " are a twentieth larger; builds do not need them. One of 11.3 GB takes a core half a"
+        " minute to a minute. The same command run again continues.",
     )
     add = command.add_argument
     add("tars", nargs="+", metavar="TARS", help="tars, and folders of tars")

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     command = add_command(
-        commands, "verify", _verify, "Say which tars of a folder are whole, torn, wrong or missing."
+        commands,
+        "verify",
+        _verify,
+        "Say which tars of a folder are whole, torn, wrong or missing. Compressed ones are"
+        " inflated, unless a download has checked them.",
     )
     add = command.add_argument
     add("folder", metavar="DIR")
@@ -58,11 +62,13 @@ def _verify(options: argparse.Namespace) -> int:
     )
     counts: Counter[str] = Counter()
     without_md5: Counter[str | None] = Counter()
+    any_noted = False
     with bar:
         for report in reports:
             counts[report.status] += 1
             if with_md5 and report.status == "whole" and not report.md5:
                 without_md5[report.form] += 1
+                any_noted |= report.note is not None
             if options.json:
                 print(json.dumps({"event": "tar", **asdict(report)}), flush=True)
                 continue
@@ -77,12 +83,15 @@ def _verify(options: argparse.Namespace) -> int:
     others = [f"{counts[status]} {status}" for status in counts if status != "whole"]
     print(", ".join([f"{counts['whole']} of {counts.total()} tars whole", *sorted(others)]))
     if number := without_md5["gzip"]:
-        print(f"The MD5 of {number} of them is not known: they were read up to their checksum.")
-    if number := without_md5["plain"]:
+        when = ", now or when they were downloaded" if any_noted else ""
         print(
-            f"No MD5 is known for {number} of them in the plain form: only their headers were read."
-            " --deep reads them whole."
+            f"The MD5 of {number} of them is not known: they were read up to their checksum{when}."
         )
+    if number := without_md5["plain"]:
+        read = "they were read whole"
+        if not options.deep:
+            read = "only their headers were read. --deep reads them whole"
+        print(f"No MD5 is known for {number} of them in the plain form: {read}.")
     return 0 if is_whole else 1
 
 

@@ -137,7 +137,7 @@ class _Space:
     def refuse_if_full(self, task: Task) -> None:
         if self._full:
             raise NotEnoughSpace(
-                f"{task.name} was not begun: the disk is full. Make room in {self._folder.parent}"
+                f"{task.name} was not begun: the disk is full. Make room in {self._folder}"
                 " and run the same again; what was finished is kept."
             )
 

@@ -21,14 +21,19 @@ from absl import logging
 from tqdm import tqdm
 
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
-from sa1b_tfds.processes import Processes, available_cores
+from sa1b_tfds.processes import ProcessDied, Processes, available_cores
 from sa1b_tfds.tars import kept
 from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive, index_of
 from sa1b_tfds.tars.forms import Inflating, opened_forward
 from sa1b_tfds.tars.inflate import MAX_INFLATED
 from sa1b_tfds.tars.members import MAX_BYTES, Member
 from sa1b_tfds.tars.pairs import Entry, Pair
-from sa1b_tfds.tars.seek import NoSeekPoints, has_seek_points, make_seek_points
+from sa1b_tfds.tars.seek import (
+    NoSeekPoints,
+    has_seek_points,
+    make_seek_points,
+    refusal,
+)
 
 _KIND = kept.INDEX
 _MAGIC = b"sa1b_tfds index 2\n"
@@ -168,7 +173,7 @@ def index_all(
     cores = available_cores()
     with Processes(cores) as processes:
         threads = max(1, cores // max(1, len(slow)))
-        made = [processes.submit(_make_all, archive, threads) for archive in slow]
+        made = {processes.submit(_make_all, archive, threads): archive for archive in slow}
         if made:
             logging.info("Looking for the images in %d compressed tars, once.", len(made))
         bar = tqdm(
@@ -180,7 +185,10 @@ def index_all(
             disable=not (made and sys.stderr.isatty()),
         )
         for future in bar:
-            future.result()
+            try:
+                future.result()
+            except ProcessDied as e:  # in the library's C++, or as memory ran out
+                raise refusal(made[future].path, str(e)) from e
     return [index_archive(archive, problems) for archive in archives]
 
 

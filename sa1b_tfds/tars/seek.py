@@ -51,7 +51,7 @@ def opened_anywhere(tar: epath.Path) -> Iterator[BinaryIO]:
         return
     points = _kept(tar, kept.stamp_of(tar))
     if points is None:
-        raise _refusal(tar, "its seek points are not there")
+        raise refusal(tar, "its seek points are not there")
     with tar.open("rb") as packed, open(points.path, "rb") as windows:
         yield _Anywhere(packed, windows, points)  # type: ignore[misc]  # it has what is needed
 
@@ -77,11 +77,11 @@ def make_seek_points(tar: epath.Path, end: int, length: int, threads: int = 1) -
     if _kept(tar, stamp) is not None:
         return
     if not files.is_local(tar):
-        raise _refusal(tar, "it is not on a local disk")
+        raise refusal(tar, "it is not on a local disk")
     try:
         import rapidgzip
     except ImportError:
-        raise _refusal(tar, "rapidgzip is not installed, which finds its seek points") from None
+        raise refusal(tar, "rapidgzip is not installed, which finds its seek points") from None
     exported = io.BytesIO()
     try:
         with (
@@ -92,12 +92,15 @@ def make_seek_points(tar: epath.Path, end: int, length: int, threads: int = 1) -
             reader.export_index(exported)
         content = _to_bytes(exported.getbuffer(), stamp, length)
     except (ValueError, RuntimeError, struct.error) as e:  # of the library's C++, or of its index
-        raise _refusal(tar, f"its seek points were not found ({e})") from None
-    if kept.stamp_of(tar) != stamp or not kept.keep(tar, _KIND, content):
-        raise _refusal(tar, "there is no place to keep its seek points")
+        raise refusal(tar, f"its seek points were not found ({e})") from None
+    if kept.stamp_of(tar) != stamp:
+        raise refusal(tar, "it changed while its seek points were looked for")
+    if not kept.keep(tar, _KIND, content):
+        raise refusal(tar, "there is no place to keep its seek points")
 
 
-def _refusal(tar: epath.PathLike, why: str) -> NoSeekPoints:
+def refusal(tar: epath.PathLike, why: str) -> NoSeekPoints:
+    """What to raise, for a reason."""
     return NoSeekPoints(
         f"{os.fspath(tar)} is compressed with gzip and cannot be read in any order: {why}. Make a"
         f" plain tar of it: sa1b unpack {os.fspath(tar)}. What reads forward takes it as it is:"

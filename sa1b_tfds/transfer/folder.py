@@ -262,8 +262,8 @@ class CheckedFiles:
 
     def remember(self, name: str, checked_by: str, md5: str | None = None) -> None:
         """Keeps what a file passed; `md5` is what it was found to have, if that was looked at."""
-        if self.checked_by(name) == checked_by:
-            return
+        if self.checked_by(name) == checked_by or self.unpacked_from(name):
+            return  # what is known of the packed file stays
         with self._lock, suppress(DiskFull):  # the file is whole: at worst it is read once more
             self._entries[name] = {
                 **_stamp(self._folder / name),
@@ -298,7 +298,7 @@ class CheckedFiles:
 
     def _is(self, name: str, stamp: Any) -> bool:
         """Whether the file there has the size and time of change that stand in `stamp`."""
-        if not isinstance(stamp, dict):
+        if not isinstance(stamp, dict) or not (self._folder / name).exists():
             return False
         now = _stamp(self._folder / name)
         return now == {key: stamp.get(key) for key in now}
