@@ -14,7 +14,7 @@ from absl import logging
 
 from sa1b_tfds import files, own_json
 from sa1b_tfds.building.prepared import Folder
-from sa1b_tfds.building.report import REPORT
+from sa1b_tfds.building.report import REPORT, checked
 from sa1b_tfds.building.shard_files import which_are_intact
 from sa1b_tfds.building.size import expected_bytes, scratch_bytes
 from sa1b_tfds.building.source_record import is_from
@@ -232,7 +232,7 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             _remove_partial(archive)
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)
-    return own_json.read(folder.path / REPORT, dict, "the prepared data is not affected")
+    return own_json.read(folder.path / REPORT, checked, "the prepared data is not affected")
 
 
 def _sources(config: BuildConfig, builder: Builder) -> Sources:

@@ -16,8 +16,6 @@ import orjson
 from etils import epath
 
 _SEAL = re.compile(rb'\{"checksum":([0-9]{1,10}),')
-# What JSON of another form than was expected leads to.
-_WRONG = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
 
 _Content = TypeVar("_Content")
 
@@ -45,8 +43,14 @@ def loads(data: bytes, make: Callable[[Any], _Content]) -> _Content:
         if zlib.crc32(rest) != int(seal[1]):
             raise ValueError("its checksum is wrong")
         return make(orjson.loads(b"{" + rest))
-    except _WRONG as e:
-        raise Damaged(str(e) if type(e) is ValueError else f"{type(e).__name__}: {e}") from e
+    except orjson.JSONDecodeError as e:
+        raise Damaged(f"it is not JSON: {e}") from e
+    except KeyError as e:
+        raise Damaged(f"it lacks the field {e}") from e
+    except ValueError as e:
+        raise Damaged(str(e)) from e
+    except (TypeError, AttributeError, IndexError, OverflowError) as e:
+        raise Damaged(f"it is of another form: {e}") from e
 
 
 def read(path: epath.Path | Path, make: Callable[[Any], _Content], advice: str) -> _Content:
