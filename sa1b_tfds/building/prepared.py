@@ -27,7 +27,7 @@ from sa1b_tfds.own_json import Damaged
 from sa1b_tfds.telling import some_of
 
 TARS = "tars.jsonl"
-_SHARD = re.compile(r"-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z")
+_SHARD = re.compile(r"segment_anything-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z")
 _STAGED, _REPLACED, _INCOMPLETE = "staged.", "replaced.", "incomplete."
 
 
@@ -90,13 +90,13 @@ class Folder:
         Who may only read the data leaves it as it is.
         """
         if self.staging.folder.exists():
-            with contextlib.suppress(files.FolderInUse, OSError), self.locked():
+            with contextlib.suppress(files.FolderInUse, OSError, Damaged), self.locked():
                 self.clean()
 
     def is_settled(self) -> bool:
         """Whether there is data, and no staged tar that is not in it, undamaged."""
-        staged = self.staging.archives()
         try:
+            staged = self.staging.archives()
             there = {tar.archive: (tar.source, tar.settings) for tar in self.tars()}
         except (FileNotFoundError, Damaged):  # no data, or nobody knows what is in it
             return False
@@ -177,7 +177,7 @@ class Folder:
         paths = {}
         of = None
         for path in self.path.glob("*-train.*"):
-            if found := _SHARD.search(path.name):
+            if found := _SHARD.match(path.name):
                 paths[int(found[1])] = path
                 of = int(found[2])
         return paths, of

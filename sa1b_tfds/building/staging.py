@@ -142,9 +142,13 @@ class Staging:
                 file.path.unlink()
 
     def archives(self) -> list[str]:
-        """The names of the tars that have a sidecar."""
+        """The names of the tars that have a sidecar.
+
+        Raises:
+          Damaged: if a name stands only in a sidecar, and that is damaged.
+        """
         paths = self.folder.glob("*.json") if self.folder.exists() else []
-        return sorted(filter(None, map(_archive_of, paths)))
+        return sorted(map(_archive_of, paths))
 
     @property
     def wanted(self) -> epath.Path:
@@ -199,12 +203,8 @@ def _wanted_names(content: Any) -> list[str]:
     return names
 
 
-def _archive_of(sidecar: epath.Path) -> str | None:
-    """The name of the tar; None if it stands only in the sidecar, and that is damaged."""
+def _archive_of(sidecar: epath.Path) -> str:
     if _CUT in sidecar.name:
-        try:
-            return FinishedTar.from_json(sidecar.read_bytes()).archive
-        except own_json.Damaged as e:
-            logging.warning("%s is damaged and left out (%s).", sidecar, e)
-            return None
+        advice = "remove it and build again, which converts its tar again"
+        return own_json.read(sidecar, FinishedTar._of_fields, advice).archive
     return unquote(sidecar.name)[len(_PREFIX) : -len(".json")]
