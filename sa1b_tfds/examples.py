@@ -7,8 +7,9 @@ No TensorFlow here; training reads through tf.data instead.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from etils import epath
 
@@ -172,10 +173,27 @@ def _newest_version(data_dir: epath.Path, config: str) -> epath.Path:
     return folder / str(versions[-1])
 
 
-def _shards(path: epath.Path) -> list[Part]:
+def builder_at(path: epath.PathLike) -> Any:
+    """TFDS's builder of the prepared version in a folder.
+
+    Raises:
+      ValueError: if one of the two files that describe it is damaged. TFDS itself has an error of
+        another kind for each damage, and names no file.
+    """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(path)
+    try:
+        return tfds.builder_from_directory(path)
+    except (ImportError, OSError):
+        raise
+    except Exception as e:
+        raise ValueError(
+            f"{os.fspath(path)} cannot be read: its {_INFO} or features.json is damaged ({e})."
+        ) from e
+
+
+def _shards(path: epath.Path) -> list[Part]:
+    builder = builder_at(path)
     split = builder.info.splits["train"]
     file_format = builder.info.file_format.value
     return [

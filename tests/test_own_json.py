@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dummy_data import make
-from sa1b_tfds import cli, own_json
+from sa1b_tfds import cli, own_json, training_dataset
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.shard_files import Shard
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.checksums import read_md5_table
-from sa1b_tfds.examples import read_examples
+from sa1b_tfds.examples import find_parts, read_examples
 from sa1b_tfds.export import SA1BTars
 from sa1b_tfds.metrics.predictions import read_predictions
 from sa1b_tfds.problems import BadInput
@@ -169,6 +169,16 @@ def test_a_damaged_list_of_tars_is_named_and_the_data_is_read(build, tmp_path, d
     builder.download_and_prepare()  # as tfds.load does, which leaves what it cannot understand
     assert staged.exists()
     assert len(list(read_examples(path.parent))) == 4
+
+
+@any_damage
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_a_damaged_description_of_the_data_is_named(build, tmp_path, name, damage):
+    folder = tmp_path / "data" / building.FINAL
+    (folder / name).write_bytes(damage)
+    for read in (find_parts, training_dataset):
+        with pytest.raises(ValueError, match=r"2\.0\.0 cannot be read: its dataset_info"):
+            read(folder)
 
 
 def test_a_list_of_tars_that_lost_a_line_is_damaged(build, tmp_path):

@@ -143,9 +143,9 @@ class Folder:
                 tars.append(FinishedTar.from_json(line))
             except Damaged as e:
                 raise _damaged_list(path, f"line {number}: {e}") from e
-        wanted, listed = self._shard_paths()[1], sum(len(tar.shards) for tar in tars)
-        if wanted not in (None, listed):
-            raise _damaged_list(path, f"it lists {listed} of {wanted} shards")
+        there, listed = self._shard_paths()[1], sum(len(tar.shards) for tar in tars)
+        if there not in (None, listed):
+            raise _damaged_list(path, f"it lists {listed} of {there} shards")
         return tars
 
     def damaged(self, read: Container[str] = ()) -> set[str]:

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
+from sa1b_tfds.examples import builder_at
 from sa1b_tfds.mocked import is_mocked
 from sa1b_tfds.training.config import TrainingConfig
 
@@ -84,7 +85,7 @@ def _builder(source: Any, data_dir: Any) -> tfds.core.DatasetBuilder:
             f" {source!r}."
         )
     if (epath.Path(source) / "dataset_info.json").exists():
-        return tfds.builder_from_directory(source)
+        return builder_at(source)
     try:
         return tfds.builder(os.fspath(source), data_dir=data_dir)
     except ValueError as e:
