@@ -180,11 +180,11 @@ ENDS = {
 }
 MORE = f"zeros from byte {END} to"
 OF_ENDS = {
-    "zeros over a header": f"zeros from byte {HALF} to {HALF + 512}, and more after them",
+    "zeros over a header": f"zeros from byte {HALF} to {HALF + 512}, but more follows them",
     "zeros over the end of a tar": f"zeros from byte {HALF} on, more than end a tar",
-    "two tars joined": f"{MORE} {len(WHOLE)}, and more after them",
-    "two tars joined by many zeros": f"{MORE} {len(WHOLE) + 5000}, and more after them",
-    "something after the end": f"{MORE} {len(WHOLE)}, and more after them",
+    "two tars joined": f"{MORE} {len(WHOLE)}, but more follows them",
+    "two tars joined by many zeros": f"{MORE} {len(WHOLE) + 5000}, but more follows them",
+    "something after the end": f"{MORE} {len(WHOLE)}, but more follows them",
     "a tail too long by a byte": f"zeros from byte {END} on, more than end a tar",
     "a tail of a megabyte": f"zeros from byte {END} on, more than end a tar",
 }

@@ -176,7 +176,7 @@ def _check_end(file: ForwardFile, position: int) -> None:
     if any(rest):
         at = position + tarfile.BLOCKSIZE + len(rest) - len(rest.lstrip(b"\0"))
         raise tarfile.ReadError(
-            f"zeros from byte {position} to {at}, and more after them: either bytes are missing"
+            f"zeros from byte {position} to {at}, but more follows them: either bytes are missing"
             " there, or the file holds more than one tar"
         )
     if len(rest) > _MAX_END:
