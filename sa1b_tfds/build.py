@@ -6,16 +6,16 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import orjson
 from absl import logging
 
-from sa1b_tfds import files
+from sa1b_tfds import files, own_json
 from sa1b_tfds.building.prepared import Folder
-from sa1b_tfds.building.report import REPORT
+from sa1b_tfds.building.report import REPORT, checked
+from sa1b_tfds.building.shard_files import which_are_intact
 from sa1b_tfds.building.size import expected_bytes, scratch_bytes
 from sa1b_tfds.building.source_record import is_from
 from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
@@ -52,7 +52,8 @@ class BuildConfig:
     delete_tars: 'downloaded' downloads and deletes tar by tar; 'all' also deletes the user's own,
       each once it is finished and all of it is in the data.
     md5: take the MD5 of every tar that no download of ours has checked, and compare it.
-    add: extend prepared data with the tars that are not in it yet or have changed since.
+    add: extend prepared data with the tars that are not in it yet or have changed since; and read
+      the shards that stay, to convert those again that are damaged.
     """
 
     tars: Path
@@ -205,14 +206,15 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             counted(len(changed), "tar"),
             some_of(changed),
         )
-    damaged = _damaged(folder)
+    damaged = _damaged(folder, read=built if config.add else ())
     if new or not there or (config.add and (changed or damaged)):
         if config.links_file is not None and config.delete_tars == "never":
             gone = [a.name for a in sources.archives if a.identity() is None]
-            if lacking := [name for name in gone if name not in staged | (built - damaged)]:
+            finished = {name for name in staged if folder.staging.finished(name)}
+            if lacking := [name for name in gone if name not in finished | (built - damaged)]:
                 ensure_tars(config.links_file, config.tars, lacking)
                 sources = _sources(config, builder)
-        builder.prepare_from(sources, extend=there)
+        builder.prepare_from(sources, extend=config.add, damaged=damaged)
     if config.md5 and (unknown := [t.archive for t in _built(folder) if t.md5 is None]):
         logging.warning(
             "No MD5 was taken of %s: that is done while a tar is converted, and these were before.",
@@ -224,13 +226,13 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             some_of(sorted(damaged)),
             folder.path,
         )
-    _release(sources, (tar for tar in _built(folder) if tar.archive not in damaged))
+    _release(sources, folder)
     if sources.release is not None:
         for archive in filter(is_in_flight, sources.archives):
             _remove_partial(archive)
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)
-    return orjson.loads((folder.path / REPORT).read_bytes())
+    return own_json.read(folder.path / REPORT, checked, "the prepared data is not affected")
 
 
 def _sources(config: BuildConfig, builder: Builder) -> Sources:
@@ -269,15 +271,16 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
     return dataclasses.replace(sources, archives=chosen)
 
 
-def _release(sources: Sources, finished: Iterable[FinishedTar]) -> None:
+def _release(sources: Sources, folder: Folder) -> None:
     """Deletes finished tars for which a kill left no time; not what has taken their place since."""
     if sources.release is None:
         return
     archives = {archive.name: archive for archive in sources.archives}
-    for tar in finished:
+    shards = folder.shard_files()
+    for tar in folder.tars():
         archive = archives.get(tar.archive)
         if archive is not None and archive.identity() and is_from(archive, tar.source):
-            sources.release(archive, tar)
+            sources.release(archive, tar, lambda tar: all(which_are_intact(shards[tar.archive])))
 
 
 def _remove_partial(archive: TarArchive) -> None:
@@ -306,8 +309,8 @@ def _staged(folder: Folder, builder: Builder) -> set[str]:
     return {a.name for a in archives if builder.builder_config.has_tar(number_of(a))}
 
 
-def _damaged(folder: Folder) -> set[str]:
-    return set(folder.damaged()) if folder.path.exists() else set()
+def _damaged(folder: Folder, read: Collection[str] = ()) -> set[str]:
+    return folder.damaged(read) if folder.path.exists() else set()
 
 
 def _built(folder: Folder) -> list[FinishedTar]:

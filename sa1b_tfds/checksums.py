@@ -24,8 +24,9 @@ def read_md5_table(path: str | Path | None = None) -> dict[str, str]:
       ValueError: a line is not in md5sum's format; the message has its number.
     """
     source = resources.files("sa1b_tfds") / "sa1b_md5.txt" if path is None else Path(path)
+    text = source.read_bytes().decode("utf-8-sig", "replace")  # what is none fits no line below
     table = {}
-    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         found = _LINE.fullmatch(line.rstrip())

@@ -7,8 +7,9 @@ No TensorFlow here; training reads through tf.data instead.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from etils import epath
 
@@ -84,20 +85,24 @@ class ShardPart:
         return self.length
 
     def examples(self, problems: Problems) -> Iterator[Example]:
-        for number, record in enumerate(records.read(self.path, self.file_format)):
+        number = 0
+        for record in records.read(self.path, self.file_format):
             try:
                 example = records.deserialise(record)
             except ValueError as e:
                 problems.report(self.name, f"record {number}", str(e))
-                continue
-            yield example
+            else:
+                yield example
+            number += 1
+        if number != self.length:
+            problems.report(self.name, "", f"it has {number} of its {self.length} records")
 
 
 def examples_of(
     archive: PairReader, entries: Iterable[Entry], problems: Problems, long_side: int | None = None
 ) -> Iterator[tuple[str, Example]]:
     """Yields (name of its JSON, example) of each entry; reports those that are none."""
-    for pair in archive.read(entries):
+    for pair in archive.read(entries, problems):
         example = example_of(archive.name, pair, problems, long_side)
         if example is not None:
             yield pair.json_name, example
@@ -168,10 +173,27 @@ def _newest_version(data_dir: epath.Path, config: str) -> epath.Path:
     return folder / str(versions[-1])
 
 
-def _shards(path: epath.Path) -> list[Part]:
+def builder_at(path: epath.PathLike) -> Any:
+    """TFDS's builder of the prepared version in a folder.
+
+    Raises:
+      ValueError: if one of the two files that describe it is damaged. TFDS itself has an error of
+        another kind for each damage, and names no file.
+    """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(path)
+    try:
+        return tfds.builder_from_directory(path)
+    except (ImportError, OSError):
+        raise
+    except Exception as e:
+        raise ValueError(
+            f"{os.fspath(path)} cannot be read: its {_INFO} or features.json is damaged ({e})."
+        ) from e
+
+
+def _shards(path: epath.Path) -> list[Part]:
+    builder = builder_at(path)
     split = builder.info.splits["train"]
     file_format = builder.info.file_format.value
     return [

@@ -10,10 +10,12 @@ import fcntl
 import glob
 import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from etils import epath
 
@@ -31,6 +33,29 @@ class FolderInUse(RuntimeError):
 
 def is_local(path: epath.PathLike) -> bool:
     return "://" not in os.fspath(path)
+
+
+class Stat(NamedTuple):
+    """bytes: its size. modified: seconds since 1970. is_file: not a folder, pipe or device."""
+
+    bytes: int
+    modified: int
+    is_file: bool
+
+
+def stat_of(path: epath.PathLike) -> Stat:
+    """What is at a path; links are followed.
+
+    epath asks for the owner's name as well, and fails where an owner has none, as on a shared disk.
+
+    Raises:
+      OSError: if nothing is there, among others.
+    """
+    if is_local(path):
+        found = os.stat(path)
+        return Stat(found.st_size, int(found.st_mtime), stat.S_ISREG(found.st_mode))
+    told = epath.Path(path).stat()
+    return Stat(told.length, int(told.mtime), not told.is_directory)
 
 
 def sync(path: epath.PathLike) -> None:

@@ -24,10 +24,17 @@ from sa1b_tfds.annotations import Example
 
 _FIELD_1 = b"\n"
 _LENGTH = struct.Struct("<Q")
+_BLOCK = 2**20
 
 
 class Writer(Protocol):
-    """Writes records to one file. What was not closed is no whole file."""
+    """Writes records to one file. What was not closed is no whole file.
+
+    Attributes:
+      crc32c: of the whole file, once it is closed.
+    """
+
+    crc32c: int
 
     def write(self, record: bytes) -> None: ...
 
@@ -107,7 +114,9 @@ def read(path: epath.Path, file_format: str) -> Iterator[bytes]:
         yield from _read_array_record(path)
         return
     with path.open("rb") as file:
-        while (length := _tfrecord_length(file, path)) is not None:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        while (length := _tfrecord_length(file, path, end)) is not None:
             yield _tfrecord_body(file, path, length)
 
 
@@ -121,37 +130,38 @@ def tfrecord_offsets(path: epath.Path) -> np.ndarray:
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         position = file.seek(0)
-        while (length := _tfrecord_length(file, path)) is not None:
+        while (length := _tfrecord_length(file, path, end)) is not None:
             offsets.append(position)
             position = file.seek(length + 4, os.SEEK_CUR)
-    if position != end:
-        raise ValueError(f"{path}: its last record is cut off")
     return np.array(offsets, np.int64)
 
 
 def read_tfrecord(path: epath.Path, offset: int) -> bytes:
     """The record that begins at one of `tfrecord_offsets`; raises what `read` raises."""
     with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
         file.seek(offset)
-        length = _tfrecord_length(file, path)
+        length = _tfrecord_length(file, path, end)
         if length is None:
             raise ValueError(f"{path}: it ends before byte {offset}")
         return _tfrecord_body(file, path, length)
 
 
-def _tfrecord_length(file: BinaryIO, path: epath.Path) -> int | None:
-    """Reads a record's header; None at the end of the file."""
+def _tfrecord_length(file: BinaryIO, path: epath.Path, end: int) -> int | None:
+    """Reads a record's header; None at the end of the file, which is at byte `end`."""
     if not (header := file.read(_LENGTH.size)):
         return None
     length = _LENGTH.unpack(header)[0] if len(header) == _LENGTH.size else 0
     if file.read(4) != _masked_crc(header):
         raise ValueError(f"{path}: the header before byte {file.tell()} is broken")
+    if file.tell() + length + 4 > end:
+        raise ValueError(f"{path}: the record after byte {file.tell()} is cut off")
     return length
 
 
 def _tfrecord_body(file: BinaryIO, path: epath.Path, length: int) -> bytes:
     record = file.read(length)
-    if len(record) < length or file.read(4) != _masked_crc(record):
+    if file.read(4) != _masked_crc(record):
         raise ValueError(f"{path}: the record before byte {file.tell()} is broken")
     return record
 
@@ -167,6 +177,15 @@ def _read_array_record(path: epath.Path) -> Iterator[bytes]:
         reader.close()
 
 
+def file_crc32c(path: epath.Path) -> int:
+    """The CRC-32C of a whole file."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = google_crc32c.extend(checksum, block)
+    return checksum
+
+
 def open_writer(path: epath.Path, file_format: str) -> Writer:
     """Opens a new file in one of `FORMATS`."""
     return FORMATS[file_format](path)
@@ -174,13 +193,14 @@ def open_writer(path: epath.Path, file_format: str) -> Writer:
 
 class _TFRecordWriter:
     def __init__(self, path: epath.Path):
+        self.crc32c = 0
         self._file = path.open("wb")
 
     def write(self, record: bytes) -> None:
         length = _LENGTH.pack(len(record))
-        self._file.write(length + _masked_crc(length))
-        self._file.write(record)
-        self._file.write(_masked_crc(record))
+        for part in (length + _masked_crc(length), record, _masked_crc(record)):
+            self._file.write(part)
+            self.crc32c = google_crc32c.extend(self.crc32c, part)
 
     def close(self) -> None:
         self._file.close()
@@ -192,6 +212,8 @@ class _ArrayRecordWriter:
     def __init__(self, path: epath.Path):
         from array_record.python import array_record_module
 
+        self.crc32c = 0
+        self._path = path
         self._writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
 
     def write(self, record: bytes) -> None:
@@ -201,6 +223,7 @@ class _ArrayRecordWriter:
     def close(self) -> None:
         with _full_disk_named():
             self._writer.close()
+        self.crc32c = file_crc32c(self._path)  # the library alone knows what it has written
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 import tensorflow_datasets as tfds
 
+from sa1b_tfds import own_json
 from sa1b_tfds.problems import BadInput
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from tests import building
@@ -58,6 +59,16 @@ def test_beam_and_processes_write_the_same_bytes(tars, of_processes, tmp_path, f
     assert building.shards_of(tmp_path / "beam" / building.FINAL) == of_processes
     assert len(of_processes) == 3
     assert building.leftovers(tmp_path / "beam") == []
+
+
+def test_a_damaged_word_of_a_worker_is_named(tmp_path, monkeypatch):
+    torn = building.write_tars(tmp_path / "torn", tars=1, images=4)
+    (torn / "sa_000000.tar").write_bytes(b"x" * 999)
+    dumps = own_json.dumps
+    monkeypatch.setattr(own_json, "dumps", lambda c: b"{" if "reason" in c else dumps(c))
+    said = r"sa_000000.tar was not converted by the Beam pipeline: .*\.failure is damaged"
+    with pytest.raises(RuntimeError, match=said):
+        _build(torn, tmp_path, ["--runner=BundleBasedDirectRunner"])
 
 
 @pytest.mark.parametrize(

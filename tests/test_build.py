@@ -408,7 +408,7 @@ def test_killed_between_the_last_steps(tars, tmp_path):
     """The data is there and the staged tars still are, too: the next call tidies up."""
     builder = _build(tars, tmp_path)
     paths = sorted((tmp_path / building.FINAL).glob("*.tfrecord-*"))
-    builder._folder.restage([epath.Path(path) for path in paths], available=())
+    builder._folder.restage([epath.Path(path) for path in paths], available=(), damaged=())
     assert building.leftovers(tmp_path) == ["staged.2.0.0"]
     _build(tars, tmp_path)
     assert building.leftovers(tmp_path) == []

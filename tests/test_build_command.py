@@ -22,7 +22,9 @@ from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.examples import read_examples
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
-from sa1b_tfds.tars.archive import TarArchive
+from sa1b_tfds.tars import kept
+from sa1b_tfds.tars.archive import TarArchive, find_archives
+from sa1b_tfds.tars.index import index_archive
 from sa1b_tfds.transfer.folder import lock_folder
 from tests import building
 
@@ -104,6 +106,21 @@ def test_folders_of_any_name(tars, tmp_path, folder, name):
         f"{name}/sa_000001.tar",
         f"{name}/sa_000002.tar",
     ]
+
+
+def test_a_link_to_nowhere_in_a_folder_is_skipped_and_named(tmp_path, capsys):
+    folder, data = tmp_path / "files", tmp_path / "data"
+    folder.mkdir()
+    for name, content in (building.make.files_of(1) | building.make.files_of(2)).items():
+        (folder / name).write_bytes(content)
+    (folder / "sa_1.jpg").unlink()
+    (folder / "sa_1.jpg").symlink_to("nowhere.jpg")
+    assert _sa1b(folder, "--data-dir", data) == 1
+    assert "sa_1.jpg: it cannot be read: No such file" in capsys.readouterr().err
+    assert _sa1b(folder, "--data-dir", data, "--on-error", "skip") == 0
+    assert _ids(data) == [2]
+    members = [problem["member"] for problem in building.report_of(data)["skipped"]]
+    assert members == [f"{folder}/sa_1.jpg", f"{folder}/sa_1.json"]
 
 
 @either_form
@@ -230,7 +247,8 @@ def test_add_keeps_shards_however_they_were_cut_and_coded(tars, tmp_path, caplog
     Builder(data_dir=data, config="resized_1024").download_and_prepare(download_config=config)
     before = list(building.shards_of(data / final).values())
     sidecars = data / final / "tars.jsonl"
-    sidecars.write_text(re.sub('"pillow":"[^"]*"', '"pillow":"1.0"', sidecars.read_text()))
+    text = re.sub('"checksum":[0-9]+,', "", sidecars.read_text())
+    sidecars.write_text(re.sub('"pillow":"[^"]*"', '"pillow":"1.0"', text))
     held_back.rename(tars / "sa_000001.tar")
     arguments = (tars, "--data-dir", data, "--config", "resized_1024", "--add", "--md5")
     assert _sa1b(*arguments, "--on-error", "skip") == 0
@@ -707,6 +725,119 @@ def test_add_converts_a_tar_again_whose_shards_are_damaged_or_gone(tars, links, 
     next((data / building.FINAL).glob("*-train.*")).unlink()
     assert _sa1b(tmp_path / "disk", *add[1:], "--links-file", links[0]) == 0
     assert building.shards_of(data / building.FINAL) == whole
+
+
+def _flip(path: pathlib.Path, position: int = 100) -> None:
+    """Changes one byte; the size and the time of change stay."""
+    stat = os.stat(path)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _without_checksums(data: pathlib.Path) -> None:
+    """As an earlier version prepared it."""
+    path = data / building.FINAL / "tars.jsonl"
+    text, number = re.subn(r'"checksum":[0-9]+,|,"crc32c":[0-9]+', "", path.read_text())
+    assert number == 6
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+@pytest.mark.parametrize("version", ["this", "earlier"])
+def test_add_converts_a_tar_again_whose_shard_has_a_changed_byte(
+    tars, tmp_path, capsys, file_format, version
+):
+    data = tmp_path / "data"
+    add = (tars, "--data-dir", data, "--add")
+    assert _sa1b(*add[:3], "--file-format", file_format) == 0
+    whole = building.shards_of(data / building.FINAL)
+    if version == "earlier":
+        _without_checksums(data)
+    shard = sorted((data / building.FINAL).glob("*-train.*"))[1]
+    _flip(shard, len(shard.read_bytes()) // 2)
+    assert _sa1b(*add[:3]) == 0  # compares sizes only
+    assert building.shards_of(data / building.FINAL) != whole
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    assert _sa1b(*add) == 1
+    assert "Shards of sa_000001.tar are damaged or gone in" in capsys.readouterr().err
+    held_back.rename(tars / "sa_000001.tar")
+    assert _sa1b(*add) == 0
+    assert building.shards_of(data / building.FINAL) == whole
+    capsys.readouterr()
+    assert _sa1b(*add) == 0
+    assert ": done" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prepared_before", [False, True])
+def test_add_converts_a_tar_again_whose_staged_shard_has_a_changed_byte(
+    tars, tmp_path, prepared_before, caplog
+):
+    data = tmp_path / "data"
+    whole = (tars / "sa_000002.tar").read_bytes()
+    add = (tars, "--data-dir", data, "--add")
+    if prepared_before:
+        first = shutil.copytree(tars, tmp_path / "first")
+        for number in (1, 2):
+            (first / f"sa_00000{number}.tar").unlink()
+        assert _sa1b(first, *add[1:]) == 0
+    (tars / "sa_000002.tar").write_bytes(whole[:-15000])
+    assert _sa1b(*add) == 1
+    (tars / "sa_000002.tar").write_bytes(whole)
+    [staged] = (data / building.STAGED).glob("tar-sa_000001.tar.00000")
+    _flip(staged)
+    assert _sa1b(*add) == 0
+    assert f"{staged} is damaged and removed: its tar is converted again." in caplog.text
+    assert _ids(data) == list(range(12))
+
+
+def test_all_keeps_a_tar_whose_shard_has_a_changed_byte(tars, tmp_path, caplog):
+    data = tmp_path / "data"
+    assert _sa1b(tars, "--data-dir", data) == 0
+    _flip(sorted((data / building.FINAL).glob("*-train.*"))[1])
+    for _ in range(2):
+        caplog.clear()
+        assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 0
+        assert [path.name for path in tars.iterdir()] == ["sa_000001.tar"]
+        assert "sa_000001.tar is not deleted: its shards are damaged." in caplog.text
+
+
+@pytest.mark.parametrize("delete", ["downloaded", "all"])
+def test_what_was_staged_damaged_deletes_no_tar(tars, links, tmp_path, caplog, delete):
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    whole = (tars / "sa_000002.tar").read_bytes()
+    (tars / "sa_000002.tar").write_bytes(whole[:-15000])
+    assert _sa1b(tars, "--data-dir", data) == 1
+    (tars / "sa_000002.tar").write_bytes(whole)
+    _flip(data / building.STAGED / "tar-sa_000001.tar.00000")
+    arguments = [tars, "--data-dir", data, f"--delete-tars={delete}"]
+    if delete == "downloaded":  # a kill left no time to delete it
+        place = disk / IN_FLIGHT / "sa_000001.tar"
+        place.mkdir(parents=True)
+        shutil.copy2(tars / "sa_000001.tar", place)
+        arguments = [disk, *arguments[1:], "--links-file", links[0]]
+    assert _sa1b(*arguments) == 0
+    assert "sa_000001.tar is not deleted: its shards are damaged." in caplog.text
+    left = [path.name for path in (disk if delete == "downloaded" else tars).rglob("*.tar")]
+    assert set(left) == {"sa_000001.tar"}
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_what_is_kept_of_a_tar_is_deleted_with_it(tmp_path, monkeypatch, beside):
+    plain = building.write_tars(tmp_path / "plain", tars=2, images=4)
+    tars = building.packed(plain)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    if not beside:
+        cache_of = kept._paths
+        monkeypatch.setattr(kept, "_paths", lambda *args: cache_of(*args)[1:])
+    for archive in find_archives(tars):
+        assert len(index_archive(archive)) == 4
+    assert len(list((tars if beside else cache).rglob("*.index"))) == 2
+    assert len(list((tars if beside else cache).rglob("*.seek"))) == 2
+    assert _sa1b(tars, "--data-dir", tmp_path / "data", "--delete-tars=all") == 0
+    assert [path for path in [*tars.rglob("*"), *cache.rglob("*")] if path.is_file()] == []
 
 
 def test_all_says_which_tars_cannot_be_deleted(tars, small_disk, tmp_path, caplog):

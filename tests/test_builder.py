@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from etils import epath
 from pycocotools import mask as coco_mask
 
 import sa1b_tfds
@@ -188,6 +189,20 @@ def test_data_source_needs_no_tensorflow(tmp_path):
         n = len(content["annotations"])
         assert shape == [n, content["image"]["height"], content["image"]["width"]]
         assert small == [min(n, 2), 8, 9]
+
+
+@pytest.mark.parametrize("decoders", [None, {"masks": sa1b_tfds.decode_masks_to(size=(8, 9))}])
+def test_mock_data_draws_examples_and_writes_nothing(tmp_path, monkeypatch, decoders):
+    made = []
+    monkeypatch.setattr(type(epath.Path("x")), "mkdir", lambda path, **_: made.append(path))
+    with tfds.testing.mock_data(num_examples=2):
+        dataset = tfds.load("segment_anything", split="train", data_dir=tmp_path, decoders=decoders)
+        source = tfds.data_source("segment_anything", split="train", data_dir=tmp_path)
+        masks = [example["masks"] for example in tfds.as_numpy(dataset)]
+        assert (len(masks), len(source)) == (2, 2)
+        assert source[1]["masks"].ndim == masks[0].ndim == 3
+        assert decoders is None or masks[0].shape[1:] == (8, 9)
+    assert not made
 
 
 def test_resized_images_keep_their_masks(tmp_path):

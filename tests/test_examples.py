@@ -1,5 +1,7 @@
 """The same examples come out of tars, extracted files and prepared shards."""
 
+import dataclasses
+import struct
 import tarfile
 
 import numpy as np
@@ -86,6 +88,29 @@ def test_a_changed_byte_of_a_shard_is_an_error(places, tmp_path):
         (tmp_path / "broken").write_bytes(broken)
         with pytest.raises(ValueError, match=f"the {where} before byte .* is broken"):
             list(records.read(epath.Path(tmp_path / "broken"), "tfrecord"))
+
+
+@pytest.mark.parametrize("length", [1, 2**40, 2**62, 2**63, 2**64 - 1])
+def test_a_record_longer_than_its_shard_is_an_error(tmp_path, length):
+    header = struct.pack("<Q", length)
+    path = epath.Path(tmp_path / "shard")
+    path.write_bytes(header + records._masked_crc(header) + b"x")
+    for read in (
+        lambda: list(records.read(path, "tfrecord")),
+        lambda: records.tfrecord_offsets(path),
+        lambda: records.read_tfrecord(path, 0),
+    ):
+        with pytest.raises(ValueError, match="shard: the record after byte 12 is cut off"):
+            read()
+
+
+@pytest.mark.parametrize("config", ["tfrecord", "array_record"])
+def test_a_shard_that_lost_whole_records_is_reported(places, config):
+    (part, _) = find_parts(*places[config])
+    shorter = dataclasses.replace(part, length=part.length + 1)
+    problems = Problems("skip")
+    assert len(list(shorter.examples(problems))) == 4
+    assert list(map(str, problems.found)) == [f"{part.name}: it has 4 of its 5 records"]
 
 
 @pytest.mark.parametrize(

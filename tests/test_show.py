@@ -322,7 +322,7 @@ class TestCommand:
         assert "All 3 images of 1 parts" in out.read_text()
         before.write_text("{")
         assert cli.main(command) == 1
-        assert "stats.json is not JSON" in capsys.readouterr().err
+        assert "stats.json is damaged (it is not JSON" in capsys.readouterr().err
 
     @pytest.mark.parametrize("form", ["plain", "gzip"])
     def test_sheet(self, tars, examples, tmp_path, form):

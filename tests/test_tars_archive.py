@@ -1,6 +1,8 @@
 import bz2
+import errno
 import io
 import lzma
+import os
 import re
 import tarfile
 import tracemalloc
@@ -8,6 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from etils import epath
 
 from dummy_data import make
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
@@ -138,9 +141,10 @@ def special(name, type_, size=0, linkname=""):
 
 def pax(record, wrong_by=0):
     """A pax header with one record, whose length may be wrong."""
-    length = len(record) + 4 + wrong_by
-    body = f"{length:02d} ".encode() + record + b"\n"
-    return special("pax", tarfile.XHDTYPE, len(body)) + body.ljust(512, b"\0")
+    rest = len(record) + 2
+    length = rest + len(str(rest + len(str(rest)))) + wrong_by
+    body = f"{length} ".encode() + record + b"\n"
+    return special("pax", tarfile.XHDTYPE, len(body)) + body + bytes(-len(body) % 512)
 
 
 def tar_of(*headers):
@@ -337,6 +341,113 @@ def test_a_real_but_enormous_member_is_not_read(tmp_path):
         file.write(bytes(1024))
     with pytest.raises(BadInput, match="4294967296 bytes are over the limit of 16777216"):
         read(tmp_path)
+
+
+def spoil_link(path):
+    path.unlink()
+    path.symlink_to("nowhere.jpg")
+
+
+def spoil_loop(path):
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def spoil_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def spoil_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+SPOILS = {
+    "link": (spoil_link, "it cannot be read: No such file or directory"),
+    "loop": (spoil_loop, "it cannot be read: Too many levels of symbolic links"),
+    "folder": (spoil_folder, "it is not a regular file"),
+    "pipe": (spoil_pipe, "it is not a regular file"),
+}
+
+
+@pytest.fixture
+def extracted(tmp_path):
+    for name, data in FILES.items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".json"])
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_a_bad_extracted_file_costs_its_own_image_only(extracted, spoil, suffix):
+    make_bad, reason = SPOILS[spoil]
+    make_bad(extracted / f"sa_2{suffix}")
+    [found] = archive.find_archives(extracted)
+    assert found.identity()["files"] in (5, 6)
+    problems = Problems("skip")
+    assert read(extracted, problems).keys() == {"sa_1.jpg", "sa_3.jpg"}
+    assert str(problems.found[0]) == f".: {extracted}/sa_2{suffix}: {reason}"
+    with pytest.raises(BadInput, match=rf"sa_2{suffix}: {reason}"):
+        read(extracted)
+
+
+def test_an_extracted_file_that_may_not_be_read_is_named(extracted, monkeypatch):
+    access = os.access  # root may read all
+    monkeypatch.setattr(os, "access", lambda path, mode: "sa_2.jpg" not in path and access(path, 4))
+    problems = Problems("skip")
+    assert read(extracted, problems).keys() == {"sa_1.jpg", "sa_3.jpg"}
+    assert str(problems.found[0]).endswith("/sa_2.jpg: it cannot be read: Permission denied")
+
+
+def test_an_extracted_file_that_vanishes_costs_its_own_image_only(extracted):
+    [found] = archive.find_archives(extracted)
+    problems = Problems("skip")
+    entries = found.index(problems)
+    (extracted / "sa_2.json").unlink()
+    assert len(list(found.read(entries, problems))) == 2
+    assert str(problems.found[0]).endswith(
+        "/sa_2.json: it cannot be read: No such file or directory"
+    )
+    with pytest.raises(BadInput, match=r"sa_2\.json: it cannot be read"):
+        list(found.read(entries, Problems()))
+
+
+def test_a_full_table_of_open_files_is_no_fault_of_an_image(extracted, monkeypatch):
+    [found] = archive.find_archives(extracted)
+    entries = found.index(Problems())
+
+    def fail(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(type(epath.Path("x")), "read_bytes", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        list(found.read(entries, Problems("skip")))
+
+
+def test_a_subfolder_that_may_not_be_read_is_left_out(extracted, monkeypatch, caplog):
+    (extracted / "lost+found").mkdir()
+    path_type = type(epath.Path("x"))
+    iterdir = path_type.iterdir
+
+    def refuse(path):
+        if path.name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(path_type, "iterdir", refuse)
+    assert read(extracted) == EXPECTED
+    assert caplog.messages == [f"{extracted}/lost+found is left out: Permission denied."]
+
+
+@pytest.mark.parametrize("kind", ["tar", "files"])
+def test_an_owner_without_a_name_is_no_obstacle(extracted, monkeypatch, kind):
+    if kind == "tar":
+        make.write_tar(extracted / "sa_000000.tar", FILES)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as in a container, or on a shared disk
+    [found] = archive.find_archives(extracted)
+    assert found.identity() is not None
+    assert read(extracted) == EXPECTED
 
 
 def test_an_enormous_extracted_file_is_not_read(tmp_path):

@@ -111,7 +111,7 @@ def test_extracted_folders(tmp_path):
     assert [found.read(i) for i in range(3)] == list(listed.pairs(Problems()))
     assert len(pickle.dumps(found)) < 2000
     (tmp_path / "images" / "sa_7.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"sa_7\.jpg"):
+    with pytest.raises(BadInput, match=r"sa_7\.jpg: it cannot be read: No such file"):
         [found.read(i) for i in range(3)]
 
 

@@ -13,6 +13,8 @@ from sa1b_tfds.tars import names
         ("sa_000020.tgz", "sa_000020", 20, True, True),
         ("sa_20.tar", "sa_20", 20, True, False),
         ("sa_1234567.tar", "sa_1234567", 1234567, True, False),
+        (f"sa_{'9' * 19}.tar", f"sa_{'9' * 19}", None, True, False),
+        (f"sa_{'9' * 5000}.tar", f"sa_{'9' * 5000}", None, True, False),
         ("sa_own.tgz", "sa_own", None, True, False),
         ("sa_000020_a.tar", "sa_000020_a", None, True, False),
         ("sa_co_gold.tar", "sa_co_gold", None, False, False),

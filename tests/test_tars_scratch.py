@@ -79,7 +79,8 @@ def test_pairs_are_those_of_the_plain_tar_in_any_order(tar, plain, tmp_path):
         assert reader.name == "sa_000000.tar"
         assert entries == expected
         for order in (entries, entries[::-1], entries[5:6]):
-            assert list(reader.read(order)) == list(TarArchive(plain).read(order))
+            pairs = reader.read(order, Problems())
+            assert list(pairs) == list(TarArchive(plain).read(order, Problems()))
         assert os.listdir(tmp_path) == ["sa_000000.tar"]
     assert told == sorted(told)
     assert told[-1] == tar.stat().st_size

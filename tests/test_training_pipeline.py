@@ -82,6 +82,23 @@ def test_the_raw_batch(of):
     }
 
 
+@pytest.mark.parametrize("layout", ["raw", "keras_hub"])
+@pytest.mark.parametrize("source", ["name", "builder", "dataset"])
+def test_mock_data_gives_batches(tmp_path, source, layout):
+    with tfds.testing.mock_data(num_examples=5):
+        of = {
+            "name": lambda: "segment_anything/original",
+            "builder": lambda: tfds.builder("segment_anything/original", data_dir=tmp_path),
+            "dataset": lambda: tfds.load("segment_anything", split="train", decoders=UNDECODED),
+        }
+        config = TrainingConfig(**SMALL, layout=layout)
+        batches = list(training_dataset(of[source](), config, data_dir=tmp_path))
+    assert len(batches) == 2
+    if layout == "raw":
+        assert batches[0]["image"].shape == (2, 64, 64, 3)
+        assert batches[0]["masks"].shape == (2, 3, 16, 16)
+
+
 def test_an_epoch_of_full_batches_has_known_steps(of, capfd):
     """11 of 12 images have masks: the last step takes one of the next epoch."""
     dataset = of(batch_size=4)

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
-import orjson
 from absl import logging
 
+from sa1b_tfds import files, own_json
 from sa1b_tfds.building.shards import Task, convert
 from sa1b_tfds.problems import BadInput
 
@@ -53,15 +53,20 @@ class BeamEngine:
                 misfit = task.misfit(finished)  # as of a worker with another version of Pillow
             if misfit is None:
                 continue
-            if staging.failure(name).exists():
-                failures[name] = BadInput(**orjson.loads(staging.failure(name).read_bytes()))
-                staging.failure(name).unlink()
-            else:
-                why = error or misfit
-                failures[name] = RuntimeError(
-                    f"{name} was not converted by the Beam pipeline: {why}."
-                    " The tars that were finished are kept; build again to go on."
-                )
+            why: Any = error or misfit
+            if (failure := staging.failure(name)).exists():
+                try:
+                    said = own_json.read(failure, lambda fields: BadInput(**fields), "build again")
+                    failures[name] = said
+                    continue
+                except own_json.Damaged as e:
+                    why = e
+                finally:
+                    failure.unlink()
+            failures[name] = RuntimeError(
+                f"{name} was not converted by the Beam pipeline: {why}."
+                " The tars that were finished are kept; build again to go on."
+            )
         return failures
 
 
@@ -78,7 +83,7 @@ class ConvertTar(beam.DoFn):
             finished = convert(task)
         except BadInput as e:  # tells the same at every try; all else the runner may try again
             failure = task.staging.failure(task.archive.name)
-            failure.write_bytes(orjson.dumps(e.as_dict()))
+            files.write_whole(failure, own_json.dumps(e.as_dict()))
             return
         self._images.inc(finished.images)
         self._skipped.inc(len(finished.problems))

@@ -14,16 +14,20 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import re
 from collections.abc import Container, Iterator, Sequence
 
 from absl import logging
 from etils import epath
 
 from sa1b_tfds import files
+from sa1b_tfds.building.shard_files import ShardFile, which_are_intact
 from sa1b_tfds.building.staging import FinishedTar, Staging
+from sa1b_tfds.own_json import Damaged
 from sa1b_tfds.telling import some_of
 
 TARS = "tars.jsonl"
+_SHARD = re.compile(r"segment_anything-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z")
 _STAGED, _REPLACED, _INCOMPLETE = "staged.", "replaced.", "incomplete."
 
 
@@ -86,15 +90,15 @@ class Folder:
         Who may only read the data leaves it as it is.
         """
         if self.staging.folder.exists():
-            with contextlib.suppress(files.FolderInUse, OSError), self.locked():
+            with contextlib.suppress(files.FolderInUse, OSError, Damaged), self.locked():
                 self.clean()
 
     def is_settled(self) -> bool:
         """Whether there is data, and no staged tar that is not in it, undamaged."""
-        staged = self.staging.archives()
         try:
+            staged = self.staging.archives()
             there = {tar.archive: (tar.source, tar.settings) for tar in self.tars()}
-        except FileNotFoundError:  # no data, or not of this package
+        except (FileNotFoundError, Damaged):  # no data, or nobody knows what is in it
             return False
         if not there.keys() - self.damaged() >= set(staged):
             return False
@@ -130,28 +134,64 @@ class Folder:
 
         Raises:
           FileNotFoundError: if there is no data, or it was not built by this package.
+          Damaged: if the list of them is damaged.
         """
-        lines = (self.path / TARS).read_bytes().splitlines()
-        return [FinishedTar.from_json(line) for line in lines]
+        path = self.path / TARS
+        tars = []
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            try:
+                tars.append(FinishedTar.from_json(line))
+            except Damaged as e:
+                raise _damaged_list(path, f"line {number}: {e}") from e
+        there, listed = self._shard_paths()[1], sum(len(tar.shards) for tar in tars)
+        if there not in (None, listed):
+            raise _damaged_list(path, f"it lists {listed} of {there} shards")
+        return tars
 
-    def damaged(self) -> list[str]:
-        """The names of the data's tars whose shards are not there, or of another size."""
-        sizes = {}
-        for path in self.path.glob("*-train.*-of-*"):  # ...-train.tfrecord-00000-of-00003
-            sizes[int(path.name.split("-")[-3])] = path.stat().length
+    def damaged(self, read: Container[str] = ()) -> set[str]:
+        """The names of the data's tars whose shards are not there, or of another size.
+
+        Of the tars in `read` the shards are also read, and their checksums compared.
+        """
+        found = set()
+        unread = []
+        for name, shards in self.shard_files().items():
+            if not all(file.has_its_size() for file in shards):
+                found.add(name)
+            elif name in read:
+                unread += [(name, file) for file in shards]
+        intact = which_are_intact([file for _, file in unread], with_bar=True)
+        return found | {name for (name, _), right in zip(unread, intact, strict=True) if not right}
+
+    def shard_files(self) -> dict[str, list[ShardFile]]:
+        """Where the shards of each of the data's tars are."""
+        paths = self._shard_paths()[0]
         numbers = itertools.count()
-        found = []
-        for tar in self.tars():
-            if [sizes.get(next(numbers)) for _ in tar.shards] != [s.bytes for s in tar.shards]:
-                found.append(tar.archive)
-        return found
+        return {
+            tar.archive: tar.shard_files([paths.get(next(numbers)) for _ in tar.shards])
+            for tar in self.tars()
+        }
 
-    def restage(self, shards: Sequence[epath.Path], available: Container[str]) -> None:
+    def _shard_paths(self) -> tuple[dict[int, epath.Path], int | None]:
+        """The data's shards by number; and how many there should be, None if none is there."""
+        paths = {}
+        of = None
+        for path in self.path.glob("*-train.*"):
+            if found := _SHARD.match(path.name):
+                paths[int(found[1])] = path
+                of = int(found[2])
+        return paths, of
+
+    def restage(
+        self, shards: Sequence[epath.Path], available: Container[str], damaged: Container[str]
+    ) -> None:
         """Stages the data's own tars, as if a build had not ended yet; copies no bytes.
 
-        Those whose shards are damaged are left out, to be converted again: they must be available.
+        Those whose shards are `damaged` are left out, to be converted again: they must be
+        available.
         """
-        damaged = [name for name in self.damaged() if not self.staging.finished(name)]
+        there = [tar.archive for tar in self.tars() if tar.archive in damaged]
+        damaged = [name for name in there if not self.staging.finished(name)]
         if lost := [name for name in damaged if name not in available]:
             raise FileNotFoundError(
                 f"Shards of {some_of(lost)} are damaged or gone in {self.path}, and the tars are"
@@ -178,6 +218,13 @@ class Folder:
             if not self.path.exists():
                 self._replaced.rename(self.path)
             raise
+
+
+def _damaged_list(path: epath.Path, why: str) -> Damaged:
+    return Damaged(
+        f"{path} is damaged ({why}): the data can be read as it is, but not extended. To extend it,"
+        " build all of it again in another data_dir."
+    )
 
 
 def _only_staged(staged: epath.Path) -> list[str]:

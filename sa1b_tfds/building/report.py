@@ -50,6 +50,14 @@ def report_of(tars: Sequence[FinishedTar], options: Mapping[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n"
 
 
+def checked(report: Any) -> Mapping[str, Any]:
+    """The content of a report, if `print_summary` can print it; raises something if not."""
+    for name in ("images", "tars", "shards", "bytes", "skipped"):
+        int(report["totals"][name])
+    dict(report["reasons"])
+    return report
+
+
 def print_summary(report: Mapping[str, Any]) -> None:
     """What is in the data, in a few lines."""
     totals = report["totals"]

@@ -68,15 +68,15 @@ def release_after(
     for source in filter(is_in_flight, sources.archives):  # for which a kill left no time
         tar = staging.finished(source.name)
         if tar and source.identity() is not None and fits(tar):
-            release(source, tar)
+            release(source, tar, staging.is_intact)
     settled = Settled(sources.archives, staging, fits)
 
     def after(task: Task) -> None:
         finished = staging.finished(task.archive.name)
         if is_in_flight(task.archive) and finished is not None:
-            release(task.archive, finished)
+            release(task.archive, finished, staging.is_intact)
         for own, finished in settled.advance():
             if not is_in_flight(own):
-                release(own, finished)
+                release(own, finished, staging.is_intact)
 
     return after

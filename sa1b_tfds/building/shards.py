@@ -29,9 +29,10 @@ from etils import epath
 
 from sa1b_tfds import files, image_ids, jpeg, records
 from sa1b_tfds.annotations import Example
+from sa1b_tfds.building.shard_files import Shard
 from sa1b_tfds.building.size import expected_bytes, scratch_bytes
 from sa1b_tfds.building.source_record import is_from, md5_taken, recorded_md5, report_mismatch
-from sa1b_tfds.building.staging import FinishedTar, Shard, Staging
+from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.examples import examples_of
 from sa1b_tfds.image_ids import Excluded, ImageIds
 from sa1b_tfds.problems import OnError, Problems
@@ -200,8 +201,8 @@ def convert(task: Task, on_progress: Progress = lambda images, size: None) -> Fi
                 f"{name} is not there any more: put it back, or build again without it."
             )
         raise FileNotFoundError(
-            f"{task.archive.name} is not there any more, and what was finished of it does not fit:"
-            " put it back, build with the options as they were, or remove"
+            f"{task.archive.name} is not there any more, and what was finished of it does not fit"
+            " or is damaged: put it back, build with the options as they were, or remove"
             f" {task.staging.sidecar(task.archive.name)} to go without it."
         )
     problems = Problems(task.on_error)
@@ -336,7 +337,8 @@ class _Drafts:
                 sent.written(len(record))
                 examples += 1
         sent.finish()
-        self.shards.append(Shard(examples=examples, bytes=path.stat().length))
+        size = files.stat_of(path).bytes
+        self.shards.append(Shard(examples=examples, bytes=size, crc32c=writer.crc32c))
 
     def remove(self) -> None:
         for path in self.paths:

@@ -17,19 +17,25 @@ from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.links import Link
 from sa1b_tfds.running.workers import Fetched
 from sa1b_tfds.tars.archive import Archive, TarArchive, archives_at, sorted_by_name
+from sa1b_tfds.tars.kept import forget_all
 from sa1b_tfds.tars.names import tar_stem
 
 IN_FLIGHT = ".in_flight"
 DeleteTars = Literal["never", "downloaded", "all"]
+IsIntact = Callable[[FinishedTar], bool]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The archives of a build in their order, and how each is brought and, finished, released."""
+    """The archives of a build in their order, and how each is brought and, finished, released.
+
+    release: deletes a finished tar, if it is one to delete. Its third argument reads the shards of
+      the finished tar and says whether they are intact: without that nothing is deleted.
+    """
 
     archives: Sequence[Archive]
     fetch: Callable[[Archive, Fetched], None] | None = None
-    release: Callable[[Archive, FinishedTar], None] | None = None
+    release: Callable[[Archive, FinishedTar, IsIntact], None] | None = None
 
 
 def is_in_flight(archive: Archive) -> TypeGuard[TarArchive]:
@@ -70,22 +76,34 @@ def find_sources(
             if not result.is_whole:
                 raise RuntimeError(f"{name} was not downloaded: {result.reason or result.status}")
 
-    def release(archive: Archive, finished: FinishedTar) -> None:
-        if is_in_flight(archive):
-            archive.path.parent.rmtree()
-        elif delete_tars != "all" or not isinstance(archive, TarArchive) or archive.name in kept:
+    def release(archive: Archive, finished: FinishedTar, is_intact: IsIntact) -> None:
+        in_flight = is_in_flight(archive)
+        if not isinstance(archive, TarArchive) or archive.name in kept:
             return
-        elif finished.is_whole:
+        if not in_flight and delete_tars != "all":
+            return
+        if not in_flight and not finished.is_whole:
+            kept.add(archive.name)
+            logging.warning("%s is not deleted: not all of it is in the data.", archive.name)
+        elif not is_intact(finished):
+            kept.add(archive.name)
+            logging.error(
+                "%s is not deleted: its shards are damaged. Build with --add, to have it converted"
+                " again.",
+                archive.name,
+            )
+        elif in_flight:
+            forget_all(archive.path)
+            archive.path.parent.rmtree()
+        else:
             try:
                 archive.path.unlink()
             except OSError as e:
                 kept.add(archive.name)
                 logging.warning("%s cannot be deleted and stays: %s", archive.path, e.strerror)
             else:
+                forget_all(archive.path)
                 logging.warning("%s is deleted: all of it is in the data.", archive.name)
-        else:
-            kept.add(archive.name)
-            logging.warning("%s is not deleted: not all of it is in the data.", archive.name)
 
     return Sources(
         archives=sorted_by_name(archives.values()),

@@ -14,24 +14,17 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
-import orjson
+from absl import logging
 from etils import epath
 
-from sa1b_tfds import files
+from sa1b_tfds import files, own_json
+from sa1b_tfds.building.shard_files import Shard, ShardFile, which_are_intact
 from sa1b_tfds.problems import BadInput
 
 _DRAFT = ".part"
 _PREFIX = "tar-"
 _MAX_NAME = 230  # file systems take 255 bytes, with the prefix and what comes after it
 _CUT = "+"  # which `quote` never leaves in a name
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shard:
-    """examples: records in the file. bytes: its size."""
-
-    examples: int
-    bytes: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,19 +65,35 @@ class FinishedTar:
         """Bytes of all shards."""
         return sum(shard.bytes for shard in self.shards)
 
+    def shard_files(self, paths: Iterable[epath.Path | None]) -> list[ShardFile]:
+        """The shards at these paths."""
+        file_format = self.settings["file_format"]
+        pairs = zip(paths, self.shards, strict=True)
+        return [ShardFile(path, shard, file_format) for path, shard in pairs]
+
     def to_json(self) -> bytes:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields["shards"] = [dataclasses.asdict(shard) for shard in self.shards]
         fields["problems"] = [p.as_dict() for p in self.problems]
-        return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+        return own_json.dumps(fields)
 
     @classmethod
     def from_json(cls, data: bytes) -> FinishedTar:
-        fields = orjson.loads(data)
-        fields["image_ids"] = np.array(fields["image_ids"], np.int64)
-        fields["shards"] = [Shard(**shard) for shard in fields["shards"]]
-        fields["problems"] = [BadInput(**problem) for problem in fields["problems"]]
-        return cls(**fields)
+        """Raises `own_json.Damaged` if it is not what `to_json` gives."""
+        return own_json.loads(data, cls._of_fields)
+
+    @classmethod
+    def _of_fields(cls, fields: dict[str, Any]) -> FinishedTar:
+        return cls(
+            **fields
+            | {
+                "settings": dict(fields["settings"]),
+                "source": dict(fields["source"]),
+                "image_ids": np.array(fields["image_ids"], np.int64),
+                "shards": [Shard(**shard) for shard in fields["shards"]],
+                "problems": [BadInput(**problem) for problem in fields["problems"]],
+            }
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,13 +121,32 @@ class Staging:
         """What the sidecar says; None if there is none or its shards are not all there."""
         try:
             tar = FinishedTar.from_json(self.sidecar(archive).read_bytes())
-            sizes = [self.shard(archive, i).stat().length for i in range(len(tar.shards))]
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, own_json.Damaged):
             return None
-        return tar if sizes == [shard.bytes for shard in tar.shards] else None
+        return tar if all(file.has_its_size() for file in self._files(tar)) else None
+
+    def _files(self, tar: FinishedTar) -> list[ShardFile]:
+        return tar.shard_files([self.shard(tar.archive, i) for i in range(len(tar.shards))])
+
+    def is_intact(self, tar: FinishedTar) -> bool:
+        """Whether the shards of a finished tar are what was written; reads them."""
+        return all(which_are_intact(self._files(tar)))
+
+    def remove_damaged(self) -> None:
+        """Reads all staged shards and removes what is damaged: such a tar is not finished."""
+        tars = [tar for tar in map(self.finished, self.archives()) if tar is not None]
+        shards = [file for tar in tars for file in self._files(tar)]
+        for file, intact in zip(shards, which_are_intact(shards, with_bar=True), strict=True):
+            if not intact and file.path is not None:
+                logging.error("%s is damaged and removed: its tar is converted again.", file.path)
+                file.path.unlink()
 
     def archives(self) -> list[str]:
-        """The names of the tars that have a sidecar."""
+        """The names of the tars that have a sidecar.
+
+        Raises:
+          Damaged: if a name stands only in a sidecar, and that is damaged.
+        """
         paths = self.folder.glob("*.json") if self.folder.exists() else []
         return sorted(map(_archive_of, paths))
 
@@ -128,13 +156,19 @@ class Staging:
         return self.folder / "wanted"
 
     def want(self, archives: Iterable[str]) -> None:
-        files.write_whole(self.wanted, orjson.dumps(list(archives)))
+        files.write_whole(self.wanted, own_json.dumps({"archives": list(archives)}))
 
     def lacking(self) -> list[str] | None:
-        """The wanted tars that are not finished; None if nobody said which are wanted."""
+        """The wanted tars that are not finished; None if nobody said which are wanted.
+
+        Raises:
+          Damaged: if the list of them is damaged.
+        """
         if not self.wanted.exists():
             return None
-        return [name for name in orjson.loads(self.wanted.read_bytes()) if not self.finished(name)]
+        advice = "remove it, to build without the tars that are neither finished nor there"
+        names = own_json.read(self.wanted, _wanted_names, advice)
+        return [name for name in names if not self.finished(name)]
 
     def finish(self, tar: FinishedTar, drafts: Iterable[epath.Path]) -> None:
         """Gives written and synced drafts their names, and then the tar its sidecar."""
@@ -162,8 +196,15 @@ def _file_name(archive: str) -> str:
     return _PREFIX + name
 
 
+def _wanted_names(content: Any) -> list[str]:
+    names = content["archives"] if isinstance(content, dict) else content  # before: the list alone
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError("it is no list of names")
+    return names
+
+
 def _archive_of(sidecar: epath.Path) -> str:
     if _CUT in sidecar.name:
-        archive: str = orjson.loads(sidecar.read_bytes())["archive"]
-        return archive
+        advice = "remove it and build again, which converts its tar again"
+        return own_json.read(sidecar, FinishedTar._of_fields, advice).archive
     return unquote(sidecar.name)[len(_PREFIX) : -len(".json")]

@@ -34,7 +34,11 @@ def add(commands: Commands) -> None:
         choices=("downloaded", "all"),
         help="download, convert and delete tar by tar; 'all' deletes your own tars as well",
     )
-    add("--add", action="store_true", help="extend prepared data with new and changed tars")
+    add(
+        "--add",
+        action="store_true",
+        help="extend prepared data with new and changed tars; reads the rest to find damage",
+    )
     add(
         "--file-format",
         choices=("tfrecord", "array_record"),

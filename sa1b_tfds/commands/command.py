@@ -42,7 +42,7 @@ def add_on_error(command: argparse.ArgumentParser) -> None:
 
 def number_of_bytes(text: str) -> int:
     """The bytes that a word such as 200M stands for."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.strip(), flags=re.I)
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)([KMG]?)B?", text.strip(), flags=re.I)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes such as 200M")
     return int(float(found[1]) * _SIZES[found[2].upper()])

@@ -60,16 +60,18 @@ def _show(options: argparse.Namespace) -> int:
 
 def _statistics(options: argparse.Namespace) -> dict[str, Any]:
     """Of the whole source."""
-    import orjson
-
+    from sa1b_tfds import own_json
     from sa1b_tfds.commands.stats import read_statistics
+    from sa1b_tfds.show.numbers import statistics_as_html
 
     if options.stats is None:
         return read_statistics(options.source, options.config).as_dict()
-    try:
-        return orjson.loads(options.stats.read_bytes())
-    except orjson.JSONDecodeError as e:
-        raise ValueError(f"{options.stats} is not JSON: {e}") from e
+
+    def checked(statistics: Any) -> dict[str, Any]:
+        statistics_as_html(statistics)
+        return statistics
+
+    return own_json.read(options.stats, checked, "make it again with `sa1b stats --json`")
 
 
 def _out(text: str) -> epath.Path:

@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 from etils import epath
 
-from sa1b_tfds import files, image_ids
+from sa1b_tfds import files, image_ids, own_json
 from sa1b_tfds.examples import ArchivePart, Part, example_of
 from sa1b_tfds.export.format import PIECES, Finished, Format, Item, Span, entries_by_name
 from sa1b_tfds.image_ids import Excluded, ImageIds
@@ -81,13 +80,20 @@ class Piece:
     def finished(self) -> Finished | None:
         """What was written earlier, if it is what this would write, whatever was excluded."""
         try:
-            content = orjson.loads((self._done / _PIECE).read_bytes())
-            problems = [BadInput(**problem) for problem in content.pop("problems")]
-            finished = Finished(label=self.label, problems=problems, **content)
-        except (OSError, ValueError, TypeError, KeyError):
+            finished = own_json.loads((self._done / _PIECE).read_bytes(), self._of_fields)
+        except (OSError, own_json.Damaged):
             return None
         is_same = {**finished.fingerprint, "excluded": None} == {**self.job(), "excluded": None}
-        return finished if is_same and (self.on_error == "skip" or not problems) else None
+        return finished if is_same and (self.on_error == "skip" or not finished.problems) else None
+
+    def _of_fields(self, fields: dict[str, Any]) -> Finished:
+        return Finished(
+            label=self.label,
+            fingerprint=dict(fields["fingerprint"]),
+            image_ids=list(map(int, fields["image_ids"])),
+            counts=dict(fields["counts"]),
+            problems=[BadInput(**problem) for problem in fields["problems"]],
+        )
 
     def run(self, on_progress: Progress) -> None:
         """Writes the piece.
@@ -112,7 +118,7 @@ class Piece:
                 "counts": {"images": len(images.ids), "masks": images.masks, **counts},
                 "problems": [problem.as_dict() for problem in problems.found],
             }
-            (draft / _PIECE).write_bytes(orjson.dumps(content))
+            (draft / _PIECE).write_bytes(own_json.dumps(content))
             _sync_all(draft)
             shutil.rmtree(self._done, ignore_errors=True)
             draft.rename(self._done)
@@ -165,8 +171,8 @@ class _Items:
         # What is wrong with the archive as a whole is said once, by its first piece.
         problems = self._problems if start == 0 else Problems("skip")
         entries = entries_by_name(part, problems)[start:stop]
-        for entry, pair in zip(entries, part.archive.read(entries), strict=True):
-            self._read += entry.size
+        for pair in part.archive.read(entries, self._problems):
+            self._read += len(pair.jpeg) + len(pair.json)
             if (found := example_of(part.name, pair, self._problems)) is not None:
                 yield pair.json_name, Item(found, pair)
 

@@ -20,7 +20,7 @@ import orjson
 from absl import logging
 from etils import epath
 
-from sa1b_tfds import files
+from sa1b_tfds import files, own_json
 from sa1b_tfds.examples import ArchivePart, Part, find_parts
 from sa1b_tfds.export.format import PIECES, Finished, Format
 from sa1b_tfds.export.pieces import Piece
@@ -112,7 +112,7 @@ def export(config: ExportConfig) -> Exported:
             workers = worker_count(config.workers)
             engine = ProcessPool(num_workers=workers, reporter=reporter_for_people(unit))
             finished = convert(pieces, engine)
-            files.write_whole(epath.Path(root / _JOINING), orjson.dumps({"job": job}))
+            files.write_whole(epath.Path(root / _JOINING), own_json.dumps({"job": job}))
             config.format.join(root, finished)
             for path in root.iterdir():
                 files.sync(path)
@@ -198,11 +198,13 @@ def _labels(parts: Sequence[Part]) -> list[str]:
 
 
 def _job_in(path: Path) -> Any:
-    """What a report says it was made of and how; None if it is not there or no report."""
-    try:
-        return orjson.loads(path.read_bytes())["job"]
-    except (OSError, ValueError, KeyError, TypeError):
+    """What a report says it was made of and how; None if it is not there, False if damaged."""
+    if not path.exists():
         return None
+    try:
+        return own_json.loads(path.read_bytes(), lambda content: content["job"])
+    except own_json.Damaged:
+        return False
 
 
 def _exported(output: Path, job: list[Any], was_there: bool = False) -> Exported | None:
@@ -211,14 +213,26 @@ def _exported(output: Path, job: list[Any], was_there: bool = False) -> Exported
         return None
     if not (output / REPORT).exists():
         raise FileExistsError(f"{output} holds something else: name a folder that is not there.")
-    if _job_in(output / REPORT) != job:
+    advice = f"remove {output} and export again, or name another folder"
+    made_of, exported = own_json.read(
+        output / REPORT,
+        lambda report: (
+            report["job"],
+            Exported(
+                output=output,
+                counts=dict(report["counts"]),
+                skipped=[BadInput(**problem) for problem in report["skipped"]],
+                was_there=was_there,
+            ),
+        ),
+        advice,
+    )
+    if made_of != job:
         raise FileExistsError(
             f"{output} holds an export of another source or with other options, which {REPORT} in"
             " it names: remove it, or name another folder."
         )
-    report = orjson.loads((output / REPORT).read_bytes())
-    skipped = [BadInput(**problem) for problem in report["skipped"]]
-    return Exported(output=output, counts=report["counts"], skipped=skipped, was_there=was_there)
+    return exported
 
 
 def _start_over(root: Path) -> None:

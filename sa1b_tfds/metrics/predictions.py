@@ -7,7 +7,7 @@ its image's size is known; nothing unchecked reaches pycocotools.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TextIO
 
@@ -19,6 +19,7 @@ from sa1b_tfds.runs import run_lengths
 _CHUNK = 2**20  # characters
 # SA-1B's longest RLE has some 100,000 characters, and uncompressed counts take a few more.
 _MAX_ENTRY = 16 * 2**20
+_MAX_SCORE = sys.float_info.max
 
 
 class Prediction(NamedTuple):
@@ -81,7 +82,7 @@ def _prediction(number: int, entry: Any) -> tuple[int, Prediction]:
     image_id, score = entry["image_id"], entry["score"]
     if type(image_id) is not int:
         raise ValueError(f"entry {number}: 'image_id' must be an integer, got {image_id!r:.60}")
-    if type(score) not in (int, float) or not math.isfinite(score):
+    if type(score) not in (int, float) or not abs(score) <= _MAX_SCORE:
         raise ValueError(f"entry {number}: 'score' must be a finite number, got {score!r:.60}")
     segmentation = entry["segmentation"]
     if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, ClassVar
 
 import tensorflow_datasets.public_api as tfds
@@ -22,6 +22,7 @@ from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.image_ids import ImageIds
 from sa1b_tfds.links import LINKS_PAGE
+from sa1b_tfds.mocked import is_mocked
 from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.processes import worker_count
 from sa1b_tfds.running.pool import ProcessPool
@@ -94,6 +95,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self._tars = ConfigTars(self.builder_config, self._folder.staging)
         self._sources: Sources | None = None
         self._extend = False
+        self._damaged: Container[str] = ()
         self._kept: frozenset[str] = frozenset()
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -154,6 +156,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           BadInput: what is wrong in a tar, with on_error='raise'.
           FolderInUse: if another process prepares the same data.
         """
+        if is_mocked():
+            super().download_and_prepare(
+                download_config=download_config, file_format=file_format, **kwargs
+            )
+            return
         was_there = self.data_path.exists()
         self._folder.clean_if_free()
         if self.data_path.exists() and not was_there:  # it had been set aside
@@ -177,16 +184,21 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 raise type(e)(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}") from e
             self._folder.settle()
 
-    def prepare_from(self, sources: Sources, extend: bool = False) -> None:
+    def prepare_from(
+        self, sources: Sources, extend: bool = False, damaged: Container[str] = ()
+    ) -> None:
         """Prepares from sources that were found already, as `sa1b build` does.
 
         Args:
           sources: the archives, and what to do before and after each.
-          extend: if there is data, convert only what is not in it and exchange it.
+          extend: if there is data, convert only what is not in it and exchange it. What is staged
+            is read first, to convert again what is damaged.
+          damaged: the names of the data's tars whose shards are damaged.
         """
-        self._sources, self._extend = sources, extend
+        self._sources, self._extend, self._damaged = sources, extend, damaged
         config = tfds.download.DownloadConfig()
-        if extend and (there := prepared.Folder(self.data_path).tars()):
+        if extend and self.data_path.exists():
+            there = self._folder.tars()
             # What is there is kept as it is, and what comes is cut alike.
             config.max_shard_size = there[-1].settings["max_shard_size"]
             self._kept = frozenset(tar.archive for tar in there)
@@ -194,16 +206,19 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             self.download_and_prepare(download_config=config)
         finally:
             self._sources, self._extend, self._kept = None, False, frozenset()
+            self._damaged = ()
 
     @contextlib.contextmanager
     def _room_for_data(self, config: tfds.download.DownloadConfig | None) -> Iterator[None]:
         """TFDS writes only where no data is: to extend some, all of it is staged first."""
+        if self._extend:
+            self._folder.staging.remove_damaged()
         if not (self._sources and config and self._extend and self._folder.path.exists()):
             yield
             return
         archives = self._sources.archives
         available = {a.name for a in archives if is_in_flight(a) or a.identity() is not None}
-        self._folder.restage(self.info.splits["train"].filepaths, available)
+        self._folder.restage(self.info.splits["train"].filepaths, available, self._damaged)
         conversion = self._conversion(archives, config)
         conversion.run(self._engine(config, conversion))
         # With those deleted meanwhile, so that they are not told of once more.

@@ -8,6 +8,9 @@ compared with a limit and with the file.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +19,8 @@ from typing import BinaryIO, Protocol
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.problems import Problems
+from sa1b_tfds import files
+from sa1b_tfds.problems import Problems, TornArchive
 from sa1b_tfds.tars.forms import is_packed, opened_forward
 from sa1b_tfds.tars.members import (
     MAX_BYTES,
@@ -28,13 +32,23 @@ from sa1b_tfds.tars.members import (
     suffix_of,
     too_large,
 )
-from sa1b_tfds.tars.names import is_other_dataset, is_tar_name, tar_number
+from sa1b_tfds.tars.names import STATE_FILES, is_other_dataset, is_tar_name, tar_number
 from sa1b_tfds.tars.pairs import Entry, Pair, pair_up
 from sa1b_tfds.tars.seek import opened_anywhere
 from sa1b_tfds.tars.stream import stream_pairs
 
 _MAX_DEPTH = 4  # of folders below the one that is searched
 _LAYOUT_FOLDERS = ("images", "annotations")
+# What reading one extracted file can fail of, while the others are there.
+_OF_ONE_FILE = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EIO,
+    errno.ENXIO,
+)
 
 
 class PairReader(Protocol):
@@ -42,8 +56,12 @@ class PairReader(Protocol):
 
     name: str
 
-    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
-        """Yields the pairs of these entries, in their order."""
+    def read(self, entries: Iterable[Entry], problems: Problems) -> Iterator[Pair]:
+        """Yields the pairs of these entries, in their order.
+
+        A pair of extracted files of which one cannot be read any more is left out and reported. A
+        tar that cannot be read is an OSError.
+        """
 
 
 class Archive(PairReader, Protocol):
@@ -116,8 +134,8 @@ def identity_of(path: epath.Path) -> dict[str, int] | None:
     """What changes when a file does, without reading it; None if it is not there."""
     if not path.exists():
         return None
-    stat = path.stat()
-    return {"bytes": stat.length, "modified": stat.mtime}
+    stat = files.stat_of(path)
+    return {"bytes": stat.bytes, "modified": stat.modified}
 
 
 class TarArchive:
@@ -144,15 +162,34 @@ class TarArchive:
     def identity(self) -> dict[str, int] | None:
         return identity_of(self._path)
 
+    def is_unfinished(self, problems: Problems) -> bool:
+        """Whether a download of another program has not ended; then that is reported."""
+        for suffix, program in STATE_FILES.items():
+            state = f"{os.fspath(self._path)}{suffix}"
+            if files.is_local(self._path) and os.path.exists(state):
+                reason = (
+                    f"{program} has not finished downloading it, because {os.path.basename(state)}"
+                    f" is beside it: let {program} finish it. If the tar is complete, delete that"
+                    " file"
+                )
+                problems.report(self.name, "", reason, TornArchive)
+                return True
+        return False
+
     def index(
         self, problems: Problems, on_inflated: Callable[[int], None] = lambda size: None
     ) -> list[Entry]:
+        if self.is_unfinished(problems):
+            return []
         with opened_forward(self._path, on_inflated) as (file, length):
             return index_of(self.name, file, length, problems)
 
-    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+    def read(self, entries: Iterable[Entry], problems: Problems) -> Iterator[Pair]:
+        rest = iter(entries)
+        if (first := next(rest, None)) is None:  # a tar without pairs has no seek points
+            return
         with opened_anywhere(self._path) as file:
-            yield from read_pairs(file, entries)
+            yield from read_pairs(file, itertools.chain([first], rest))
 
     def reader(self) -> TarArchive:
         return self
@@ -161,7 +198,9 @@ class TarArchive:
         self, problems: Problems, on_inflated: Callable[[int], None] = lambda size: None
     ) -> Iterator[Pair]:
         if not self.is_packed():
-            yield from self.read(self.index(problems))
+            yield from self.read(self.index(problems), problems)
+            return
+        if self.is_unfinished(problems):
             return
         with opened_forward(self._path, on_inflated) as (file, length):
             yield from stream_pairs(self.name, file, length, problems)
@@ -179,37 +218,55 @@ class FolderArchive:
         return False
 
     def identity(self) -> dict[str, int] | None:
-        size = modified = 0
+        number = size = modified = 0
         for path in self._files:
-            try:
-                stat = epath.Path(path).stat()
-            except FileNotFoundError:
-                return None
-            size += stat.length
-            modified = max(modified, stat.mtime)
-        return {"files": len(self._files), "bytes": size, "modified": modified}
+            with contextlib.suppress(OSError):  # `index` reports it
+                stat = files.stat_of(path)
+                number += 1
+                size += stat.bytes
+                modified = max(modified, stat.modified)
+        return {"files": number, "bytes": size, "modified": modified} if number else None
 
     def index(self, problems: Problems) -> list[Entry]:
-        members = (Member(path, epath.Path(path).stat().length) for path in self._files)
-        return pair_up(self.name, self._of_bounded_size(members, problems), problems)
+        return pair_up(self.name, self._members(problems), problems)
 
-    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+    def read(self, entries: Iterable[Entry], problems: Problems) -> Iterator[Pair]:
         for jpeg, json in entries:
-            image, annotations = (epath.Path(m.name).read_bytes() for m in (jpeg, json))
-            yield Pair(image, annotations, jpeg.name, json.name)
+            image, annotations = (self._content(m.name, problems) for m in (jpeg, json))
+            if image is not None and annotations is not None:
+                yield Pair(image, annotations, jpeg.name, json.name)
 
     def reader(self) -> FolderArchive:
         return FolderArchive(self.name, ())  # the entries have the paths
 
     def pairs(self, problems: Problems) -> Iterator[Pair]:
-        return self.read(self.index(problems))
+        return self.read(self.index(problems), problems)
 
-    def _of_bounded_size(self, members: Iterator[Member], problems: Problems) -> Iterator[Member]:
-        for member in members:
-            if member.size > (limit := MAX_BYTES[suffix_of(member.name)]):
-                problems.report(self.name, member.name, too_large(member.size, limit))
+    def _content(self, path: str, problems: Problems) -> bytes | None:
+        try:
+            return epath.Path(path).read_bytes()
+        except OSError as e:
+            if e.errno not in _OF_ONE_FILE:
+                raise
+            problems.report(self.name, path, f"it cannot be read: {e.strerror}")
+            return None
+
+    def _members(self, problems: Problems) -> Iterator[Member]:
+        for path in self._files:
+            try:
+                stat = files.stat_of(path)
+            except OSError as e:
+                problems.report(self.name, path, f"it cannot be read: {e.strerror or e}")
+                continue
+            if not stat.is_file:  # to open a pipe would wait for ever
+                problems.report(self.name, path, "it is not a regular file")
+            elif stat.bytes > (limit := MAX_BYTES[suffix_of(path)]):
+                problems.report(self.name, path, too_large(stat.bytes, limit))
+            elif files.is_local(path) and not os.access(path, os.R_OK):
+                why = os.strerror(errno.EACCES)
+                problems.report(self.name, path, f"it cannot be read: {why}")
             else:
-                yield member
+                yield Member(path, stat.bytes)
 
 
 def index_of(
@@ -267,7 +324,14 @@ def _text(name: str) -> str:
 
 
 def _files(folder: epath.Path, depth: int) -> Iterator[epath.Path]:
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except PermissionError as e:
+        if depth == _MAX_DEPTH:
+            raise
+        logging.warning("%s is left out: %s.", folder, e.strerror)
+        return
+    for path in paths:
         if path.suffix in MAX_BYTES:
             if path.name.startswith("sa_"):
                 yield path

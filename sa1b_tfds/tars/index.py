@@ -35,7 +35,7 @@ from sa1b_tfds.tars.seek import (
     refusal,
 )
 
-_KIND = "index"
+_KIND = kept.INDEX
 _MAGIC = b"sa1b_tfds index 2\n"
 _NOT_ONE = (
     "it is compressed and damaged, so no image of it can be read by its number: a build, read_tars"
@@ -130,9 +130,10 @@ class IndexedArchive:
 
         Raises:
           IndexError: if there is no such pair.
-          OSError: if the archive is not what it was when it was indexed.
+          BadInput: if one of two extracted files cannot be read any more.
+          OSError: if the tar is not what it was when it was indexed.
         """
-        [pair] = self.archive.read([self.index[i]])
+        [pair] = self.archive.read([self.index[i]], Problems())
         return pair
 
 
@@ -228,6 +229,8 @@ class _Found:
 
 
 def _kept(archive: TarArchive) -> _Found | None:
+    if archive.is_unfinished(Problems("skip")):  # whatever was kept is of another file
+        return None
     stamp = kept.stamp_of(archive.path)
     return kept.load(archive.path, _KIND, lambda path: _parse(path.read_bytes(), stamp))
 
@@ -235,6 +238,8 @@ def _kept(archive: TarArchive) -> _Found | None:
 def _made(archive: TarArchive) -> _Found:
     stamp = kept.stamp_of(archive.path)
     met = Problems("skip")
+    if archive.is_unfinished(met):
+        return _Found(PairIndex.of([]), met.found, None)
     with opened_forward(archive.path) as (file, length):
         index = PairIndex.of(index_of(archive.name, file, length, met))
         packed_end = file.packed_end if isinstance(file, Inflating) else None

@@ -18,6 +18,8 @@ from etils import epath
 
 from sa1b_tfds import files
 
+INDEX, SEEK = "index", "seek"
+
 _Content = TypeVar("_Content")
 
 
@@ -30,8 +32,8 @@ def stamp_of(tar: epath.Path) -> tuple[int, int]:
     if files.is_local(tar):
         stat = os.stat(tar)
         return stat.st_size, stat.st_mtime_ns
-    told = tar.stat()
-    return told.length, int(told.mtime) * 10**9
+    told = files.stat_of(tar)
+    return told.bytes, told.modified * 10**9
 
 
 def load(tar: epath.Path, kind: str, parse: Callable[[epath.Path], _Content]) -> _Content | None:
@@ -60,6 +62,12 @@ def keep(tar: epath.Path, kind: str, content: bytes) -> bool:
         else:
             return True
     return False
+
+
+def forget_all(tar: epath.Path) -> None:
+    """Removes all that is kept of a tar, which is deleted."""
+    for kind in (INDEX, SEEK):
+        forget(tar, kind)
 
 
 def forget(tar: epath.Path, kind: str) -> None:

@@ -12,6 +12,7 @@ from sa1b_tfds.tars.inflate import MAGIC, Damaged
 # A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.
 MAX_BYTES = {".jpg": 256 * 2**20, ".json": 16 * 2**20}
 _MAX_HEADER_BYTES = 2**20  # of a long name or a pax header
+_MAX_DIGITS = 19  # of a size in a pax header: no file system has larger files
 # After the first block of zeros: a second one, and what fills up the last record.
 _MAX_END = tarfile.BLOCKSIZE + tarfile.RECORDSIZE
 _OTHER_FORMS = (
@@ -61,7 +62,7 @@ def members(
     """
     member = ""
     try:
-        for info in _headers(file):
+        for info in _headers(file, length):
             member = info.name
             available = info.size if length is None else max(0, length - info.offset)
             limit = MAX_BYTES.get(suffix_of(info.name), available)
@@ -73,7 +74,7 @@ def members(
                 kind = "a link" if info.type in _LINKS else "no regular file"
                 problems.report(archive, member, f"it is {kind}, which SA-1B does not hold")
             elif info.size > available:
-                raise tarfile.ReadError(f"it claims {info.size} bytes, {available} are there")
+                raise _cut_off(info.size, available)
             elif info.size > limit:
                 problems.report(archive, member, too_large(info.size, limit))
             else:
@@ -109,8 +110,11 @@ class _Header(NamedTuple):
     type: bytes
 
 
-def _headers(file: ForwardFile) -> Iterator[_Header]:
+def _headers(file: ForwardFile, length: int | None) -> Iterator[_Header]:
     """Yields a tar's headers; raises a TarError where it is torn or no tar at all.
+
+    A size may be any number up to 2 ** 88. It is compared with `length` before anything is sought
+    or read by it; where the length is unknown, a forward file ends before any such place.
 
     tarfile parses each block of 512 bytes. It does not walk the tar: it takes a broken header and
     the end of the file for the end of the archive, steps backwards where a size is negative, and
@@ -141,24 +145,25 @@ def _headers(file: ForwardFile) -> Iterator[_Header]:
         if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
             if info.size > _MAX_HEADER_BYTES:
                 raise tarfile.ReadError(f"a header of {info.size} bytes")
+            end = _end_of(info.size, position, length)
             body = file.read(info.size)
             if info.type == tarfile.GNUTYPE_LONGNAME:
                 extended["path"] = body.rstrip(b"\0").decode("utf-8", "backslashreplace")
             else:
                 extended |= _pax_records(body)
-            position += _padded(info.size)
+            position = end
         elif info.type in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
-            position += _padded(info.size)  # nothing in them concerns us
+            position = _end_of(info.size, position, length)  # nothing in them concerns us
         else:
             if info.type == tarfile.GNUTYPE_SPARSE or "sparse" in extended:
                 raise tarfile.ReadError("a sparse file")
             size = extended.get("size", str(info.size))
-            if not size.isdecimal():
+            if not size.isdecimal() or len(size) > _MAX_DIGITS:
                 raise tarfile.ReadError(f"a size of {size:.20}")
             name = extended.get("path", info.name)
             yield _Header(name, int(size), position, info.type)
             if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
-                position += _padded(int(size))
+                position = _end_of(int(size), position, length)
             extended = {}
 
 
@@ -170,7 +175,10 @@ def _check_end(file: ForwardFile, position: int) -> None:
     rest = file.read(_MAX_END + 1)
     if any(rest):
         at = position + tarfile.BLOCKSIZE + len(rest) - len(rest.lstrip(b"\0"))
-        raise tarfile.ReadError(f"zeros from byte {position} to {at}, but more follows them")
+        raise tarfile.ReadError(
+            f"zeros from byte {position} to {at}, but more follows them: either bytes are missing"
+            " there, or the file holds more than one tar"
+        )
     if len(rest) > _MAX_END:
         raise tarfile.ReadError(f"zeros from byte {position} on, more than end a tar")
 
@@ -201,8 +209,19 @@ def _pax_records(body: bytes) -> dict[str, str]:
     return records
 
 
-def _padded(size: int) -> int:
-    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+def _end_of(size: int, position: int, length: int | None) -> int:
+    """Where `size` bytes from `position` on end, filled up to a block.
+
+    Raises:
+      ReadError: if the tar is shorter.
+    """
+    if length is not None and size > length - position:
+        raise _cut_off(size, max(0, length - position))
+    return position - (-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _cut_off(size: int, available: int) -> tarfile.ReadError:
+    return tarfile.ReadError(f"it claims {size} bytes, {available} are there")
 
 
 def suffix_of(name: str) -> str:

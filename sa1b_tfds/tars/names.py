@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 
 _SUFFIX = re.compile(r"\.(?:tar|tar\.gz|tgz)\Z")
-_NUMBERED = re.compile(r"sa_([0-9]+)")
+_NUMBERED = re.compile(r"sa_([0-9]{1,18})")
 _SA1B = re.compile(r"sa_[0-9]{6}")
 # Meta's links file lists it beside SA-1B's tars: SA-Co Gold, the benchmark of SAM 3.
 _OTHER_DATASETS = frozenset(("sa_co_gold",))
+# These programs write a file under its own name, often at its full size from the start, and keep
+# their state beside it until it is complete. Browsers and most others use another name meanwhile.
+STATE_FILES = {".aria2": "aria2", ".st": "axel", ".lftp-pget-status": "lftp"}
 
 
 def tar_name(number: int) -> str:

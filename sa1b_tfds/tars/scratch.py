@@ -63,6 +63,8 @@ def unpack_into(
     Returns:
       Where the pairs are in it.
     """
+    if archive.is_unfinished(problems):
+        return []
     with archive.path.open("rb") as packed:
         size = packed.seek(0, os.SEEK_END)
         packed.seek(0)
@@ -77,7 +79,7 @@ class _Unpacked:
         self.name = name
         self._file = file
 
-    def read(self, entries: Iterable[Entry]) -> Iterator[Pair]:
+    def read(self, entries: Iterable[Entry], problems: Problems) -> Iterator[Pair]:
         return read_pairs(self._file, entries)
 
 

@@ -28,7 +28,7 @@ from sa1b_tfds.tars import kept
 from sa1b_tfds.tars.forms import Forward, is_packed
 from sa1b_tfds.tars.inflate import Damaged, Inflated, new_inflater
 
-_KIND = "seek"
+_KIND = kept.SEEK
 _MAGIC = b"sa1b_tfds seek points 1\n"
 _WINDOW = 32 * 2**10
 _POINT = np.dtype([("position", "<u8"), ("bit", "<u8"), ("window", "<u4"), ("crc", "<u4")])

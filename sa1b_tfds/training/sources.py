@@ -16,6 +16,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
+from sa1b_tfds.examples import builder_at
+from sa1b_tfds.mocked import is_mocked
 from sa1b_tfds.training.config import TrainingConfig
 
 _CYCLE = 16  # files that are read in turns
@@ -68,7 +70,10 @@ def find_source(
     """
     if isinstance(source, tf.data.Dataset):
         return _of_dataset(source, config, shard)
-    return _of_builder(_builder(source, data_dir), config, shard)
+    builder = _builder(source, data_dir)
+    if is_mocked():
+        return _of_mock(builder, config, shard)
+    return _of_builder(builder, config, shard)
 
 
 def _builder(source: Any, data_dir: Any) -> tfds.core.DatasetBuilder:
@@ -80,7 +85,7 @@ def _builder(source: Any, data_dir: Any) -> tfds.core.DatasetBuilder:
             f" {source!r}."
         )
     if (epath.Path(source) / "dataset_info.json").exists():
-        return tfds.builder_from_directory(source)
+        return builder_at(source)
     try:
         return tfds.builder(os.fspath(source), data_dir=data_dir)
     except ValueError as e:
@@ -166,6 +171,8 @@ def _of_dataset(dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[i
             "A tf.data.Dataset must hold what tfds.load gives with decoders={'image': SkipDecoding"
             f"(), 'masks': SkipDecoding()}}, got {spec}."
         )
+    if is_mocked():
+        dataset = dataset.map(_of_one_length)
     index, count = shard
     length = dataset.cardinality().numpy()
     return Source(
@@ -173,6 +180,24 @@ def _of_dataset(dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[i
         _from_element,
         None if length < 0 else int(length) // count,
     )
+
+
+def _of_mock(
+    builder: tfds.core.DatasetBuilder, config: TrainingConfig, shard: tuple[int, int]
+) -> Source:
+    """What `tfds.testing.mock_data` draws."""
+    skip = tfds.decode.SkipDecoding()
+    drawn = builder.as_dataset(split=config.split, decoders={"image": skip, "masks": skip})
+    return _of_dataset(drawn, dataclasses.replace(config, split="train"), shard)
+
+
+def _of_one_length(element: dict[str, Any]) -> dict[str, Any]:
+    """An element that `mock_data` drew, without what only some of its columns have."""
+    columns = {**element["annotations"], "counts": element["masks"]["counts"]}
+    n = tf.reduce_min([tf.shape(column)[0] for column in columns.values()])
+    columns = {name: column[:n] for name, column in columns.items()}
+    masks = {**element["masks"], "counts": columns.pop("counts")}
+    return {**element, "masks": masks, "annotations": columns}
 
 
 def _from_element(element: dict[str, Any]) -> Record:

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from sa1b_tfds import files
 
 LOCK_NAME = ".sa1b.lock"
@@ -200,7 +202,7 @@ class Partial:
 
     def _read_sidecar(self) -> Source | None:
         try:
-            source = Source(**json.loads(self._sidecar.read_bytes()))
+            source = Source(**orjson.loads(self._sidecar.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
         texts = (source.etag, source.last_modified)
@@ -242,7 +244,7 @@ class CheckedFiles:
         self._lock = threading.Lock()
         self._entries: dict[str, dict[str, Any]] = {}
         with suppress(OSError, ValueError):
-            entries = json.loads((folder / RECORD_NAME).read_bytes())
+            entries = orjson.loads((folder / RECORD_NAME).read_bytes())
             if isinstance(entries, dict):
                 self._entries = {k: v for k, v in entries.items() if isinstance(v, dict)}
 

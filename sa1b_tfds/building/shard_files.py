@@ -1,0 +1,80 @@
+"""What is known of a shard, and whether its file is still the one that was written.
+
+Every look at data compares sizes. Bytes are read only before something relies on a shard that
+cannot be undone: `sa1b build --add` keeps it, or the tar that it was made of is deleted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from etils import epath
+from tqdm import tqdm
+
+from sa1b_tfds import files, records
+
+_THREADS = 8  # they wait for the disk
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """examples: records in the file. bytes: its size. crc32c: of the file.
+
+    Data that an earlier version prepared has no crc32c; then it is None.
+    """
+
+    examples: int
+    bytes: int
+    crc32c: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardFile:
+    """Where a shard should be; `path` is None if there is no file of its number."""
+
+    path: epath.Path | None
+    shard: Shard
+    file_format: str
+
+    def has_its_size(self) -> bool:
+        if self.path is None:
+            return False
+        try:
+            return files.stat_of(self.path).bytes == self.shard.bytes
+        except OSError:
+            return False
+
+    def is_intact(self) -> bool:
+        """Reads it. Without a checksum of the file, those of its records are compared."""
+        if self.path is None or not self.has_its_size():
+            return False
+        try:
+            if self.shard.crc32c is not None:
+                return records.file_crc32c(self.path) == self.shard.crc32c
+            number = sum(1 for _ in records.read(self.path, self.file_format))
+            return number == self.shard.examples
+        except (OSError, ValueError, RuntimeError):  # array_record raises the last one
+            return False
+
+
+def which_are_intact(shards: Sequence[ShardFile], with_bar: bool = False) -> list[bool]:
+    """`is_intact` of each, several at a time; with a bar for people where it may take hours."""
+    found = []
+    with (
+        ThreadPoolExecutor(_THREADS) as threads,
+        tqdm(
+            total=sum(file.shard.bytes for file in shards),
+            desc="checking shards",
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
+            disable=not (with_bar and shards and sys.stderr.isatty()),
+        ) as bar,
+    ):
+        for file, intact in zip(shards, threads.map(ShardFile.is_intact, shards), strict=True):
+            bar.update(file.shard.bytes)
+            found.append(intact)
+    return found

@@ -1,0 +1,11 @@
+"""Whether `tfds.testing.mock_data` is at work: nothing is prepared, and TFDS draws examples."""
+
+from __future__ import annotations
+
+import tensorflow_datasets.public_api as tfds
+
+
+def is_mocked() -> bool:
+    """Whether the function of TFDS that prepares data was replaced, as `mock_data` does."""
+    builder = tfds.core.DatasetBuilder
+    return builder.download_and_prepare.__module__ != builder.__module__
