@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from sa1b_tfds.annotations import Example
+from sa1b_tfds.annotations import Example, contradictions
 from sa1b_tfds.runs import Runs, areas, bboxes
 from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
 
@@ -47,20 +47,17 @@ def anomalies(part: str, example: Example, runs: Runs) -> dict[str, Findings[Ano
     height, width = size
     scale = np.array([height, width, height, width])
     area = areas(runs)
-    x, y, w, h = bboxes(runs, size).T
+    xywh = bboxes(runs, size)
+    x, y, w, h = xywh.T
     mask_box = np.stack([y, x, y + h, x + w], axis=1)
     box, crop_box = (columns[name] * scale for name in ("bbox", "crop_box"))
-    off = box - mask_box
-    one_wider = _near(off, np.array([0, 0, 1, 1])) & (area > 0)
     px, py = np.floor(columns["point_coords"].astype(np.float64)).T
     in_image = (px >= 0) & (py >= 0) & (px < width) & (py < height)
     on_mask = _on_mask(runs, size, np.where(in_image, px, 0), np.where(in_image, py, 0))
     iou, stability = columns["predicted_iou"], columns["stability_score"]
 
     wrong = {
-        "area": columns["area"] != area,
-        "bbox": ~_near(off, np.zeros(4)) & ~one_wider & (area > 0),
-        "bbox_one_wider": one_wider,
+        **contradictions(example, area, xywh),
         "bbox_outside": _outside(box, scale),
         "crop_box_outside": _outside(crop_box, scale),
         "predicted_iou": ~((iou >= 0) & (iou <= MAX_PREDICTED_IOU)),
@@ -94,10 +91,6 @@ def anomalies(part: str, example: Example, runs: Runs) -> dict[str, Findings[Ano
             len(places),
         )
     return found
-
-
-def _near(off: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    return np.abs(off - expected).max(axis=1, initial=0) < _TOLERANCE
 
 
 def _outside(box: np.ndarray, scale: np.ndarray) -> np.ndarray:
