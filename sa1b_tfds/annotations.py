@@ -220,6 +220,8 @@ def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:
         for i, segmentation in enumerate(segmentations):
             try:
                 counts.append(rle.to_rle(segmentation, size)["counts"])
+            except MalformedRLE as e:
+                raise ValueError(f"annotation {i}: the RLE is malformed: {e.reason}") from e
             except ValueError as e:
                 raise ValueError(f"annotation {i}: segmentation: {e}") from e
     try:
