@@ -77,8 +77,8 @@ def to_example(image: bytes, annotations: bytes, long_side: int | None = None) -
     Args:
       image: JPEG bytes.
       annotations: JSON bytes.
-      long_side: shrink the image to this many pixels; None keeps its bytes as they are. Masks and
-        points keep the original size.
+      long_side: shrink the image to this many pixels; None keeps its bytes as they are, but for a
+        tag that turns it (`jpeg.unturned`). Masks and points keep the original size.
 
     Returns:
       What `parse` returns, and `image`: bytes.
@@ -94,6 +94,7 @@ def to_example(image: bytes, annotations: bytes, long_side: int | None = None) -
                 *example["masks"].size, *size
             )
         )
+    image = jpeg.unturned(image)
     return {"image": image if long_side is None else jpeg.shrink(image, long_side), **example}
 
 

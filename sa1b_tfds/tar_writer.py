@@ -212,6 +212,7 @@ def _pair(example: Mapping[str, Any], image_id: int, next_id: int) -> tuple[byte
     """(JPEG bytes, content of the JSON)."""
     image = _jpeg(example["image"])
     height, width = jpeg.image_size(image)
+    image = jpeg.unturned(image)
     _check_said(example, {"file_name": f"sa_{image_id}.jpg", "height": height, "width": width})
     given, columns, in_pixels = _masks_and_columns(example)
     masks = rle.to_checked(given, (height, width))
