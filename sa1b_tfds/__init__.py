@@ -21,6 +21,7 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds import metrics as metrics
     from sa1b_tfds import show as show
     from sa1b_tfds import torch as torch
+    from sa1b_tfds.amg import read_amg_output
     from sa1b_tfds.features import RleMasks, decode_masks_to
     from sa1b_tfds.masks import decode_masks
     from sa1b_tfds.problems import BadInput
@@ -51,6 +52,7 @@ __all__ = [
     "encode_mask",
     "pack_runs",
     "rasterize_runs",
+    "read_amg_output",
     "read_tars",
     "relevance_map",
     "training_dataset",

@@ -8,6 +8,7 @@ the archive and the member.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,14 @@ import numpy as np
 import orjson
 
 from sa1b_tfds import jpeg, rle
-from sa1b_tfds.runs import MalformedRLE, check_size
+from sa1b_tfds.runs import MalformedRLE, areas, bboxes, check_size, run_lengths
+from sa1b_tfds.tars.pairs import Pair
 
 Example = dict[str, Any]
+
+# Boxes are stored as float32 fractions of the image, of which a pixel is at least 1 / 2 ** 24.
+_TOLERANCE = 0.05
+_NUMBERED = re.compile("sa_([0-9]+)")
 
 
 def parse(data: bytes) -> Example:
@@ -71,8 +77,8 @@ def to_example(image: bytes, annotations: bytes, long_side: int | None = None) -
     Args:
       image: JPEG bytes.
       annotations: JSON bytes.
-      long_side: shrink the image to this many pixels; None keeps its bytes as they are. Masks and
-        points keep the original size.
+      long_side: shrink the image to this many pixels; None keeps its bytes as they are, but for a
+        tag that turns it (`jpeg.unturned`). Masks and points keep the original size.
 
     Returns:
       What `parse` returns, and `image`: bytes.
@@ -88,7 +94,86 @@ def to_example(image: bytes, annotations: bytes, long_side: int | None = None) -
                 *example["masks"].size, *size
             )
         )
+    image = jpeg.unturned(image)
     return {"image": image if long_side is None else jpeg.shrink(image, long_side), **example}
+
+
+def read_pair(pair: Pair, long_side: int | None = None) -> Example:
+    """Makes an example of a pair from an archive.
+
+    Args:
+      pair: from any archive; the folders in its names do not matter.
+      long_side: see `to_example`.
+
+    Returns:
+      What `to_example` returns.
+
+    Raises:
+      ValueError: what `to_example` raises; or if the JSON says that it belongs to another image
+        than the one beside which it was found.
+    """
+    example = to_example(pair.jpeg, pair.json, long_side)
+    image_id, file_name = example["image_id"], example["file_name"]
+    if not _is_of(_stem(pair.json_name), image_id, _stem(file_name)):
+        raise ValueError(
+            f"it says image_id {image_id}, file_name {ascii(file_name)[1:-1]:.80}: it belongs to"
+            " another image"
+        )
+    return example
+
+
+def check_pair(pair: Pair) -> None:
+    """Raises a ValueError if `read_pair` does, or an 'area' or 'bbox' is not that of its mask.
+
+    Building does not compare these two, as that would take a fifth of its time: they are stored as
+    they are, and the masks tell what is right.
+    """
+    example = read_pair(pair)
+    runs = run_lengths(*example["masks"])
+    area, box = areas(runs), bboxes(runs, example["masks"].size)
+    wrong = contradictions(example, area, box)
+    said = {
+        "area": example["annotations"]["area"].tolist(),
+        "bbox": pixel_boxes(example["annotations"]["bbox"], example["masks"].size).tolist(),
+    }
+    for name, mask in (("area", area), ("bbox", box)):
+        if len(places := np.flatnonzero(wrong[name])):
+            first = places[0]
+            raise ValueError(
+                f"{len(places)} of {len(area)} annotations have another {name!r} than their mask:"
+                f" annotation {first} says {said[name][first]}, its mask has {mask[first].tolist()}"
+            )
+
+
+def contradictions(example: Example, area: np.ndarray, box: np.ndarray) -> dict[str, np.ndarray]:
+    """Compares the annotations of an example with its masks.
+
+    Args:
+      example: as `to_example` returns it.
+      area: int64 [N], `runs.areas` of its masks.
+      box: int64 [N, 4], `runs.bboxes` of its masks.
+
+    Returns:
+      bool [N] each:
+      * area: it is not the number of pixels in the mask.
+      * bbox: it is the mask's box neither as SA-1B has it nor as pycocotools' `toBbox` has it.
+      * bbox_one_wider: it is the latter, one more in width and height.
+      The box of an empty mask is not looked at.
+    """
+    columns, (height, width) = example["annotations"], example["masks"].size
+    x, y, w, h = box.T
+    scale = np.array([height, width, height, width])
+    off = columns["bbox"] * scale - np.stack([y, x, y + h, x + w], axis=1)
+
+    def near(expected: list[int]) -> np.ndarray:
+        return (area > 0) & (np.abs(off - expected).max(axis=1, initial=0) < _TOLERANCE)
+
+    one_wider = near([0, 0, 1, 1])
+    return {
+        "area": columns["area"] != area,
+        "bbox": (area > 0) & ~near([0, 0, 0, 0]) & ~one_wider,
+        "bbox_one_wider": one_wider,
+    }
 
 
 def pixel_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -105,6 +190,30 @@ def pixel_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).round(2).astype(np.float32)
 
 
+def _stem(name: str) -> str:
+    """'sa_1' of './sa_1.json', and of other people's 'images\\sa_1' or 'sa_1.png'."""
+    base = name.replace("\\", "/").rpartition("/")[2]
+    return base.rpartition(".")[0] or base
+
+
+def _is_of(name: str, image_id: int, file_name: str) -> bool:
+    """Whether all that names the image agrees.
+
+    Args:
+      name: of the pair's files, without folder and suffix.
+      image_id, file_name: what the JSON says; without folder and suffix as well.
+
+    Names such as sa_0012 have a number, which has to be the id in both. Where they have none, any
+    `file_name` is accepted that does not begin as SA-1B's do.
+    """
+    own, other = _NUMBERED.fullmatch(name), _NUMBERED.fullmatch(file_name)
+    if own is None:
+        return file_name == name or not file_name.startswith("sa_")
+    # Strings: a name may have more digits than Python makes an integer of.
+    numbers = {(match[1].lstrip("0") or "0") for match in (own, other) if match}
+    return numbers == {str(image_id)}
+
+
 def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:
     counts = _usual_counts(segmentations, list(size))
     if counts is None:
@@ -112,6 +221,8 @@ def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:
         for i, segmentation in enumerate(segmentations):
             try:
                 counts.append(rle.to_rle(segmentation, size)["counts"])
+            except MalformedRLE as e:
+                raise ValueError(f"annotation {i}: the RLE is malformed: {e.reason}") from e
             except ValueError as e:
                 raise ValueError(f"annotation {i}: segmentation: {e}") from e
     try:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from etils import epath
 
 from sa1b_tfds import records
-from sa1b_tfds.annotations import Example, to_example
+from sa1b_tfds.annotations import Example, read_pair
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.tars.archive import Archive, PairReader, archives_at, identity_of
 from sa1b_tfds.tars.index import IndexedArchive, count_pairs, index_archive
@@ -113,7 +113,7 @@ def example_of(
 ) -> Example | None:
     """The example of a pair from the archive of that name; None and reported if it is none."""
     try:
-        return to_example(pair.jpeg, pair.json, long_side)
+        return read_pair(pair, long_side)
     except ValueError as e:
         problems.report(archive, pair.json_name, str(e))
         return None

@@ -10,6 +10,7 @@ import io
 import re
 import threading
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -26,6 +27,9 @@ DCT_MARGIN = 1.05
 _START_OF_FRAME = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive Huffman: what TF decodes
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _START_OF_SCAN, _END = 0xDA, 0xD9
+_APP1, _APP14 = 0xE1, 0xEE
+_EXIF = b"Exif\0"
+_ORIENTATION = 0x0112
 _FILL = re.compile(rb"\xff+[^\xff]", re.DOTALL)  # a marker may have any number of 0xFF before it
 _BEGINNING = 4096  # bytes of the first scan that are decoded,
 _ROWS = 16  # for so many rows of pixels
@@ -49,6 +53,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     if not data.startswith(b"\xff\xd8"):
         raise ValueError("it is not a JPEG: the start marker is missing")
     size = None
+    is_cmyk = has_adobe = False
     first_scan = height_at = 0
     position = 2
     while True:
@@ -69,18 +74,75 @@ def image_size(data: bytes) -> tuple[int, int]:
                 raise ValueError("the JPEG does not have one frame of 1, 3 or 4 channels of 8 bits")
             size = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
             height_at = position + 3
+            is_cmyk = body[5] == 4
+        has_adobe |= marker == _APP14 and body.startswith(b"Adobe")
         position += length
         if marker == _START_OF_SCAN:
             first_scan = first_scan or position
             position = _end_of_scan(data, position)
     if size is None or not first_scan:
         raise ValueError("the JPEG has no frame or no scan")
+    if is_cmyk and not has_adobe:
+        raise ValueError(
+            "the JPEG is CMYK without an Adobe marker, which programs decode to different colours:"
+            " save it as RGB"
+        )
     if not all(size):
         raise ValueError(f"the JPEG claims a height and width of {size[0]} and {size[1]}")
     rows = min(size[0], _ROWS).to_bytes(2, "big")
     end = first_scan + _BEGINNING
     _decode(data[:height_at] + rows + data[height_at + 2 : end] + bytes((0xFF, _END)))
     return size
+
+
+def unturned(data: bytes) -> bytes:
+    """A JPEG without a tag that has some programs turn or mirror it; the pixels stay.
+
+    Masks lie on the pixels as they are stored. TensorFlow shows these, while OpenCV, browsers, and
+    Pillow's `exif_transpose`, which `datasets` calls, follow the tag. Where one is found, all EXIF
+    and XMP is left out. All else that may be in a JPEG is the same to those who decode it: none of
+    them applies colour profiles or pixel densities.
+
+    Args:
+      data: what `image_size` lets pass.
+    """
+    kept, exif, is_turned = [data[:2]], [], False
+    position = 2
+    while True:
+        found = _FILL.match(data, position)
+        if found is None or data[found.end() - 1] in (_START_OF_SCAN, _END):
+            break
+        start = found.end()
+        stop = start + int.from_bytes(data[start : start + 2], "big")
+        body = data[start + 2 : stop]
+        if data[start - 1] != _APP1:
+            kept.append(data[position:stop])
+        elif body.startswith(_EXIF):
+            exif.append(body)
+        else:
+            xmp = re.search(rb"tiff:Orientation\W{1,20}(\d)", body)
+            is_turned |= xmp is not None and xmp[1] not in b"01"
+        position = stop
+    if not is_turned and not any(map(_is_turned, exif)):
+        return data
+    return b"".join([*kept, data[position:]])
+
+
+def _is_turned(exif: bytes) -> bool:
+    """Whether EXIF may have another orientation than 'as stored', for any reader.
+
+    Readers differ in how malformed an entry they take. So its two bytes are looked for, wherever
+    they are, and accepted only if there is one such place, which Pillow reads as 'as stored'.
+    """
+    order: Literal["little", "big"] = "little" if exif[6:8] == b"II" else "big"
+    if not (places := exif.count(_ORIENTATION.to_bytes(2, order))):
+        return False
+    content = Image.Exif()
+    try:
+        content.load(exif)
+        return places > 1 or content.get(_ORIENTATION) not in (0, 1)
+    except Exception:  # of any kind, as Pillow parses whatever is there
+        return True
 
 
 def _decode(beginning: bytes) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
+
+_MAX_LINES = 20
+_OF_A_REASON = 3
 
 OnError = Literal["raise", "skip"]
 
@@ -53,3 +57,19 @@ class Problems:
         if self.on_error == "raise":
             raise problem
         self.found.append(problem)
+
+
+def summed_up(problems: Iterable[BadInput]) -> list[str]:
+    """Lines for people, at most 21: the first few of each reason, and how many more there are."""
+    by_reason: dict[str, list[BadInput]] = {}
+    for problem in problems:
+        by_reason.setdefault(problem.reason, []).append(problem)
+    lines: list[str] = []
+    for number, (reason, found) in enumerate(by_reason.items()):
+        if len(lines) >= _MAX_LINES - _OF_A_REASON:
+            rest = sum(map(len, list(by_reason.values())[number:]))
+            return [*lines, f"{rest:,} more, for {len(by_reason) - number:,} other reasons"]
+        lines += map(str, found[:_OF_A_REASON])
+        if len(found) > _OF_A_REASON:
+            lines.append(f"{len(found) - _OF_A_REASON:,} more: {reason}")
+    return lines

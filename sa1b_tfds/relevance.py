@@ -10,7 +10,7 @@ more than 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,13 +56,11 @@ def relevance_map(
 
 
 def _size(masks: Any, rles: list[dict[str, Any]]) -> tuple[int, int]:
-    if isinstance(masks, rle.Checked):
-        return masks.size
-    if isinstance(masks, np.ndarray) and masks.ndim == 3:
-        return check_size(masks.shape[1:], "The masks' shape")
-    if not rles:
-        raise ValueError("No masks tell no size: pass an array [0, H, W].")
-    return check_size(rles[0]["size"])
+    if rles:
+        return check_size(rles[0]["size"])
+    if isinstance(masks, rle.Checked | Mapping) or rle.is_array(masks):
+        return rle.to_checked(masks).size
+    raise ValueError("No masks tell no size: pass an array [0, H, W].")
 
 
 def _units(weights: Any, n: int) -> tuple[np.ndarray, float]:

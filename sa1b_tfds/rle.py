@@ -56,40 +56,56 @@ def to_checked(masks: Any, size: Sequence[int] | None = None) -> Checked:
     """Brings the masks of one image, in any form, into compressed RLE, checked.
 
     Args:
-      masks: a dense array [N, H, W] of NumPy, TensorFlow or PyTorch, what is not zero is inside;
-        columns {'size': (H, W), 'counts': N compressed strings}; a list of COCO segmentations of
-        one size, as `to_rle` takes them; or `Checked`.
+      masks: a dense array [N, H, W] of NumPy, TensorFlow or PyTorch; columns {'size': (H, W),
+        'counts': N compressed strings}; a list whose items are of one size, each as `to_rle` takes
+        it; or `Checked`.
       size: (height, width) that they must have; an empty list, and polygons, need it.
 
     Raises:
       ValueError: if they are malformed, or of another size; the message says which.
     """
-    if hasattr(masks, "__array__"):
+    if is_array(masks):
         masks = np.asarray(masks)
-    if not isinstance(masks, np.ndarray | Checked | Mapping):
-        segmentations = list(masks)
-        if not segmentations and size is None:
-            raise ValueError(
-                "An empty list of masks has no size: pass {'size': (H, W), 'counts': []}."
-            )
-        own = check_size(to_rle(segmentations[0])["size"] if size is None else size)
-        return Checked([to_rle(s, own)["counts"] for s in segmentations], own)
-    if isinstance(masks, np.ndarray):
         if masks.ndim != 3:
             raise ValueError(f"Dense masks must have the shape [N, H, W], got {masks.shape}.")
         own = check_size(masks.shape[1:], "The masks' shape")
         checked = Checked([encode_mask(mask)["counts"] for mask in masks], own)
     elif isinstance(masks, Checked):
         checked = check(*masks)
-    else:
+    elif isinstance(masks, Mapping):
         if not {"size", "counts"} <= masks.keys():
             raise ValueError(f"Columns of masks are 'size' and 'counts', got {list(masks)}.")
         if isinstance(masks["counts"], str | bytes):
             raise ValueError("Columns of masks need a list of counts; one RLE goes into a list.")
         checked = check(list(masks["counts"]), masks["size"])
+    else:
+        rles = to_rles(masks, size)
+        if not rles and size is None:
+            raise ValueError(
+                "An empty list of masks has no size: pass {'size': (H, W), 'counts': []}."
+            )
+        checked = Checked(
+            [rle["counts"] for rle in rles], check_size(rles[0]["size"] if rles else size)
+        )
+        for i, rle in enumerate(rles):
+            if tuple(rle["size"]) != checked.size:
+                raise ValueError(f"mask {i}: its size {rle['size']} disagrees with mask 0's.")
     if size is not None and checked.size != check_size(size):
         raise ValueError(f"The masks' size {checked.size} disagrees with the image's {size}.")
     return checked
+
+
+def to_rles(masks: Any, size: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """`to_rle` of each mask. Raises what it raises, naming the mask; sizes may differ."""
+    rles = []
+    for i, mask in enumerate(masks):
+        try:
+            rles.append(to_rle(mask, size))
+        except MalformedRLE as e:
+            raise ValueError(f"mask {i}: the RLE is malformed: {e.reason}") from e
+        except ValueError as e:
+            raise ValueError(f"mask {i}: {e}") from e
+    return rles
 
 
 def decode_rles(
@@ -157,21 +173,38 @@ def sampled(length: int, n: int) -> np.ndarray:
 
 
 def to_rle(segmentation: Any, size: Sequence[int] | None = None) -> dict[str, Any]:
-    """Brings any COCO segmentation into compressed form, checked.
+    """Brings one mask, in any form, into compressed RLE, checked.
 
     Args:
-      segmentation: {'size', 'counts'} with counts as str, bytes or a list of run lengths, or a list
-        of polygons [x0, y0, x1, y1, ...] in pixels (whose union is the mask; needs `size`).
+      segmentation: one of
+        * {'size', 'counts'} with counts as str, bytes or a list of run lengths;
+        * {'segmentation': any of these, ...}, as COCO's annotations and the records of
+          `SamAutomaticMaskGenerator` have it; what else is in it is not looked at;
+        * a mask [H, W], as `encode_mask` takes it. As nested lists it must be of the size `size`
+          and hold only 0 and 1, or be what cannot be polygons;
+        * a list of polygons [x0, y0, x1, y1, ...] in pixels, whose union is the mask; it needs
+          `size`.
       size: (height, width) of the image; must agree with the segmentation's own.
 
     Returns:
       {'size': [height, width], 'counts': bytes}, as pycocotools has it.
 
     Raises:
-      ValueError: if it is malformed, or its size disagrees with `size`; the message says which.
+      ValueError: if it is malformed, may be a mask as well as polygons, or its size disagrees with
+        `size`; the message says which.
     """
+    if is_array(segmentation):
+        rle = encode_mask(segmentation)
+        if size is not None and tuple(rle["size"]) != check_size(size):
+            raise ValueError(
+                f"A mask as an array must have the image's size {list(size)}, got {rle['size']}."
+                " A polygon is a list [x0, y0, x1, y1, ...]."
+            )
+        return rle
     if not isinstance(segmentation, Mapping):
-        return _from_polygons(segmentation, size)
+        return _from_lists(segmentation, size)
+    if "segmentation" in segmentation:
+        return to_rle(segmentation["segmentation"], size)
     if "size" not in segmentation or "counts" not in segmentation:
         raise ValueError(f"An RLE needs 'size' and 'counts', got the keys {list(segmentation)}.")
     own = check_size(segmentation["size"])
@@ -195,20 +228,46 @@ def decode_rle(segmentation: Any, size: Sequence[int] | None = None) -> np.ndarr
     return coco_mask.decode(to_rle(segmentation, size))
 
 
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """Encodes one mask [H, W], of any number type or bool; what is not zero is in the mask.
+def encode_mask(mask: Any) -> dict[str, Any]:
+    """Encodes one mask. Takes what `to_binary` takes and raises what it raises.
 
     Returns:
       {'size': [H, W], 'counts': bytes}, as `pycocotools.mask.encode` does.
+    """
+    inside = to_binary(mask)
+    check_size(inside.shape, "The mask's shape")
+    return coco_mask.encode(np.asfortranarray(inside, dtype=np.uint8))
+
+
+def to_binary(mask: Any) -> np.ndarray:
+    """The pixels in one dense mask: bool [H, W].
+
+    Args:
+      mask: [H, W] of bool or integers, what is not zero is inside; or of floats, 0 and one other
+        whole number such as 1 or 255. Of NumPy, TensorFlow, PyTorch or PIL.
 
     Raises:
-      ValueError: if the mask is not two-dimensional or has no pixel.
+      ValueError: if it is of another shape or holds other values, such as logits or probabilities.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f"A mask must have the shape [H, W], got {list(mask.shape)}.")
-    check_size(mask.shape, "The mask's shape")
-    return coco_mask.encode(np.asfortranarray(mask != 0, dtype=np.uint8))
+    if mask.dtype.kind not in "biuf":
+        raise ValueError(f"A mask must hold numbers, got {mask.dtype}.")
+    inside = mask != 0
+    if mask.dtype.kind == "f" and inside.any():
+        value = mask[inside][0]
+        if value % 1 != 0 or (mask[inside] != value).any():
+            raise ValueError(
+                "A mask of floats must hold only 0 and 1 (or another whole number): compare logits"
+                " or probabilities with a threshold first."
+            )
+    return inside
+
+
+def is_array(value: Any) -> bool:
+    """Whether NumPy sees an array in it: one of NumPy, TensorFlow, PyTorch, or a PIL image."""
+    return hasattr(value, "__array__") or hasattr(value, "__array_interface__")
 
 
 def area(segmentation: Any, size: Sequence[int] | None = None) -> int:
@@ -236,6 +295,40 @@ def _compress(lengths: Any, size: tuple[int, int]) -> bytes:
     if sum(values.tolist()) != size[0] * size[1]:
         raise MalformedRLE(0, WRONG_SUM)
     return coco_mask.frPyObjects({"size": list(size), "counts": values.tolist()}, *size)["counts"]
+
+
+_MAX_SIMPLE = 10  # numbers of a closed polygon whose corners have only two coordinates
+
+
+def _from_lists(lists: Any, size: Sequence[int] | None) -> dict[str, Any]:
+    """A mask [H, W] as nested lists, or polygons; refused if it may be both."""
+    try:
+        rows = [np.asarray(row) for row in lists]
+        values = np.concatenate(rows)
+    except (TypeError, ValueError):
+        return _from_polygons(lists, size)  # says what is wrong
+    lengths = {len(row) for row in rows}
+    if values.ndim != 1 or values.dtype.kind not in "biuf":
+        return _from_polygons(lists, size)
+    distinct = np.unique(values)
+    may_be_polygons = all(n >= 6 and n % 2 == 0 for n in lengths) and not (
+        len(distinct) <= 2 and max(lengths) > _MAX_SIMPLE
+    )
+    shape = [len(rows), *lengths]
+    may_be_mask = len(shape) == 2 and (size is None or tuple(shape) == check_size(size))
+    if may_be_mask and (not may_be_polygons or (size and np.isin(distinct, (0, 1)).all())):
+        return encode_mask(np.stack(rows))
+    if may_be_mask and size is not None:
+        raise ValueError(
+            f"{shape[0]} lists of {shape[1]} numbers are a mask of the image's size or polygons:"
+            " pass a mask as an array, or repeat the last corner of each polygon."
+        )
+    if not may_be_polygons and len(shape) == 2 and min(shape) > 1:
+        raise ValueError(
+            f"{shape[0]} lists of {shape[1]} numbers are neither a mask of the image's size"
+            f" {list(size or [])} nor polygons [x0, y0, x1, y1, x2, y2, ...]."
+        )
+    return _from_polygons(lists, size)
 
 
 def _from_polygons(polygons: Any, size: Sequence[int] | None) -> dict[str, Any]:

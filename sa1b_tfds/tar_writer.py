@@ -20,12 +20,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sa1b_tfds import files, jpeg, rle
-from sa1b_tfds.annotations import to_example
+from sa1b_tfds.annotations import pixel_boxes, to_example
 from sa1b_tfds.tars.members import MAX_BYTES, suffix_of, too_large
 from sa1b_tfds.tars.names import tar_name, tar_number
 
 IMAGES_PER_TAR = 11_185  # what most of SA-1B's own have
 _DRAFT = ".draft"
+_KEYS = {"image", "masks", "image_id", "annotations", "file_name", "height", "width"}
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"}
 _COLUMNS = {"id", "area", "bbox", "crop_box", "predicted_iou", "stability_score", "point_coords"}
 _INT64 = range(-(2**63), 2**63)
 
@@ -40,19 +42,30 @@ def write_tars(
 ) -> list[epath.Path]:
     """Writes images and masks as sa_000000.tar, sa_000001.tar, ...
 
-    An example is a dict:
-      * image: uint8 [H, W, 3], RGB; a PIL image; or JPEG bytes, which stay as they are. Pixels are
-        written as JPEG with quality 95.
-      * masks: of the image's size and none empty: a dense array [N, H, W], what is not zero is
-        inside; a list of COCO segmentations (RLE, or lists of polygons); or columns
-        {'size': (H, W), 'counts': N compressed RLEs}.
-      * image_id (optional): int, unique, not negative; names the files sa_<id>.jpg and .json;
-        default: 1 for the first example, 2, ...
-      * annotations (optional): columns as `tfds.load` gives them, any of: id int [N] (default: 1
-        for the first mask of all, 2, ...); predicted_iou, stability_score [N] (default: 1.0);
-        point_coords [N, 2], (x, y) in pixels (default: the centre of the largest square that fits
-        in the mask); crop_box [N, 4], fractions (ymin, xmin, ymax, xmax) (default: the image).
-        area and bbox always come from the masks.
+    An example is a dict with the keys `image`, `masks` and those of the others that you know. Any
+    other key is an error.
+      * image: uint8 [H, W, 3], RGB; a PIL image; or JPEG bytes, which stay as they are but for a
+        tag that would have some programs turn the image: that is removed, and the pixels stay.
+        Pixels are written as JPEG with quality 95.
+      * masks: none empty, on the image's pixels as they are stored: a dense array [N, H, W], what
+        is not zero is inside; a list whose items are masks [H, W], RLEs or lists of polygons
+        (`rle.to_rle`); or columns {'size': (H, W), 'counts': N compressed RLEs}.
+      * image_id: int, unique, not negative; names the files sa_<id>.jpg and .json; default: 1 for
+        the first example, 2, ...
+      * annotations: columns as `tfds.load` gives them, any of: id int [N] (default: 1 for the first
+        mask of all, 2, ...); predicted_iou, stability_score [N] (default: 1.0); point_coords [N, 2]
+        or [N, 1, 2], (x, y) in pixels (default: the centre of the largest square that fits in the
+        mask); crop_box [N, 4], fractions (ymin, xmin, ymax, xmax), or, if one is above 1, [x, y,
+        width, height] in pixels (default: the image); area and bbox, which are not looked at as
+        they always come from the masks. Or a list of N records, see below.
+      * file_name, height, width: what the readers of this package give with an image. They must be
+        sa_<id>.jpg and the image's size.
+
+    Instead of `masks` or of `annotations` there may be a list of N records, as
+    `SamAutomaticMaskGenerator.generate` returns them, `read_amg_output` reads them and SA-1B's JSON
+    has them: dicts with 'segmentation' (a mask or an RLE) and any of the columns above,
+    point_coords as [[x, y]] and crop_box as [x, y, width, height] in pixels. All have the same
+    keys.
 
     A tar appears under its name when it is whole and synced. Where an example is bad, the tars
     before its own are kept.
@@ -181,8 +194,14 @@ def _pairs(examples: Iterable[Mapping[str, Any]]) -> Iterator[_Files]:
 def _image_id(example: Mapping[str, Any], index: int) -> int:
     if not isinstance(example, Mapping):
         raise TypeError(f"it must be a dict, got {type(example).__name__}")
-    if missing := {"image", "masks"} - example.keys():
-        raise ValueError(f"it lacks {' and '.join(sorted(missing))}")
+    if unknown := sorted(map(str, example.keys() - _KEYS)):
+        where = " Columns go into 'annotations'." if _COLUMNS & set(unknown) else ""
+        raise ValueError(f"it has the unknown key {', '.join(map(repr, unknown))}.{where}")
+    missing = [] if "image" in example else ["image"]
+    if "masks" not in example and isinstance(example.get("annotations", {}), Mapping):
+        missing.append("masks")
+    if missing:
+        raise ValueError(f"it lacks {' and '.join(missing)}")
     image_id = example.get("image_id", index + 1)
     if not isinstance(image_id, int | np.integer) or not 0 <= image_id < _INT64.stop:
         raise ValueError(f"image_id must be an integer from 0 on, got {image_id!r}")
@@ -193,14 +212,16 @@ def _pair(example: Mapping[str, Any], image_id: int, next_id: int) -> tuple[byte
     """(JPEG bytes, content of the JSON)."""
     image = _jpeg(example["image"])
     height, width = jpeg.image_size(image)
-    masks = rle.to_checked(example["masks"], (height, width))
+    image = jpeg.unturned(image)
+    _check_said(example, {"file_name": f"sa_{image_id}.jpg", "height": height, "width": width})
+    given, columns, in_pixels = _masks_and_columns(example)
+    masks = rle.to_checked(given, (height, width))
     n = len(masks.counts)
-    columns = example.get("annotations", {})
-    if unknown := set(columns) - _COLUMNS:
-        raise ValueError(f"annotations has no column {', '.join(sorted(unknown))}")
 
     def column(name: str, default: Any, *shape: int) -> np.ndarray:
         values = np.asarray(columns.get(name, default))
+        if not (n or values.size):  # of no masks a list tells no more than that
+            values = values.reshape(n, *shape)
         if values.shape != (n, *shape):
             raise ValueError(f"{name} must have the shape {[n, *shape]}, got {list(values.shape)}")
         return values
@@ -210,8 +231,14 @@ def _pair(example: Mapping[str, Any], image_id: int, next_id: int) -> tuple[byte
         name: column(name, np.ones(n)).astype(np.float64)
         for name in ("predicted_iou", "stability_score")
     }
-    crops = column("crop_box", np.tile([0.0, 0.0, 1.0, 1.0], (n, 1)), 4).astype(np.float64)
-    points = column("point_coords", np.zeros((n, 2)), 2).astype(np.float64)
+    crops = np.tile([0.0, 0.0, width, height], (n, 1))
+    if "crop_box" in columns:
+        crops = column("crop_box", None, 4).astype(np.float64)
+        if not in_pixels:
+            crops = _crops_in_pixels(crops, (height, width))
+    has_axis = np.ndim(columns.get("point_coords", ())) == 3  # SA-1B's JSON has [[x, y]]
+    points = column("point_coords", np.zeros((n, 2)), *([1, 2] if has_axis else [2]))
+    points = points.reshape(n, 2).astype(np.float64)
     annotations = []
     for i, counts in enumerate(masks.counts):
         segmentation = {"size": [height, width], "counts": counts}
@@ -231,11 +258,55 @@ def _pair(example: Mapping[str, Any], image_id: int, next_id: int) -> tuple[byte
                 "predicted_iou": scores["predicted_iou"][i].item(),
                 "stability_score": scores["stability_score"][i].item(),
                 "point_coords": [[float(v) for v in point]],
-                "crop_box": _crop_box(crops[i], height, width),
+                "crop_box": crops[i].tolist(),
             }
         )
     names = {"image_id": image_id, "file_name": f"sa_{image_id}.jpg"}
     return image, {"image": {**names, "width": width, "height": height}, "annotations": annotations}
+
+
+def _masks_and_columns(example: Mapping[str, Any]) -> tuple[Any, dict[str, Any], bool]:
+    """(masks, columns of annotations, whether they are of records, with crops in pixels)."""
+    masks, annotations = example.get("masks"), example.get("annotations", {})
+    if not (masks is None or rle.is_array(masks) or isinstance(masks, Mapping | rle.Checked)):
+        masks = list(masks)
+        if any(isinstance(mask, Mapping) and "segmentation" in mask for mask in masks):
+            if "annotations" in example:
+                raise ValueError(
+                    "masks are records, with annotations of their own: leave out those"
+                )
+            masks, annotations = None, masks
+    if isinstance(annotations, Mapping):
+        _refuse_unknown(annotations, _COLUMNS)
+        return masks, dict(annotations), False
+    records = list(annotations)
+    for i, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            got = type(record).__name__
+            raise TypeError(f"annotations must be columns or a list of dicts, {i} is {got}")
+        _refuse_unknown(record, {*_COLUMNS, "segmentation"})
+        if record.keys() != records[0].keys():
+            raise ValueError(f"annotation {i} has other keys than annotation 0")
+    columns = {name: [r[name] for r in records] for name in (records[0] if records else ())}
+    own = columns.pop("segmentation", None)
+    if masks is None and own is None and records:
+        raise ValueError("it lacks masks, and its annotations lack 'segmentation'")
+    if masks is not None and own is not None:
+        raise ValueError("its masks come twice: in 'masks' and as 'segmentation' of annotations")
+    return (own or []) if masks is None else masks, columns, True
+
+
+def _refuse_unknown(annotations: Mapping[str, Any], known: set[str]) -> None:
+    if unknown := sorted(map(str, annotations.keys() - known)):
+        raise ValueError(f"annotations has no column {', '.join(unknown)}")
+
+
+def _check_said(example: Mapping[str, Any], right: Mapping[str, Any]) -> None:
+    """Raises a ValueError if the example says another thing of its image than what is right."""
+    for name, value in right.items():
+        said = example.get(name, value)
+        if (said.decode() if isinstance(said, bytes) else said) != value:
+            raise ValueError(f"{name} is {said!r}, but must be {value!r} here: leave it out")
 
 
 def _jpeg(image: Any) -> bytes:
@@ -249,14 +320,27 @@ def _jpeg(image: Any) -> bytes:
                 f" {pixels.dtype} {list(pixels.shape)}"
             )
         image = Image.fromarray(pixels)
+    if image.mode not in _MODES:
+        raise ValueError(f"image must have 8 bits a channel, got a PIL image of mode {image.mode}")
     return jpeg.encode(image.convert("RGB"), jpeg.QUALITY)
 
 
-def _crop_box(box: Sequence[float], height: int, width: int) -> list[float]:
-    """Fractions -> [x, y, w, h] in pixels, without the error that float32 brought in."""
-    top, left, bottom, right = (float(v) for v in box)
-    pixels = (left * width, top * height, (right - left) * width, (bottom - top) * height)
-    return [round(v, 2) for v in pixels]
+def _crops_in_pixels(crops: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[x, y, width, height] in pixels, float64 [N, 4], of such or of fractions.
+
+    A fraction is at most 1, or a little more where a crop reaches out of the image, and a crop has
+    more than two pixels in a direction.
+    """
+    if (crops <= 2).all():
+        return pixel_boxes(crops, size).astype(np.float64).round(2)
+    ends = crops[:, :2] + crops[:, 2:]
+    in_image = (crops >= 0).all() and (ends <= np.array(size[::-1]) + 1).all()
+    if not in_image or (crops[:, 2:].max(axis=1) <= 2).any():
+        raise ValueError(
+            "crop_box must be fractions (ymin, xmin, ymax, xmax), or [x, y, width, height] in"
+            " pixels of the image"
+        )
+    return crops
 
 
 def _interior_point(segmentation: Mapping[str, Any], box: Sequence[float]) -> tuple[float, float]:

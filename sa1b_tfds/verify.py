@@ -10,7 +10,7 @@ from typing import Literal
 
 from etils import epath
 
-from sa1b_tfds.annotations import to_example
+from sa1b_tfds.annotations import check_pair
 from sa1b_tfds.check import md5_problem
 from sa1b_tfds.checksums import hash_file
 from sa1b_tfds.links import first_of_range, missing_of_range
@@ -74,7 +74,7 @@ def verify_folder(
       md5_of_any_form: whether they are also of plain tars. Else they are of the compressed ones
         that Meta serves, and a plain one is not compared, unless it is known of what it was
         unpacked.
-      deep: read every pair: JSON, masks, and the JPEG up to its end.
+      deep: read every pair: JSON, masks with their areas and boxes, and the JPEG up to its end.
       workers: processes, by default one a core.
       on_progress: called now and then with the bytes of all tars that are done, and their sum.
 
@@ -260,7 +260,7 @@ def _read_all(archive: TarArchive, problems: Problems, on_inflated: Callable[[in
     for pair in archive.pairs(problems, on_inflated):
         number += 1
         try:
-            to_example(pair.jpeg, pair.json)
+            check_pair(pair)
         except ValueError as error:
             problems.report(archive.name, pair.json_name, str(error))
     return number

@@ -288,7 +288,7 @@ BAD_RLE["./sa_2.json"] = BAD_RLE["./sa_2.json"].replace(b'"counts": "', b'"count
 OTHER_SIZE = make.files_of(2) | {"./sa_2.jpg": make.files_of(3, width=40)["./sa_3.jpg"]}
 NO_JSON = {name: data for name, data in make.files_of(2).items() if name.endswith("jpg")}
 NO_JPEG = {name: data for name, data in make.files_of(2).items() if name.endswith("json")}
-SAME_ID = {name.replace("sa_1", "sa_2"): data for name, data in GOOD.items()}
+OTHER_IMAGE = {name.replace("sa_1", "sa_2"): data for name, data in GOOD.items()}
 
 
 BAD = [
@@ -300,7 +300,8 @@ BAD = [
     (OTHER_SIZE, "./sa_2.json", "its size 24x32 .* disagrees with the image's 24x40"),
     (NO_JSON, "./sa_2.jpg", r"its \.json is missing"),
     (NO_JPEG, "./sa_2.json", r"its \.jpg is missing"),
-    (SAME_ID, "./sa_2.json", r"image id 1 was in sa_000000\.tar before"),
+    (OTHER_IMAGE, "./sa_2.json", r"it says image_id 1, file_name sa_1\.jpg"),
+    (GOOD, "./sa_1.json", r"image id 1 was in sa_000000\.tar before"),
 ]
 
 
@@ -320,7 +321,7 @@ def test_a_bad_image_stops_the_build(tmp_path, files, member, reason, form):
 
 @either_form
 def test_bad_images_are_skipped_and_listed(tmp_path, caplog, form):
-    tars = {f"sa_00000{i}.tar": files for i, (files, _, _) in enumerate(BAD, start=1)}
+    tars = {f"sa_{i:06d}.tar": files for i, (files, _, _) in enumerate(BAD, start=1)}
     builder = build(tmp_path, {"sa_000000.tar": GOOD, **tars}, on_error="skip", form=form)
     assert [e["image_id"] for e in builder.as_dataset("train").as_numpy_iterator()] == [1]
     report = json.loads((builder.data_path / "build_report.json").read_text())
@@ -329,7 +330,9 @@ def test_bad_images_are_skipped_and_listed(tmp_path, caplog, form):
         assert re.match(reason, skipped["reason"])
     assert sum(report["images"].values()) == 1
     last = caplog.records[-1].getMessage()
-    assert last == f"Images: 1, archives: 10, skipped: 9; see {builder.data_path}/build_report.json"
+    assert (
+        last == f"Images: 1, archives: 11, skipped: 10; see {builder.data_path}/build_report.json"
+    )
 
 
 def test_nothing_left_names_what_was_skipped(tmp_path):

@@ -22,7 +22,7 @@ import sa1b_tfds  # noqa: F401  registers the builder
 from sa1b_tfds import cli
 from sa1b_tfds.annotations import to_example
 from sa1b_tfds.examples import read_examples
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.problems import BadInput, Problems, summed_up
 from sa1b_tfds.stats import Statistics, statistics_of, statistics_of_examples
 from sa1b_tfds.stats.anomalies import KINDS
 from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
@@ -173,6 +173,99 @@ def test_anomalies_are_found(jpeg_and_json, change, kind, detail):
     assert found[kind].count == 1
     others = {"bbox"} if kind == "bbox_outside" else set()
     assert found.keys() == {kind} | others
+
+
+def anomalies_of(mask, **fields):
+    """The kinds of anomalies of one mask [H, W] with changed fields."""
+    content = make.describe(7, *mask.shape, [mask])
+    content["annotations"][0].update(fields)
+    image = make.draw(7, *mask.shape, 1)[0]
+    return statistics_of_example("t", to_example(image, json.dumps(content).encode())).anomalies
+
+
+@pytest.mark.parametrize(
+    ("point", "kinds"),
+    [
+        ([10.75, 5.0], set()),  # as SA-1B has x = 1956.75 for a mask that begins at 1957
+        ([12.75, 5.9], set()),  # the other way round
+        ([12.0, 8.49], set()),
+        ([10.4, 5.0], {"point_off_mask"}),
+        ([13.0, 5.0], {"point_off_mask"}),
+        ([11.0, 4.4], {"point_off_mask"}),
+        ([-0.5, 5.0], {"point_off_mask"}),
+        ([-0.6, 5.0], {"point_outside"}),
+        ([60.0, 5.0], {"point_outside"}),
+        ([11.0, 40.0], {"point_outside"}),
+        ([1e30, -1e30], {"point_outside"}),
+    ],
+)
+def test_points_are_off_only_by_every_rounding(point, kinds):
+    mask = np.zeros((40, 60), bool)
+    mask[5:9, 11:13] = True
+    assert anomalies_of(mask, point_coords=[point]).keys() == kinds
+
+
+@given(st.floats(-2, 12, width=32), st.floats(-2, 12, width=32), st.integers(0, 2**32))
+def test_a_pixel_of_the_mask_that_a_point_rounds_to_is_enough(x, y, seed):
+    mask = np.random.default_rng(seed).random((10, 10)) < 0.3
+    mask[0, 0] = True
+    pixels = [(f(y), g(x)) for f in (np.floor, _half_up) for g in (np.floor, _half_up)]
+    inside = [(int(row), int(column)) for row, column in pixels if 0 <= row < 10 > column >= 0]
+    expected = not inside, bool(inside) and not any(mask[pixel] for pixel in inside)
+    found = anomalies_of(mask, point_coords=[[x, y]])
+    assert ("point_outside" in found, "point_off_mask" in found) == expected
+
+
+def _half_up(value):
+    return np.floor(value + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("box", "kinds"),
+    [
+        ([0, 0, 60, 40], set()),
+        ([12, 7, 48, 33], set()),
+        ([0, 0, 61, 40], {"crop_box_outside"}),
+        ([30.5, 0, 30, 40.5], set()),
+        ([-1, 0, 60, 40], {"crop_box_outside"}),
+        ([30, 0, -2, 40], {"crop_box_outside"}),
+    ],
+)
+def test_crops_may_be_whole_numbers_and_rounded(box, kinds):
+    assert anomalies_of(np.ones((40, 60), bool), crop_box=box).keys() == kinds
+
+
+@pytest.mark.parametrize("command", ["stats", "show"])
+def test_thousands_of_one_kind_are_counted(tmp_path, capsys, command):
+    jpeg, content = make.draw(1, 40, 60, 3)
+    content["annotations"] = content["annotations"][:1] * 5000
+    lonely = {f"sa_{i}.jpg": b"" for i in range(10, 3010)}
+    files = {"sa_1.jpg": jpeg, "sa_1.json": json.dumps(content).encode(), "sa_2.json": b"{}"}
+    make.write_tar(tmp_path / "sa_000000.tar", files | lonely)
+    out = tmp_path / ("out.json" if command == "stats" else "out.html")
+    option = "--json" if command == "stats" else "--out"
+    cli.main([command, str(tmp_path / "sa_000000.tar"), option, str(out)])
+    printed = capsys.readouterr()
+    said = printed.out + printed.err
+    assert len(said.splitlines()) < 45
+    if command == "stats":
+        assert "4,999 same_id: the annotation's id was there before in the image" in said
+        assert "3,001 could not be read" in said
+        written = json.loads(out.read_text())
+        assert written["anomalies"]["same_id"]["count"] == 4999
+        assert [len(a["first"]) for a in written["anomalies"].values() if a["count"]] == [20, 20]
+    else:
+        assert "left out: 2,997 more: its .json is missing" in said
+        assert "sa_2.json: its .jpg is missing" in said  # is not lost among the others
+        assert out.read_text().count("is missing") < 10
+
+
+def test_many_reasons_are_summed_up():
+    problems = [BadInput("tar", str(i), f"reason {i // 2}") for i in range(100)]
+    lines = summed_up(problems)
+    assert lines[:3] == ["tar: 0: reason 0", "tar: 1: reason 0", "tar: 2: reason 1"]
+    assert (len(lines), lines[-1]) == (19, "82 more, for 41 other reasons")
+    assert summed_up(problems[:3]) == [str(problem) for problem in problems[:3]]
 
 
 def _statistics(number: int) -> Statistics:

@@ -9,8 +9,11 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -96,6 +99,198 @@ def test_every_form_of_images_and_masks(tmp_path, image, masks):
     assert list(example["masks"].counts) == expected.counts
     decoded = np.asarray(Image.open(io.BytesIO(example["image"])))
     assert np.abs(decoded.astype(int) - PIXELS).max() < 8
+
+
+STACKS = {
+    "bool": list(MASKS),
+    "uint8": list(MASKS.astype(np.uint8) * 255),
+    "float32": list(MASKS.astype(np.float32)),
+    "tuple": tuple(MASKS),
+    "iterator of lists": MASKS.tolist(),
+    "nested 0 and 1": MASKS.astype(int).tolist(),
+    "nested 0.0 and 1.0": MASKS.astype(float).tolist(),
+    "nested 0 and 255": (MASKS * 255).tolist(),
+    "rows": [list(mask) for mask in MASKS],
+    "PIL": [Image.fromarray(mask) for mask in MASKS],
+    "torch": list(torch.from_numpy(MASKS)),
+    "torch float": list(torch.from_numpy(MASKS).float()),
+    "torch array": torch.from_numpy(MASKS),
+    "TensorFlow": list(tf.constant(MASKS)),
+    "mixed": [MASKS[0], RLES[1]],
+}
+
+
+@pytest.mark.parametrize("masks", STACKS.values(), ids=STACKS)
+def test_lists_of_masks_are_stacks(tmp_path, masks):
+    [tar] = sa1b_tfds.write_tars([{"image": PIXELS, "masks": masks}], tmp_path)
+    [example] = examples.read_examples(tar)
+    assert example["masks"].counts == COUNTS
+    assert example["annotations"]["area"].tolist() == [9 * 15, 1]
+    assert sa1b_tfds.relevance_map(masks).sum() == 9 * 15 + 1
+    assert sa1b_tfds.RleMasks().encode_example(masks)["counts"] == COUNTS
+
+
+sides = st.integers(1, 14)
+
+
+@given(hnp.arrays(bool, st.tuples(sides, sides)), st.sampled_from([bool, int, float]))
+def test_nested_lists_are_the_mask_that_they_show(mask, kind):
+    encoded = sa1b_tfds.rle.to_rle(mask.astype(kind).tolist(), mask.shape)
+    np.testing.assert_array_equal(sa1b_tfds.decode_rle(encoded), mask)
+
+
+def polygons(coordinates, corners=(3, 7)):
+    polygon = st.lists(coordinates, min_size=2 * corners[0], max_size=2 * corners[1])
+    return st.lists(polygon.map(lambda p: p[: len(p) // 2 * 2]), min_size=1, max_size=9)
+
+
+@given(polygons(st.integers(0, 12).map(float)))
+def test_polygons_are_read_as_pycocotools_does(corners):
+    expected = coco_mask.merge(coco_mask.frPyObjects(corners, 40, 50))
+    values = {value for polygon in corners for value in polygon}
+    if len(values) <= 2 and max(map(len, corners)) > 10 and len(corners) > 1:
+        return  # so few values in so many places: that may be a mask of another size
+    assert sa1b_tfds.rle.to_rle(corners, (40, 50))["counts"] == expected["counts"]
+
+
+@pytest.mark.parametrize(
+    ("lists", "size"),
+    [
+        ([[0, 0, 5, 0, 5, 1]], (1, 6)),
+        ([[0, 0, 5, 0, 5, 3, 0, 3]] * 3, (3, 8)),
+        (np.arange(24 * 32).reshape(24, 32).tolist(), (24, 32)),
+        (np.random.default_rng(0).random((24, 32)).tolist(), (24, 32)),
+    ],
+)
+def test_what_may_be_a_mask_and_polygons_is_refused(lists, size):
+    with pytest.raises(ValueError, match="mask of the image's size or polygons: pass a mask as an"):
+        sa1b_tfds.rle.to_rle(lists, size)
+
+
+RECORDS = [
+    {
+        "segmentation": mask,
+        "area": int(mask.sum()),
+        "bbox": [0, 0, 1, 1],
+        "predicted_iou": 0.9 + i / 100,
+        "point_coords": [[6.5 + i, 4.25]],
+        "stability_score": 0.95 + i / 100,
+        "crop_box": [i, 0, 31, 24],
+    }
+    for i, mask in enumerate(MASKS)
+]
+
+
+def uncompressed(mask):
+    runs = sa1b_tfds.rle.run_lengths([sa1b_tfds.encode_mask(mask)["counts"]], mask.shape)
+    return {"size": list(mask.shape), "counts": runs.lengths.tolist()}
+
+
+@pytest.mark.parametrize("key", ["masks", "annotations"])
+@pytest.mark.parametrize(
+    "form", [lambda mask: mask, sa1b_tfds.encode_mask, uncompressed, torch.from_numpy]
+)
+def test_records_of_the_mask_generator_are_taken_as_they_are(tmp_path, key, form):
+    records = [record | {"segmentation": form(record["segmentation"])} for record in RECORDS]
+    [tar] = sa1b_tfds.write_tars([{"image": PIXELS, key: records}], tmp_path)
+    [content] = jsons(extracted(tar, tmp_path / "out")).values()
+    for record, found, counts in zip(RECORDS, content["annotations"], COUNTS, strict=True):
+        assert found["segmentation"] == {"size": [24, 32], "counts": counts.decode()}
+        assert found["bbox"] == sa1b_tfds.rle.bbox(found["segmentation"])
+        names = ("area", "predicted_iou", "stability_score", "point_coords", "crop_box")
+        assert {name: found[name] for name in names} == {name: record[name] for name in names}
+
+
+def test_an_image_for_which_the_generator_found_nothing(tmp_path):
+    [tar] = sa1b_tfds.write_tars([{"image": PIXELS, "annotations": []}], tmp_path)
+    [example] = examples.read_examples(tar)
+    assert example["masks"] == ([], (24, 32))
+
+
+def test_the_content_of_a_json_is_written_again(tmp_path):
+    source = {"image": JPEG, "image_id": 7, "annotations": CONTENT["annotations"]}
+    [tar] = sa1b_tfds.write_tars([source], tmp_path)
+    assert jsons(extracted(tar, tmp_path / "out"))["sa_7.json"] == CONTENT
+
+
+def test_rows_of_a_stream_are_written_again(tmp_path):
+    from sa1b_tfds import huggingface
+
+    [tar] = sa1b_tfds.write_tars(huggingface.streaming("dummy_data"), tmp_path)
+    before, after = (
+        {e["image_id"]: e for e in examples.read_examples(p)} for p in ("dummy_data", tar)
+    )
+    assert before.keys() == after.keys()
+    for image_id, example in before.items():
+        assert after[image_id]["masks"] == example["masks"]
+        for name, column in example["annotations"].items():
+            np.testing.assert_allclose(after[image_id]["annotations"][name], column, atol=1e-4)
+
+
+@pytest.mark.parametrize("points", [[[3, 4], [5, 6]], [[[3, 4]], [[5, 6]]]])
+@pytest.mark.parametrize(
+    "crops", [[[0, 0, 0.5, 1]] * 2, [[0, 0, 32, 12]] * 2, np.float32([[0, 0, 32, 12]] * 2)]
+)
+def test_points_and_crops_come_in_the_forms_of_all_readers(tmp_path, points, crops):
+    columns = {"point_coords": np.array(points), "crop_box": crops}
+    [tar] = sa1b_tfds.write_tars([EXAMPLE | {"annotations": columns}], tmp_path)
+    [content] = jsons(extracted(tar, tmp_path / "out")).values()
+    assert [a["point_coords"] for a in content["annotations"]] == [[[3.0, 4.0]], [[5.0, 6.0]]]
+    assert [a["crop_box"] for a in content["annotations"]] == [[0.0, 0.0, 32.0, 12.0]] * 2
+
+
+def write_amg(folder, as_json):
+    """As scripts/amg.py of segment-anything at 00920ce does."""
+    if as_json:
+        path = folder / "dog.json"
+        rles = [r | {"segmentation": make_rle(r["segmentation"])} for r in RECORDS]
+        path.write_text(json.dumps(rles))
+        return path
+    path = folder / "dog"
+    path.mkdir()
+    lines = [
+        "id,area,bbox_x0,bbox_y0,bbox_w,bbox_h,point_input_x,point_input_y,predicted_iou,"
+        "stability_score,crop_box_x0,crop_box_y0,crop_box_w,crop_box_h"
+    ]
+    for i, r in enumerate(RECORDS):
+        Image.fromarray(np.uint8(r["segmentation"]) * 255).save(path / f"{i}.png")
+        scores = [r["predicted_iou"], r["stability_score"]]
+        values = [i, r["area"], *r["bbox"], *r["point_coords"][0], *scores, *r["crop_box"]]
+        lines.append(",".join(map(str, values)))
+    (path / "metadata.csv").write_text("\n".join(lines))
+    return path
+
+
+def make_rle(mask):
+    encoded = sa1b_tfds.encode_mask(mask)
+    return encoded | {"counts": encoded["counts"].decode()}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_output_of_amg_is_written(tmp_path, as_json):
+    records = sa1b_tfds.read_amg_output(write_amg(tmp_path, as_json))
+    for key, source in (("a", records), ("b", RECORDS)):
+        sa1b_tfds.write_tars([{"image": PIXELS, "annotations": source}], tmp_path / key)
+    read, right = ((tmp_path / key / "sa_000000.tar").read_bytes() for key in "ab")
+    assert read == right
+
+
+def test_what_amg_did_not_write_is_refused(tmp_path):
+    folder = write_amg(tmp_path, as_json=False)
+    (folder / "1.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1\.png"):
+        sa1b_tfds.read_amg_output(folder)
+    for table, reason in (
+        ("id\n0", "KeyError"),
+        ("id,predicted_iou\n../x,1", "metadata.csv is no"),
+    ):
+        (folder / "metadata.csv").write_text(table)
+        with pytest.raises(ValueError, match=reason):
+            sa1b_tfds.read_amg_output(folder)
+    for text, reason in (("{}", "no list of records"), ("[", "is not JSON")):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(ValueError, match=reason):
+            sa1b_tfds.read_amg_output(tmp_path / "x.json")
 
 
 def test_polygons_and_jpeg_bytes(tmp_path):
@@ -200,6 +395,31 @@ def test_tars_by_number_and_by_size(tmp_path):
         ({"annotations": {"point_coords": [[1, 2]]}}, r"point_coords must have the shape \[2, 2\]"),
         ({"annotations": {"id": [0.5, 1]}}, "'id' must be an integer"),
         ({"annotations": {"score": [1, 1]}}, "no column score"),
+        ({"predicted_iou": [1, 1]}, "unknown key 'predicted_iou'. Columns go into 'annotations'"),
+        ({"mask": MASKS, "ids": 3}, r"it has the unknown key 'ids', 'mask'\.$"),
+        ({"file_name": "dog.jpg"}, "file_name is 'dog.jpg', but must be 'sa_2.jpg' here"),
+        ({"height": 25}, "height is 25, but must be 24 here"),
+        ({"image": PICTURE.convert("I")}, "8 bits a channel, got a PIL image of mode I"),
+        ({"masks": [MASKS[0] * 0.5]}, "mask 0: A mask of floats must hold only 0 and 1"),
+        ({"masks": [MASKS[0, :9]]}, r"mask 0: A mask as an array must have the image's size"),
+        ({"masks": [MASKS[0, :9].tolist()]}, "mask 0: 9 lists of 32 numbers are neither a mask"),
+        ({"masks": [MASKS[:1]]}, r"mask 0: A mask must have the shape \[H, W\]"),
+        ({"masks": [np.full((24, 32), "a")]}, "mask 0: A mask must hold numbers, got <U1"),
+        ({"annotations": [3, 4]}, "annotations must be columns or a list of dicts, 0 is int"),
+        ({"annotations": [{"id": 1}, {"area": 2}]}, "annotation 1 has other keys than annotation"),
+        ({"annotations": [{"category_id": 1}]}, "annotations has no column category_id"),
+        ({"annotations": [{"segmentation": RLES[0]}]}, "its masks come twice"),
+        ({"masks": [{"segmentation": RLES[0]}], "annotations": {}}, "masks are records"),
+        ({"masks": [{"segmentation": RLES[0]}, RLES[1]]}, "annotations has no column counts"),
+        ({"annotations": {"crop_box": [[0, 0, 33.5, 24]] * 2}}, "crop_box must be fractions"),
+        (
+            {"annotations": {"crop_box": [[0, 0, 32, 24], [0, 0, 1, 1]]}},
+            "crop_box must be fraction",
+        ),
+        (
+            {"annotations": {"point_coords": np.zeros((2, 2, 2))}},
+            "point_coords must have the shape",
+        ),
     ],
 )
 def test_a_bad_example_is_named_and_leaves_nothing(tmp_path, change, reason):

@@ -43,7 +43,7 @@ def _eval(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sa1b_tfds.metrics import evaluate_predictions
-    from sa1b_tfds.problems import Problems
+    from sa1b_tfds.problems import Problems, summed_up
 
     problems = Problems("skip")
     with tqdm(unit="image", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
@@ -57,8 +57,8 @@ def _eval(options: argparse.Namespace) -> int:
             on_image=bar.update,
         )
     _print(figures)
-    for problem in problems.found:
-        print(f"left out: {problem}", file=sys.stderr)
+    for line in summed_up(problems.found):
+        print(f"left out: {line}", file=sys.stderr)
     if options.out:
         figures["problems"] = [problem.as_dict() for problem in problems.found]
         write_json(options.out, figures)

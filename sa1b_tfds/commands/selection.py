@@ -12,8 +12,6 @@ from sa1b_tfds.commands.command import add_on_error
 if TYPE_CHECKING:
     from sa1b_tfds.export.format import Format
 
-_MAX_LINES = 20
-
 
 def add_selection(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
@@ -32,6 +30,7 @@ def run_export(options: argparse.Namespace, format: Format, config: str | None =
     """Exports what the options say; returns the exit code."""
     from sa1b_tfds.export import ExportConfig, export
     from sa1b_tfds.export.run import REPORT
+    from sa1b_tfds.problems import summed_up
 
     try:
         exported = export(
@@ -50,10 +49,10 @@ def run_export(options: argparse.Namespace, format: Format, config: str | None =
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         raise
     skipped = exported.skipped
-    for problem in skipped[:_MAX_LINES]:
-        print(f"skipped {problem}")
-    if len(skipped) > _MAX_LINES:
-        print(f"and {len(skipped) - _MAX_LINES} more, which {REPORT} in {options.output} lists")
+    for line in (lines := summed_up(skipped)):
+        print(f"skipped {line}")
+    if len(lines) < len(skipped):
+        print(f"all of them are in {REPORT} in {options.output}")
     counts = ", ".join(f"{number} {what}" for what, number in exported.counts.items())
     already = " already" if exported.was_there else ""
     print(f"{counts} are{already} in {exported.output}; {len(skipped)} skipped")

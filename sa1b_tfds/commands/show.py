@@ -33,15 +33,15 @@ def add(commands: Commands) -> None:
 def _show(options: argparse.Namespace) -> int:
     from sa1b_tfds.examples import find_parts
     from sa1b_tfds.files import write_whole
-    from sa1b_tfds.problems import Problems
+    from sa1b_tfds.problems import Problems, summed_up
     from sa1b_tfds.show import contact_sheet, make_page
     from sa1b_tfds.show.pictures import encode_png, take
 
     problems = Problems("skip")
     parts = find_parts(options.source, options.config)
     examples = take(parts, options.n, problems)
-    for problem in problems.found:
-        print(f"left out: {problem}", file=sys.stderr)
+    for line in summed_up(problems.found):
+        print(f"left out: {line}", file=sys.stderr)
     if not examples:
         raise ValueError(f"{options.source} holds no image that can be shown.")
     if options.out.suffix == ".png":

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     add("--end", type=int, metavar="N", help="the number after the last one that must be there")
     add("--md5", action="store_true", help="compare with the MD5 table (of compressed tars)")
     add("--md5-file", metavar="FILE", help="in md5sum's format, instead of the community's table")
-    add("--deep", action="store_true", help="read every pair: JSON, masks, JPEG up to its end")
+    add("--deep", action="store_true", help="read every pair: JSON, masks, areas, boxes, JPEG")
     add("--workers", type=int, metavar="N", help="tars at a time (one a core)")
     add("--json", action="store_true", help="one JSON object a line on standard output")
 

@@ -23,7 +23,8 @@ class ImageFiles(Format):
     """images: 'copy' (JPEG bytes), 'link' or 'none'.
 
     Links are second names of extracted files (hard links), as supervision refuses symbolic ones;
-    on another file system they become copies.
+    on another file system they become copies, and so does a JPEG with a tag that turns it, as the
+    tag is left out (`jpeg.unturned`).
     """
 
     images: Images = "copy"
@@ -45,10 +46,11 @@ class ImageFiles(Format):
         path = folder / IMAGES / name
         if self.images != "none":
             path.parent.mkdir(parents=True, exist_ok=True)
-        if self.images == "copy":
-            path.write_bytes(item.example["image"])
-        elif self.images == "link" and item.pair is not None:
+        image = item.example["image"]
+        if self.images == "link" and item.pair is not None and item.pair.jpeg == image:
             files.link_or_copy(epath.Path(item.pair.jpeg_name), epath.Path(path))
+        elif self.images != "none":
+            path.write_bytes(image)
         return name
 
 

@@ -25,7 +25,7 @@ from sa1b_tfds.problems import BadInput, OnError, Problems
 from sa1b_tfds.running.workers import Progress
 
 # Raised whenever the same settings would give other bytes: what an older version wrote is redone.
-_LAYOUT = 1
+_LAYOUT = 2
 _PIECE = "piece.json"
 
 

@@ -1,4 +1,6 @@
-"""Tars of the same pairs, byte by byte: as WebDataset reads them, or a subset in SA-1B's own form.
+"""Tars of the same pairs: as WebDataset reads them, or a subset in SA-1B's own form.
+
+The bytes are those of the source, but for a tag that turns an image (`jpeg.unturned`).
 
 WebDataset takes files that follow each other and share their name up to the first dot for one
 sample. In SA-1B's tars the two files of an image lie anywhere, so it finds twice as many samples as
@@ -38,7 +40,7 @@ class _Tars(Format):
         with tarfile.open(folder / _TAR, "w", format=tarfile.USTAR_FORMAT) as tar:
             for item in items:
                 if item.pair is not None:
-                    add_file(tar, f"{self.prefix}{item.name}.jpg", item.pair.jpeg)
+                    add_file(tar, f"{self.prefix}{item.name}.jpg", item.example["image"])
                     add_file(tar, f"{self.prefix}{item.name}.json", item.pair.json)
         return {}
 

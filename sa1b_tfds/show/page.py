@@ -17,7 +17,7 @@ from PIL import Image
 
 from sa1b_tfds import jpeg, overlay
 from sa1b_tfds.annotations import Example
-from sa1b_tfds.problems import BadInput
+from sa1b_tfds.problems import BadInput, summed_up
 from sa1b_tfds.show import pictures
 from sa1b_tfds.show.charts import number
 from sa1b_tfds.show.numbers import statistics_as_html
@@ -62,7 +62,7 @@ def make_page(
       examples: as `sa1b_tfds.examples.read_examples` gives them.
       title: its heading.
       statistics: of the dataset, as `sa1b_tfds.stats.Statistics.as_dict` gives them.
-      problems: what could not be read, to be listed.
+      problems: what could not be read; the first of each kind are listed.
       long_side: of the thumbnails, in pixels.
 
     Returns:
@@ -73,7 +73,7 @@ def make_page(
     """
     above = "" if statistics is None else statistics_as_html(statistics)
     images = [_image(example, long_side) for example in examples]
-    listed = "".join(f"<li>{escape(str(problem))}</li>" for problem in problems)
+    listed = "".join(f"<li>{escape(line)}</li>" for line in summed_up(problems))
     if listed:
         listed = f'<h2>Left out</h2><ul class="problems">{listed}</ul>'
     return f"""<!DOCTYPE html>

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from sa1b_tfds import array_records, records
-from sa1b_tfds.annotations import Example, to_example
+from sa1b_tfds.annotations import Example, read_pair
 from sa1b_tfds.examples import ArchivePart, ShardPart, find_parts
 from sa1b_tfds.problems import BadInput, Problems
 from sa1b_tfds.tars.index import IndexedArchive, index_all
@@ -54,7 +54,7 @@ class ArchiveSource:
     def example(self, i: int) -> Example:
         pair = self.archive.read(i)
         try:
-            return to_example(pair.jpeg, pair.json)
+            return read_pair(pair)
         except ValueError as e:
             raise BadInput(self.name, pair.json_name, str(e)) from e
 
