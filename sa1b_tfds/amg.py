@@ -43,11 +43,10 @@ def read_amg_output(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         if not isinstance(records, list):
             raise ValueError(f"{path} holds no list of records, as amg.py --convert-to-rle writes.")
         return records
-    with (folder / _TABLE).open("r") as file:
-        rows = list(csv.DictReader(file))
     try:
-        return [_record(folder, row) for row in rows]
-    except (KeyError, TypeError, ValueError) as e:
+        with (folder / _TABLE).open("r") as file:
+            return [_record(folder, row) for row in csv.DictReader(file)]
+    except (csv.Error, KeyError, TypeError, ValueError) as e:
         raise ValueError(f"{folder / _TABLE} is no table of amg.py: {e!r}") from e
 
 

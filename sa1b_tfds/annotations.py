@@ -114,7 +114,7 @@ def read_pair(pair: Pair, long_side: int | None = None) -> Example:
     """
     example = to_example(pair.jpeg, pair.json, long_side)
     image_id, file_name = example["image_id"], example["file_name"]
-    if not _is_of(_stem(pair.json_name), image_id, _stem(file_name)):
+    if not _is_of(pair.json_name, image_id, file_name):
         raise ValueError(
             f"it says image_id {image_id}, file_name {ascii(file_name)[1:-1]:.80}: it belongs to"
             " another image"
@@ -190,28 +190,26 @@ def pixel_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).round(2).astype(np.float32)
 
 
-def _stem(name: str) -> str:
-    """'sa_1' of './sa_1.json', and of other people's 'images\\sa_1' or 'sa_1.png'."""
-    base = name.replace("\\", "/").rpartition("/")[2]
-    return base.rpartition(".")[0] or base
+def _is_of(json_name: str, image_id: int, file_name: str) -> bool:
+    """Whether all that names an image agrees; folders, suffixes and leading zeros do not matter.
 
-
-def _is_of(name: str, image_id: int, file_name: str) -> bool:
-    """Whether all that names the image agrees.
-
-    Args:
-      name: of the pair's files, without folder and suffix.
-      image_id, file_name: what the JSON says; without folder and suffix as well.
-
-    Names such as sa_0012 have a number, which has to be the id in both. Where they have none, any
+    In names such as sa_0012.jpg the number has to be the id. Beside a JSON whose name has none, any
     `file_name` is accepted that does not begin as SA-1B's do.
     """
-    own, other = _NUMBERED.fullmatch(name), _NUMBERED.fullmatch(file_name)
+    _, name = _base_and_stem(json_name)
+    base, stem = _base_and_stem(file_name)
+    own, other = _NUMBERED.fullmatch(name), _NUMBERED.fullmatch(stem)
     if own is None:
-        return file_name == name or not file_name.startswith("sa_")
+        return name in (base, stem) or not stem.startswith("sa_")
     # Strings: a name may have more digits than Python makes an integer of.
     numbers = {(match[1].lstrip("0") or "0") for match in (own, other) if match}
     return numbers == {str(image_id)}
+
+
+def _base_and_stem(path: str) -> tuple[str, str]:
+    """('sa_1.json', 'sa_1') for './sa_1.json'; some people's paths have backslashes."""
+    base = path.replace("\\", "/").rpartition("/")[2]
+    return base, base.rpartition(".")[0] or base
 
 
 def _masks(segmentations: list[Any], size: tuple[int, int]) -> rle.Checked:

@@ -316,7 +316,9 @@ def _from_lists(lists: Any, size: Sequence[int] | None) -> dict[str, Any]:
     )
     shape = [len(rows), *lengths]
     may_be_mask = len(shape) == 2 and (size is None or tuple(shape) == check_size(size))
-    if may_be_mask and (not may_be_polygons or (size and np.isin(distinct, (0, 1)).all())):
+    if may_be_mask and (
+        not may_be_polygons or (size is not None and np.isin(distinct, (0, 1)).all())
+    ):
         return encode_mask(np.stack(rows))
     if may_be_mask and size is not None:
         raise ValueError(
@@ -326,7 +328,7 @@ def _from_lists(lists: Any, size: Sequence[int] | None) -> dict[str, Any]:
     if not may_be_polygons and len(shape) == 2 and min(shape) > 1:
         raise ValueError(
             f"{shape[0]} lists of {shape[1]} numbers are neither a mask of the image's size"
-            f" {list(size or [])} nor polygons [x0, y0, x1, y1, x2, y2, ...]."
+            f" {size} nor polygons [x0, y0, x1, y1, x2, y2, ...]."
         )
     return _from_polygons(lists, size)
 

@@ -42,8 +42,8 @@ def write_tars(
 ) -> list[epath.Path]:
     """Writes images and masks as sa_000000.tar, sa_000001.tar, ...
 
-    An example is a dict with the keys `image`, `masks` and those of the others that you know. Any
-    other key is an error.
+    An example is a dict with `image`, `masks` and any of the other keys here. A key that is not
+    here is an error.
       * image: uint8 [H, W, 3], RGB; a PIL image; or JPEG bytes, which stay as they are but for a
         tag that would have some programs turn the image: that is removed, and the pixels stay.
         Pixels are written as JPEG with quality 95.
@@ -55,9 +55,9 @@ def write_tars(
       * annotations: columns as `tfds.load` gives them, any of: id int [N] (default: 1 for the first
         mask of all, 2, ...); predicted_iou, stability_score [N] (default: 1.0); point_coords [N, 2]
         or [N, 1, 2], (x, y) in pixels (default: the centre of the largest square that fits in the
-        mask); crop_box [N, 4], fractions (ymin, xmin, ymax, xmax), or, if one is above 1, [x, y,
-        width, height] in pixels (default: the image); area and bbox, which are not looked at as
-        they always come from the masks. Or a list of N records, see below.
+        mask); crop_box [N, 4], fractions (ymin, xmin, ymax, xmax), or, where a number is above 2,
+        [x, y, width, height] in pixels (default: the image); area and bbox, which are not looked at
+        as they always come from the masks. Or a list of N records, see below.
       * file_name, height, width: what the readers of this package give with an image. They must be
         sa_<id>.jpg and the image's size.
 

@@ -124,6 +124,8 @@ def test_torch_stats_and_verify_refuse_them_as_well(tars, capsys):
         pair(file_name="holiday.jpg"),
         pair("sa_dog", file_name="sa_dog.jpg"),
         pair("sa_dog", file_name="dog.v2.jpg"),
+        pair("sa_dog.v2", file_name="sa_dog.v2.jpg"),
+        pair("sa_dog.v2", file_name="sa_dog.v2"),
         pair("sa_0", image_id=0, file_name="sa_0.jpg"),
     ],
     ids=lambda each: each.json_name,

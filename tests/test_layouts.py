@@ -1,12 +1,15 @@
 """Every layout is what its model takes: tiny random models run on it."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import sa1b_tfds
+from sa1b_tfds import rle
+from sa1b_tfds.examples import read_examples
 from sa1b_tfds.training import layouts
 from tests import sam
 
@@ -179,6 +182,59 @@ def test_sam2(raw):
             )
         assert outputs.pred_masks.shape == (valid.sum(), 1, 3, SIDE // 4, SIDE // 4)
         assert torch.isfinite(outputs.pred_masks).all()
+
+
+@pytest.mark.parametrize("choice", ["random", "largest", "score"])
+@pytest.mark.parametrize("number", [2, 40])
+def test_sam2_identifiers_lead_back_to_the_source(prepared_dummy, choice, number):
+    """Each mask is that of the annotation that its identifier names, in the tar's JSON."""
+    config = dataclasses.replace(
+        CONFIG,
+        layout="sam2",
+        resize="square",
+        masks_per_image=number,
+        mask_choice=choice,
+        min_predicted_iou=0.9,
+    )
+    source = {example["image_id"]: example for example in read_examples("dummy_data")}
+    seen = set()
+    batches = sa1b_tfds.training_dataset("segment_anything", config, data_dir=prepared_dummy)
+    for batch in batches.as_numpy_iterator():
+        ids = batch["metadata"]["unique_objects_identifier"][0]
+        for (image_id, index, frame), mask in zip(ids, batch["masks"][0], strict=True):
+            counts, size = source[image_id]["masks"]
+            np.testing.assert_array_equal(
+                mask, rle.decode_rles([counts[index]], size, (SIDE, SIDE))[0]
+            )
+            assert source[image_id]["annotations"]["predicted_iou"][index] >= 0.9
+            assert frame == 0
+            seen.add((image_id, index))
+    assert len(seen) > 8
+    assert max(index for _, index in seen) >= 8
+
+
+@pytest.mark.parametrize("scale_range", [None, (0.5, 2.0)])
+def test_raw_batches_say_which_masks_they_have(prepared, scale_range):
+    config = dataclasses.replace(CONFIG, scale_range=scale_range)
+    batches = sa1b_tfds.training_dataset("segment_anything", config, data_dir=prepared)
+    for batch in batches.as_numpy_iterator():
+        assert batch["mask_index"].dtype == np.int32
+        for index, valid in zip(batch["mask_index"], batch["mask_valid"], strict=True):
+            assert (index[~valid] == -1).all()
+            assert (index[valid] >= 0).all()
+            assert len(set(index[valid])) == valid.sum()
+
+
+def test_batches_become_tensors_without_a_warning(prepared):
+    """By the line that docs/models.md has."""
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    config = dataclasses.replace(CONFIG, layout="sam2")
+    dataset = sa1b_tfds.training_dataset("segment_anything", config, data_dir=prepared)
+    batch = next(dataset.as_numpy_iterator())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("img_batch", "obj_to_frame_idx", "masks"):
+            torch.tensor(batch[name])
 
 
 @pytest.mark.parametrize(

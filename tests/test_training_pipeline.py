@@ -70,6 +70,7 @@ def test_the_raw_batch(of):
         "image": ("float32", [2, 64, 64, 3]),
         "masks": ("uint8", [2, 3, 16, 16]),
         "mask_valid": ("bool", [2, 3]),
+        "mask_index": ("int32", [2, 3]),
         "boxes": ("float32", [2, 3, 4]),
         "points": ("float32", [2, 3, 2, 2]),
         "labels": ("int32", [2, 3, 2]),

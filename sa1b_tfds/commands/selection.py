@@ -49,9 +49,10 @@ def run_export(options: argparse.Namespace, format: Format, config: str | None =
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         raise
     skipped = exported.skipped
-    for line in (lines := summed_up(skipped)):
+    lines = summed_up(skipped)
+    for line in lines:
         print(f"skipped {line}")
-    if len(lines) < len(skipped):
+    if lines != [str(problem) for problem in skipped]:
         print(f"all of them are in {REPORT} in {options.output}")
     counts = ", ".join(f"{number} {what}" for what, number in exported.counts.items())
     already = " already" if exported.was_there else ""

@@ -117,14 +117,15 @@ def to_sam2(batch: Batch, config: TrainingConfig) -> dict[str, Any]:
       obj_to_frame_idx: int32 [1, O, 2], (frame 0, image in the batch) of each mask.
       masks: bool [1, O, S, S].
       metadata:
-        unique_objects_identifier: int64 [1, O, 3], (image_id, mask in the image, frame 0).
+        unique_objects_identifier: int64 [1, O, 3], (image_id, mask_index, frame 0): which of the
+          annotations in the image's JSON it is. Meta's loader counts those that pass its filters.
         frame_orig_size: int64 [1, O, 2], (height, width) of the photograph.
     """
     del config
-    places = tf.where(_shown(batch))  # int64 [O, 2], (image in the batch, mask in the image)
-    image, mask = places[:, 0], places[:, 1]
-    frame = tf.zeros_like(image)
-    ids = tf.stack([tf.gather(batch["image_id"], image), mask, frame], axis=1)
+    places = tf.where(_shown(batch))  # int64 [O, 2], (image in the batch, place among its K masks)
+    image, frame = places[:, 0], tf.zeros_like(places[:, 0])
+    index = tf.cast(tf.gather_nd(batch["mask_index"], places), tf.int64)
+    ids = tf.stack([tf.gather(batch["image_id"], image), index, frame], axis=1)
     sizes = tf.cast(tf.gather(batch["original_size"], image), tf.int64)
     return {
         "img_batch": tf.transpose(batch["image"], [0, 3, 1, 2])[None],

@@ -49,12 +49,15 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Ex
     drawn, whole = _masks(ends, record, view, config)
     valid = whole & (runs.pixels > 0)
 
+    index = tf.pad(chosen, [[0, number - tf.size(chosen)]], constant_values=-1)
+
     stored = selection.padded(record.point_coords, chosen, number)
     points, labels, box = prompts.make(runs, box, stored, view, config, prompt_seed)
     example = {
         "image": images.decode(record.image, record.size, view, config, colour_seed),
         **drawn,
         "mask_valid": valid,
+        "mask_index": tf.where(valid, tf.ensure_shape(index, [number]), -1),
         "boxes": tf.where(valid[:, None], box, 0.0),
         "points": tf.where(valid[:, None, None], points, 0.0),
         "labels": tf.where(valid[:, None], labels, -1),

@@ -54,7 +54,9 @@ def training_dataset(
         image: float32, bfloat16 or uint8 [B, S, S, 3].
         masks: uint8 [B, K, M, M] of 0 and 1.
         mask_valid: bool [B, K]; False where an image has no more masks, or its crop shows none of
-          one: then all else of it is 0, and its labels are -1.
+          one: then all else of it is 0, and its labels and mask_index are -1.
+        mask_index: int32 [B, K], which of its image's annotations a mask is, in the order of the
+          JSON and of the prepared data.
         boxes: float32 [B, K, 4], (x0, y0, x1, y1) in pixels of the model image.
         points: float32 [B, K, P, 2], (x, y) in pixels of the model image.
         labels: int32 [B, K, P], 1 for a point in the mask, -1 for none.
