@@ -1,5 +1,6 @@
 """`sa1b build`: plan, build, extend, and tars that are deleted once they are finished."""
 
+import errno
 import functools
 import hashlib
 import http.server
@@ -14,7 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
-from sa1b_tfds import cli
+from sa1b_tfds import cli, records
 from sa1b_tfds.build import BuildConfig, plan
 from sa1b_tfds.building.conversion import Conversion
 from sa1b_tfds.building.prepared import Folder
@@ -771,7 +772,7 @@ def test_add_converts_a_tar_again_whose_shard_has_a_changed_byte(
 
 
 @pytest.mark.parametrize("prepared_before", [False, True])
-def test_add_converts_a_tar_again_whose_staged_shard_has_a_changed_byte(
+def test_add_converts_again_what_was_staged_and_has_changed(
     tars, tmp_path, prepared_before, caplog
 ):
     data = tmp_path / "data"
@@ -788,8 +789,46 @@ def test_add_converts_a_tar_again_whose_staged_shard_has_a_changed_byte(
     [staged] = (data / building.STAGED).glob("tar-sa_000001.tar.00000")
     _flip(staged)
     assert _sa1b(*add) == 0
-    assert f"{staged} is damaged and removed: its tar is converted again." in caplog.text
+    assert f"{staged} is damaged: its tar is converted again." in caplog.text
     assert _ids(data) == list(range(12))
+    assert building.leftovers(data) == []
+
+
+def test_a_damaged_staged_shard_of_a_deleted_tar_is_kept_and_named(tars, tmp_path, capsys):
+    data = tmp_path / "data"
+    whole = (tars / "sa_000002.tar").read_bytes()
+    first = (tars / "sa_000000.tar").read_bytes()
+    (tars / "sa_000002.tar").write_bytes(whole[:-15000])
+    assert _sa1b(tars, "--data-dir", data, "--delete-tars=all") == 1
+    (tars / "sa_000002.tar").write_bytes(whole)
+    staged = data / building.STAGED / "tar-sa_000000.tar.00000"
+    _flip(staged)
+    damaged = staged.read_bytes()
+    for _ in range(2):
+        assert _sa1b(tars, "--data-dir", data, "--add") == 1
+        said = capsys.readouterr().err
+        assert "sa_000000.tar is not there any more, and what was finished of it" in said
+        assert staged.with_name(f"{staged.name}.damaged").read_bytes() == damaged
+    (tars / "sa_000000.tar").write_bytes(first)
+    assert _sa1b(tars, "--data-dir", data, "--add") == 0
+    assert _ids(data) == list(range(12))
+    assert building.leftovers(data) == []
+
+
+def test_a_shard_that_cannot_be_read_now_is_not_called_damaged(tars, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    add = (tars, "--data-dir", data, "--add")
+    assert _sa1b(*add) == 0
+    before = building.shards_of(data / building.FINAL)
+    for number, code in ((errno.EMFILE, 1), (errno.EIO, 0)):
+
+        def fail(path, number=number):
+            raise OSError(number, os.strerror(number), path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(records, "file_crc32c", fail)
+            assert _sa1b(*add) == code
+        assert building.shards_of(data / building.FINAL) == before
 
 
 def test_all_keeps_a_tar_whose_shard_has_a_changed_byte(tars, tmp_path, caplog):

@@ -400,7 +400,7 @@ def test_an_extracted_file_that_may_not_be_read_is_named(extracted, monkeypatch)
     assert str(problems.found[0]).endswith("/sa_2.jpg: it cannot be read: Permission denied")
 
 
-def test_an_extracted_file_that_vanishes_costs_its_own_image_only(extracted):
+def test_a_file_that_vanishes_costs_its_own_image_only(extracted):
     [found] = archive.find_archives(extracted)
     problems = Problems("skip")
     entries = found.index(problems)

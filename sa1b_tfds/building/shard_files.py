@@ -7,6 +7,7 @@ cannot be undone: `sa1b build --add` keeps it, or the tar that it was made of is
 from __future__ import annotations
 
 import dataclasses
+import errno
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +49,11 @@ class ShardFile:
             return False
 
     def is_intact(self) -> bool:
-        """Reads it. Without a checksum of the file, those of its records are compared."""
+        """Reads it. Without a checksum of the file, those of its records are compared.
+
+        Raises:
+          OSError: if it cannot be read now, but is perhaps intact.
+        """
         if self.path is None or not self.has_its_size():
             return False
         try:
@@ -56,7 +61,11 @@ class ShardFile:
                 return records.file_crc32c(self.path) == self.shard.crc32c
             number = sum(1 for _ in records.read(self.path, self.file_format))
             return number == self.shard.examples
-        except (OSError, ValueError, RuntimeError):  # array_record raises the last one
+        except (ValueError, RuntimeError):  # array_record raises the last one
+            return False
+        except OSError as e:
+            if e.errno != errno.EIO:
+                raise
             return False
 
 

@@ -22,6 +22,7 @@ from sa1b_tfds.building.shard_files import Shard, ShardFile, which_are_intact
 from sa1b_tfds.problems import BadInput
 
 _DRAFT = ".part"
+_DAMAGED = ".damaged"
 _PREFIX = "tar-"
 _MAX_NAME = 230  # file systems take 255 bytes, with the prefix and what comes after it
 _CUT = "+"  # which `quote` never leaves in a name
@@ -132,14 +133,17 @@ class Staging:
         """Whether the shards of a finished tar are what was written; reads them."""
         return all(which_are_intact(self._files(tar)))
 
-    def remove_damaged(self) -> None:
-        """Reads all staged shards and removes what is damaged: such a tar is not finished."""
+    def set_damaged_aside(self) -> None:
+        """Reads all staged shards and renames what is damaged: such a tar is not finished.
+
+        It is not deleted: where the tar is gone, it has the only images that are left.
+        """
         tars = [tar for tar in map(self.finished, self.archives()) if tar is not None]
         shards = [file for tar in tars for file in self._files(tar)]
         for file, intact in zip(shards, which_are_intact(shards, with_bar=True), strict=True):
             if not intact and file.path is not None:
-                logging.error("%s is damaged and removed: its tar is converted again.", file.path)
-                file.path.unlink()
+                logging.error("%s is damaged: its tar is converted again.", file.path)
+                file.path.replace(f"{file.path}{_DAMAGED}")
 
     def archives(self) -> list[str]:
         """The names of the tars that have a sidecar.

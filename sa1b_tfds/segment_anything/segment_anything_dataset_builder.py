@@ -212,7 +212,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     def _room_for_data(self, config: tfds.download.DownloadConfig | None) -> Iterator[None]:
         """TFDS writes only where no data is: to extend some, all of it is staged first."""
         if self._extend:
-            self._folder.staging.remove_damaged()
+            self._folder.staging.set_damaged_aside()
         if not (self._sources and config and self._extend and self._folder.path.exists()):
             yield
             return
