@@ -35,8 +35,8 @@ def _bound_read_only_builder() -> None:
     """Has TFDS's ReadOnlyBuilder read our datasets as our builder does (`reading.bounded`).
 
     `tfds.load` uses one instead of our builder if the name has a version and the data is prepared
-    ('segment_anything:2.0.0'); `tfds.builder_from_directory` returns one. TFDS has no hook for this.
-    Other datasets are read as before.
+    ('segment_anything:2.0.0'), and `tfds.builder_from_directory` returns one. TFDS has no hook for
+    this. Other datasets are read as before.
     """
     module = importlib.import_module("tensorflow_datasets.core.read_only_builder")
     cls = module.ReadOnlyBuilder
