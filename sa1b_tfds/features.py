@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sa1b_tfds import overlay, rle
-from sa1b_tfds.runs import check_size
+from sa1b_tfds.runs import are_large, check_size
 
 _BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
 _REPR_SIDE = 256  # pixels of the longer side of the picture in `as_dataframe`
@@ -93,6 +93,10 @@ class _DecodeMasksTo(tfds.decode.Decoder):
         self._size = size
         self._max_masks = max_masks
 
+    @property
+    def is_large(self) -> bool:
+        return are_large(self._size, self._max_masks)
+
     def decode_example(self, stored: Mapping[str, Any]) -> Any:
         from sa1b_tfds import masks
 
@@ -127,6 +131,14 @@ def decode_masks_to(
     if max_masks is not None and max_masks < 1:
         raise ValueError(f"max_masks must be positive, got {max_masks}.")
     return _DecodeMasksTo(None if size is None else check_size(size), max_masks)
+
+
+def gives_large_masks(decoder: Any) -> bool:
+    """Whether the masks of an image take over 64 MB after this decoder, None being RleMasks' own.
+
+    Of another's decoder nothing is known: it counts as one that leaves masks at full size.
+    """
+    return decoder.is_large if isinstance(decoder, _DecodeMasksTo) else True
 
 
 def features_dict() -> tfds.features.FeaturesDict:

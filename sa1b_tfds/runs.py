@@ -68,6 +68,17 @@ def check_size(size: Any, name: str = "size") -> tuple[int, int]:
     return height, width
 
 
+def are_large(size: Sequence[int] | None = None, max_masks: int | None = None) -> bool:
+    """Whether the masks of an image take over 64 MB, so that few images may be in memory at once.
+
+    Args:
+      size: (h, w) of the masks; default: full size, taken as 1500x2250.
+      max_masks: of an image; default: not limited, taken as 100.
+    """
+    height, width = (1500, 2250) if size is None else size
+    return (max_masks or 100) * height * width > 2**26
+
+
 def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
     """Parses and checks the compressed counts of N masks of one image.
 

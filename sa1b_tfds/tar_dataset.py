@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
+from sa1b_tfds import reading
 from sa1b_tfds.features import features_dict
 from sa1b_tfds.links import Link, SignedUrl
 from sa1b_tfds.problems import BadInput, OnError, Problems
@@ -57,7 +58,8 @@ def read_tars(
     Args:
       paths_or_urls: one or several of: a tar; a folder of tars or of extracted files; an http(s)
         link to a tar; a `links.Link`.
-      decoders: as in `tfds.load`; default: decode all.
+      decoders: as in `tfds.load`; default: decode all. Full-size masks take 340 MB an image: they
+        are decoded one image ahead, and not in parallel.
       shuffle: read the tars, and the images of each, in an order that is another one in each pass.
         The images of compressed tars and of links are shuffled in a buffer of 100.
       seed: makes the shuffled orders the same in each run.
@@ -99,14 +101,17 @@ def read_tars(
         problems.sum_up(images, len(sources))
 
     features: Any = features_dict()
+    large = reading.decodes_large_masks(features, decoders)
     if isinstance(decoders, tfds.decode.PartialDecoding):
         features = decoders.extract_features(features)
         decoders = decoders.decoders
     dataset = tf.data.Dataset.from_generator(records, output_signature=tf.TensorSpec((), tf.string))
     dataset = dataset.map(
         lambda record: features.deserialize_example(record, decoders=decoders),
-        num_parallel_calls=tf.data.AUTOTUNE,
+        num_parallel_calls=1 if large else tf.data.AUTOTUNE,
     )
+    if large:
+        return dataset.with_options(reading.one_at_a_time())
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 

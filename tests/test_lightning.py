@@ -126,3 +126,25 @@ def test_a_part_that_is_not_there(tars):
     data.setup()
     with pytest.raises(ValueError, match=r"No such tar, folder or shard: sa_9\.tar"):
         data.train_dataset.only(["sa_9.tar"])
+
+
+@pytest.mark.parametrize(
+    ("options", "workers", "batches"),
+    [
+        ({}, 1, 1),
+        ({"max_masks": 50}, 1, 1),
+        ({"mask_size": 256}, 6, 2),
+        ({"mask_size": (1024, 1024), "max_masks": 32}, 6, 2),
+        ({"transform": print}, 6, 2),
+        ({"collate_fn": COLLATE}, 6, 2),
+        ({"num_workers": 3}, 3, 1),
+        ({"num_workers": 3, "prefetch_factor": 4}, 3, 4),
+        ({"num_workers": 0}, 0, None),
+    ],
+)
+def test_full_size_masks_are_loaded_few_at_a_time(tars, monkeypatch, options, workers, batches):
+    monkeypatch.setattr("sa1b_tfds.torch.datamodule.available_cores", lambda: 6)
+    module = SA1BDataModule(tars, val_fraction=0, **options)
+    module.setup()
+    loader = module.train_dataloader()
+    assert (loader.num_workers, loader.prefetch_factor) == (workers, batches)

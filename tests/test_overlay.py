@@ -26,3 +26,16 @@ def test_paints_half_transparent_over_an_image():
     colour = overlay.paint_masks(masks)[0, 0].astype(int)
     np.testing.assert_array_equal(picture[0, 0], (100 + colour) // 2)
     np.testing.assert_array_equal(image, 100)
+
+
+def test_only_the_pixels_of_masks_are_painted():
+    rng = np.random.default_rng(0)
+    masks = (rng.random((20, 15, 21)) < rng.random((20, 15, 1)) ** 4).astype(np.uint8)
+    masks[3] = 0
+    image = rng.integers(0, 256, (15, 21, 3), np.uint8)
+    expected = image.astype(np.float32)
+    for i in sorted(range(20), key=lambda i: -masks[i].sum()):
+        inside = masks[i] != 0
+        expected[inside] = 0.5 * expected[inside] + 0.5 * overlay.colours(range(20))[i]
+    np.testing.assert_array_equal(overlay.paint_masks(masks, image), expected.astype(np.uint8))
+    assert overlay.paint_masks(masks[:0], image).tolist() == image.tolist()

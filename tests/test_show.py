@@ -14,6 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 from pycocotools import mask as coco_mask
+from tensorflow_datasets.core.visualization import show_examples
 
 import sa1b_tfds
 from sa1b_tfds import cli, overlay, show
@@ -411,6 +412,20 @@ class TestTfds:
             expected = np.where(covered[..., None], (image + rgb) / 2, image)
             assert np.abs(picture - expected).mean() < 4  # another JPEG decoder
         plt.close(figure)
+
+    def test_show_examples_draws_no_more_pixels_than_it_shows(self, builder):
+        dataset = builder.as_dataset(split="train")
+        figure = tfds.show_examples(dataset, builder.info, rows=1, cols=2, plot_scale=0.2)
+        shapes = [ax.get_images()[0].get_array().shape for ax in figure.axes]
+        assert shapes == [(27, 40, 3)] * 2  # 0.2 inches, of images of 60 x 90
+        plt.close(figure)
+
+    def test_show_examples_holds_no_example_but_the_one_it_draws(self, builder):
+        dataset = builder.as_dataset(split="train")
+        assert show_examples._to_tf_dataset(dataset, 9) is dataset
+        batches = dataset.batch(1)
+        singles = show_examples._to_tf_dataset(batches, 2, is_batched=True)
+        assert len(list(singles)) == 2
 
     def test_prepared_data_is_a_source(self, builder, examples, tmp_path):
         data_dir = builder.data_path.parents[2]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets.public_api as tfds
 from absl import logging
 
-from sa1b_tfds import features
+from sa1b_tfds import features, reading
 from sa1b_tfds.annotations import Example
 from sa1b_tfds.building import prepared, shards
 from sa1b_tfds.building.conversion import Conversion, Engine
@@ -133,6 +133,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                     problems=problems,
                 ):
                     yield example["image_id"], example
+
+    def _build_single_dataset(
+        self, split: Any, *, decoders: Any, read_config: Any, **kwargs: Any
+    ) -> Any:
+        """As in TFDS, which `as_dataset` calls for each split; see `reading` for what differs."""
+        read_config = reading.bounded(read_config, self.info.features, decoders)
+        return super()._build_single_dataset(
+            split, decoders=decoders, read_config=read_config, **kwargs
+        )
 
     def download_and_prepare(
         self,

@@ -1,4 +1,4 @@
-"""Makes `tfds.show_examples` draw the masks.
+"""Makes `tfds.show_examples` draw the masks, at the size of the drawing.
 
 TFDS has a class for it, `tfds.visualization.Visualizer`, but no way to add one: it goes through a
 private list, in which ours comes first. Without that list images appear as TFDS draws them.
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+_PIXELS_PER_INCH = 200  # twice what matplotlib draws by default
 
 
 class MasksVisualizer(tfds.visualization.Visualizer):
@@ -48,6 +50,9 @@ class MasksVisualizer(tfds.visualization.Visualizer):
         from sa1b_tfds import extras
         from sa1b_tfds.show.axes import show_masks_on_image
 
+        # Painting full-size masks takes seconds an image, and is not seen.
+        long_side = round(_PIXELS_PER_INCH * plot_scale)
+
         plt = extras.load("matplotlib.pyplot", "show")
         figure, grid = plt.subplots(
             rows, cols, figsize=(plot_scale * cols, plot_scale * rows), squeeze=False
@@ -55,12 +60,23 @@ class MasksVisualizer(tfds.visualization.Visualizer):
         for ax in grid.flat:
             ax.set_axis_off()
         for ax, example in zip(grid.flat, tfds.as_numpy(ds.take(rows * cols))):  # noqa: B905
-            masks = _masks_at(example["masks"], example["image"].shape[:2])
+            image = _shrunk(example["image"], long_side)
+            masks = _masks_at(example["masks"], image.shape[:2])
             ids = example.get("annotations", {}).get("id", np.arange(len(masks)))
-            show_masks_on_image(example["image"], masks, ax, ids[: len(masks)])
+            show_masks_on_image(image, masks, ax, ids[: len(masks)])
             ax.set_title(f"{len(masks)} masks", fontsize="small")
         plt.show()
         return figure
+
+
+def _shrunk(image: np.ndarray, long_side: int) -> np.ndarray:
+    from PIL import Image
+
+    from sa1b_tfds import jpeg
+
+    if max(image.shape[:2]) <= long_side:
+        return image
+    return np.asarray(jpeg.resize(Image.fromarray(image), long_side))
 
 
 def _masks_at(masks: Any, size: tuple[int, int]) -> np.ndarray:
@@ -76,8 +92,20 @@ def _masks_at(masks: Any, size: tuple[int, int]) -> np.ndarray:
 
 
 def register() -> None:
-    """Puts ours before those of TFDS."""
-    module = importlib.import_module("tensorflow_datasets.core.visualization.show_examples")
+    """Puts ours before those of TFDS, and has examples taken one by one."""
+    module: Any = importlib.import_module("tensorflow_datasets.core.visualization.show_examples")
     known = getattr(module, "_ALL_VISUALIZERS", None)
-    if isinstance(known, list):
-        known.insert(0, MasksVisualizer())
+    if not isinstance(known, list):
+        return
+    known.insert(0, MasksVisualizer())
+    to_dataset = module._to_tf_dataset
+
+    def _to_tf_dataset(ds: Any, min_length: int, is_batched: bool = False) -> Any:
+        """A tf.data.Dataset as it is; TFDS means to, but first reads what it shows into memory."""
+        import tensorflow as tf
+
+        if isinstance(ds, tf.data.Dataset) and not is_batched:
+            return ds
+        return to_dataset(ds, min_length, is_batched=is_batched)
+
+    module._to_tf_dataset = _to_tf_dataset

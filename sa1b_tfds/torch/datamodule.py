@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from sa1b_tfds import extras
 from sa1b_tfds.processes import available_cores
+from sa1b_tfds.runs import are_large
 from sa1b_tfds.torch.batches import collate
 from sa1b_tfds.torch.dataset import SA1BDataset
 
@@ -38,6 +39,7 @@ class SA1BDataModule(lightning.LightningDataModule):
         *,
         collate_fn: Callable[[Sequence[Any]], Any] = collate,
         start_method: str | None = None,
+        prefetch_factor: int | None = None,
         pin_memory: bool | None = None,
         **dataset_options: Any,
     ):
@@ -47,10 +49,13 @@ class SA1BDataModule(lightning.LightningDataModule):
           root_dir: see `SA1BDataset`.
           batch_size: images a batch and process.
           num_workers: worker processes a loader; default: the CPUs that this process may use, at
-            most 8. 0 loads in the training process.
+            most 8, and 1 where masks leave the worker at full size: each batch in advance then
+            takes 1.4 GB of shared memory. 0 loads in the training process.
           val_fraction: of the tars, at least one, go to val; 0: no val loader.
           collate_fn: `collate`, which gives lists, or a `TransformersCollate`.
           start_method: 'fork', 'spawn' or 'forkserver'; default: Python's.
+          prefetch_factor: batches that each worker makes in advance; default: PyTorch's 2, and 1
+            where masks leave the worker at full size.
           pin_memory: default: where there is an accelerator.
           **dataset_options: for `SA1BDataset`: transform, mask_size, max_masks, ...
 
@@ -63,13 +68,19 @@ class SA1BDataModule(lightning.LightningDataModule):
         self._root_dir = root_dir
         self._val_fraction = val_fraction
         self._dataset_options = dataset_options
-        workers = min(8, available_cores()) if num_workers is None else num_workers
+        large = _leave_large_masks(collate_fn, dataset_options)
+        workers = (
+            (1 if large else min(8, available_cores())) if num_workers is None else num_workers
+        )
+        if large and prefetch_factor is None and workers:
+            prefetch_factor = 1
         self._loader_options = {
             "batch_size": batch_size,
             "num_workers": workers,
             "collate_fn": collate_fn,
             "pin_memory": torch.accelerator.is_available() if pin_memory is None else pin_memory,
             "persistent_workers": workers > 0,
+            "prefetch_factor": prefetch_factor,
             "multiprocessing_context": start_method if workers else None,
         }
         self.train_dataset: SA1BDataset | None = None
@@ -101,6 +112,14 @@ class SA1BDataModule(lightning.LightningDataModule):
         if dataset is None:
             raise RuntimeError("Call setup() first; a Lightning trainer does.")
         return DataLoader(dataset, shuffle=shuffle, **self._loader_options)
+
+
+def _leave_large_masks(collate_fn: Any, options: Mapping[str, Any]) -> bool:
+    """Whether workers pass on masks of which few fit into memory: no transform makes them small."""
+    if collate_fn is not collate or options.get("transform") is not None:
+        return False
+    size = options.get("mask_size")
+    return are_large((size, size) if isinstance(size, int) else size, options.get("max_masks"))
 
 
 def split(names: Sequence[str], val_fraction: float) -> tuple[list[str], list[str]]:
