@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from sa1b_tfds.telling import printable
+
 OnError = Literal["raise", "skip"]
 
 
@@ -16,6 +18,8 @@ class BadInput(ValueError):
     """
 
     def __init__(self, archive: str, member: str, reason: str):
+        # A tar may hold names that steer a terminal.
+        member, reason = printable(member), printable(reason)
         super().__init__(": ".join(part for part in (archive, member, reason) if part))
         self.archive = archive
         self.member = member
