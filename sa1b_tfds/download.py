@@ -17,7 +17,7 @@ from typing import Literal
 from sa1b_tfds import files
 from sa1b_tfds.check import check_file, md5_problem, unpack_file
 from sa1b_tfds.checksums import hash_file, read_md5_table
-from sa1b_tfds.links import Link, LinksError, Selection, redact
+from sa1b_tfds.links import Link, LinksError, Selection
 from sa1b_tfds.tars.forms import is_packed
 from sa1b_tfds.tars.names import is_tar_name
 from sa1b_tfds.transfer.crew import Crew
@@ -290,7 +290,7 @@ class _Run:
         except Stopped:
             return self._stopped(name)
         except Exception as error:
-            problem = redact(str(error))
+            problem = str(error)
         if problem is None:
             return FileResult(name=name, status="present", checked_by="md5" if expected else "size")
         return self._was_wrong(name, problem)
@@ -323,7 +323,7 @@ class _Run:
         except DiskFull as error:
             return self._full(name, error)
         except Exception as error:
-            problem = redact(str(error))
+            problem = str(error)
         finally:
             self._running.pop(name, None)
         return self._was_wrong(name, problem)
@@ -337,6 +337,7 @@ class _Run:
 
     def _was_wrong(self, name: str, problem: str) -> FileResult:
         path = self._folder / name
+        problem = self._transport.secrets_of(self._links[name].url).clean(problem)
         return FileResult(
             name=name,
             status="failed",
@@ -374,9 +375,10 @@ class _Run:
         except LinkExpired as error:
             status, reason = "expired", str(error)
         except (TransferError, OSError) as error:
-            reason = redact(str(error))
+            reason = str(error)
         except Exception as error:
-            reason = f"unexpected {type(error).__name__}: {redact(str(error))}"
+            said = self._transport.secrets_of(link.url).clean(str(error))
+            reason = f"unexpected {type(error).__name__}: {said}"
         finally:
             self._running.pop(name, None)
         return FileResult(

@@ -2,7 +2,7 @@
 
 Meta's file is a TSV with the header `file_name<TAB>cdn_link`. Its links carry a signature that
 expires, and that is a secret while it lasts: a link is held as a `SignedUrl`, which shows only its
-host, and any text that came from elsewhere goes through `redact` before a person or a log sees it.
+host. `secrets.py` keeps it out of text that comes from elsewhere.
 
 The file lists more than SA-1B's tars: the image ids, and tars of other datasets.
 """
@@ -26,8 +26,12 @@ IDS_NAME = "sa_images_ids.txt"
 
 # A name becomes a file in the output folder, so it may not be a path, an option or a hidden file.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
-_URL = re.compile(r"(?P<site>https?://)(?:[^\s/@]*@)?(?P<host>[^\s/?#'\"<>]+)[^\s'\"<>]*", re.I)
-_QUERY = re.compile(r"(?:/[^\s'\"<>?]*)?\?[^\s'\"<>]+")
+_URL = re.compile(
+    r"(?P<site>https?://)(?P<user>[^\s/@]*@)?(?P<host>[^\s/?#'\"<>]+)"
+    r"(?P<path>[^\s'\"<>?]*(?:\?\S*)?)",
+    re.IGNORECASE,
+)
+_QUERY = re.compile(r"(?:/[^\s'\"<>?]*)?\?[^\s=?]+=\S+")
 _EXPIRY = re.compile(r"(?:^|&)oe=([0-9A-Fa-f]{8})(?:&|$)")
 _FIRST_EXPIRY = 0x5E0BE100  # 2020: SA-1B is younger, so an `oe` before that is not a time
 
@@ -37,13 +41,17 @@ class LinksError(ValueError):
 
 
 def redact(text: str) -> str:
-    """`text` with every URL cut to its host, and other paths with a query string removed."""
+    """`text` with every URL cut to its host, and other paths with a query string removed.
+
+    The second net: it finds what looks like a link. Where the link is known, `Secrets` finds it.
+    """
     text = _URL.sub(_without_path, text)
     return _QUERY.sub("...?...", text)
 
 
 def _without_path(url: re.Match[str]) -> str:
-    if url[0].rstrip(".,;:)") == LINKS_PAGE:  # where links come from, which is no secret
+    is_links_page = url[0].rstrip(".,;:)") == LINKS_PAGE  # where links come from: no secret
+    if is_links_page or not (url["user"] or url["path"]):
         return url[0]
     return f"{url['site']}{url['host']}/..."
 
@@ -88,7 +96,8 @@ class SignedUrl:
         return datetime.fromtimestamp(seconds, timezone.utc) if seconds >= _FIRST_EXPIRY else None
 
     def __repr__(self) -> str:
-        return redact(self._url)
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/..."
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SignedUrl) and self._url == other._url

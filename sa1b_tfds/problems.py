@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from sa1b_tfds.telling import printable
+
 _MAX_LINES = 20
 _OF_A_REASON = 3
 
@@ -20,6 +22,8 @@ class BadInput(ValueError):
     """
 
     def __init__(self, archive: str, member: str, reason: str):
+        # A tar may hold names that steer a terminal.
+        member, reason = printable(member), printable(reason)
         super().__init__(": ".join(part for part in (archive, member, reason) if part))
         self.archive = archive
         self.member = member

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sa1b_tfds.links import Link
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.problems import BadInput, Problems
 from sa1b_tfds.tars.forms import forward
 from sa1b_tfds.tars.pairs import Pair
 from sa1b_tfds.tars.stream import stream_pairs
@@ -25,4 +25,18 @@ def stream_link(link: Link, problems: Problems) -> Iterator[Pair]:
     """
     with RemoteFile(link, TransferConfig()) as remote:
         file, length = forward(remote, remote.size())
-        yield from stream_pairs(link.name, file, length, problems)
+        yield from stream_pairs(link.name, file, length, _Clean(problems, remote.clean))
+
+
+class _Clean(Problems):
+    """Hands on what is reported, cleaned."""
+
+    def __init__(self, problems: Problems, clean: Callable[[str], str]):
+        super().__init__(problems.on_error)
+        self._problems = problems
+        self._clean = clean
+
+    def report(
+        self, archive: str, member: str, reason: str, kind: type[BadInput] = BadInput
+    ) -> None:
+        self._problems.report(archive, self._clean(member), self._clean(reason), kind)

@@ -47,6 +47,11 @@ def about(name: str, text: str) -> str:
     return text if text.startswith(f"{name}: ") else f"{name}: {text}"
 
 
+def printable(text: str) -> str:
+    """`text` from outside in one line, without the characters that steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def log_line(text: str, stream: TextIO) -> None:
     """Writes a line with the time of day before it."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=stream, flush=True)

@@ -1,6 +1,5 @@
 """Every command and every piece of Python in the README and in docs/ runs, on the dummy data."""
 
-import ast
 import doctest
 import functools
 import hashlib
@@ -21,6 +20,7 @@ import tensorflow_datasets as tfds
 
 import sa1b_tfds
 from tests import forked
+from tests.messages import texts_of
 from tests.page import LANGUAGES, blocks_of
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -185,23 +185,6 @@ def test_every_page_is_in_the_navigation():
         assert f": {page.name}\n" in navigation
 
 
-def _texts_of(package: pathlib.Path) -> list[str]:
-    """A package's strings without docstrings; what an f-string fills in, or % or {}, is \\0."""
-    texts = []
-    for path in package.rglob("*.py"):
-        nodes = list(ast.walk(ast.parse(path.read_text())))
-        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-        for node in nodes:
-            if id(node) in docstrings:
-                continue
-            if isinstance(node, ast.JoinedStr):
-                parts = [v.value if isinstance(v, ast.Constant) else "\0" for v in node.values]
-                texts.append("".join(map(str, parts)))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.append(re.sub(r"%[srd]|\{[\w:.!]*\}", "\0", node.value))
-    return texts
-
-
 def test_the_messages_under_troubleshooting_are_those_of_the_code():
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     ours, theirs = page.split("## Messages of TensorFlow Datasets")
@@ -211,7 +194,7 @@ def test_the_messages_under_troubleshooting_are_those_of_the_code():
         headings = re.findall(r"^### (.*)$", part, re.MULTILINE)
         messages = [message for heading in headings for message in re.findall("`([^`]+)`", heading)]
         assert len(messages) >= 2
-        texts = [text for package in packages for text in _texts_of(package)]
+        texts = [text for package in packages for text in texts_of(package)]
         # Where the page has three dots, the code has something else each time.
         patterns = [re.escape(message).replace(r"\.\.\.", ".*") for message in messages]
         unknown = [p for p in patterns if not any(re.search(p, t, re.DOTALL) for t in texts)]

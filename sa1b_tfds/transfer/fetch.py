@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from urllib3 import BaseHTTPResponse
-
 from sa1b_tfds.check import check_file, unpack_file
 from sa1b_tfds.checksums import hash_file, new_md5
 from sa1b_tfds.links import Link
@@ -24,6 +22,7 @@ from sa1b_tfds.transfer.folder import CheckedFiles, Partial, Source, full_disk_n
 from sa1b_tfds.transfer.settings import PROGRESS_BYTES, RateLimit, TransferConfig
 from sa1b_tfds.transfer.transport import (
     OTHER_RANGE,
+    Answer,
     Refused,
     Stopped,
     Transport,
@@ -90,6 +89,7 @@ class Fetch:
         self._stop = stop
         self._note = note
         self._is_unpacked = False
+        self._secrets = transport.secrets_of(link.url)
         self.progress = Progress(name=link.name, position=self._part.offset, size=self._part.size)
 
     def run(self) -> str:
@@ -158,32 +158,33 @@ class Fetch:
         if part.is_complete:
             return
         extra = {"Range": f"bytes={part.offset}-"} if part.offset else {}
-        with self._transport.get(self._link.url, extra) as response:
-            if response.status == 416:
-                self._settle_416(response)
-            elif response.status == 206:
-                self._accept_206(response)
-                self._write_body(response)
+        with self._transport.get(self._link.url, extra) as answer:
+            self._secrets = answer.secrets
+            if answer.status == 416:
+                self._settle_416(answer)
+            elif answer.status == 206:
+                self._accept_206(answer)
+                self._write_body(answer)
             else:
-                self._accept_200(response)
-                self._write_body(response)
+                self._accept_200(answer)
+                self._write_body(answer)
 
-    def _accept_206(self, response: BaseHTTPResponse) -> None:
+    def _accept_206(self, answer: Answer) -> None:
         part = self._part
         if part.source is None:
             raise TryAgain(OTHER_RANGE)
-        total = total_of_range(response, part.offset)
-        offered = Source.of(self._link.name, response.headers, total)
+        total = total_of_range(answer, part.offset)
+        offered = Source.of(self._link.name, answer.kept, total)
         if not part.source.is_same_file(offered):
             self._restart()
             raise TryAgain("the file changed on the server; starting over", wait=0)
         if part.size is None and total is not None:
             part.learn_size(total)
 
-    def _accept_200(self, response: BaseHTTPResponse) -> None:
+    def _accept_200(self, answer: Answer) -> None:
         part = self._part
-        refuse_other_content(response)
-        offered = Source.of(self._link.name, response.headers, content_length(response))
+        refuse_other_content(answer)
+        offered = Source.of(self._link.name, answer.kept, content_length(answer))
         if part.offset:
             same = part.source is not None and part.source.is_same_file(offered)
             why = "cannot continue a file" if same else "has another file now"
@@ -192,9 +193,9 @@ class Fetch:
         part.begin(offered)
         self.progress.size = part.size
 
-    def _settle_416(self, response: BaseHTTPResponse) -> None:
+    def _settle_416(self, answer: Answer) -> None:
         part = self._part
-        found = _CONTENT_RANGE_416.fullmatch(response.headers.get("Content-Range", "").strip())
+        found = _CONTENT_RANGE_416.fullmatch(answer.headers.get("Content-Range", "").strip())
         if not part.offset:
             raise Refused("HTTP 416 to a request for the whole file")
         if found and int(found[1]) == part.offset and part.size is None:
@@ -203,11 +204,11 @@ class Fetch:
         self._restart()
         raise TryAgain("the file has another size on the server; starting over", wait=0)
 
-    def _write_body(self, response: BaseHTTPResponse) -> None:
+    def _write_body(self, answer: Answer) -> None:
         part, step = self._part, self._limit.read_bytes
         handle = part.open()
         try:
-            while chunk := self._transport.read(response, step):
+            while chunk := self._transport.read(answer, step):
                 self._stop_if_told()
                 if part.size is not None:
                     chunk = chunk[: part.size - part.offset]
@@ -241,7 +242,8 @@ class Fetch:
                 problem = unpack_file(part.path, name, part.draft, self._on_inflated)
         self._is_unpacked = unpack
         self.progress.phase = "fetching"
-        return problem
+        # It quotes what the server sent, which may be a page with the link in it.
+        return None if problem is None else self._secrets.clean(problem)
 
     def _on_inflated(self, size: int) -> None:
         self.progress.inflated = size

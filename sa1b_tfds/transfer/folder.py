@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -104,9 +104,9 @@ class Source:
     last_modified: str | None
 
     @classmethod
-    def of(cls, name: str, headers: Mapping[str, str], size: int | None) -> Source:
+    def of(cls, name: str, header: Callable[[str], str | None], size: int | None) -> Source:
         """What an answer's headers say of the whole file, whose size they say elsewhere."""
-        etag, modified = headers.get("ETag"), headers.get("Last-Modified")
+        etag, modified = header("ETag"), header("Last-Modified")
         return cls(name=name, size=size, etag=etag, last_modified=modified)
 
     def is_same_file(self, other: Source) -> bool:

@@ -146,8 +146,8 @@ def plan_file(
 
 def _ask_size(link: Link, transport: Transport) -> int | None:
     # One byte by GET: a link is signed for GET, and some hosts refuse HEAD for that.
-    with transport.get(link.url, {"Range": "bytes=0-0"}) as response:
-        if response.status == 200:
-            return content_length(response)
-        size = response.headers.get("Content-Range", "").rpartition("/")[2]
+    with transport.get(link.url, {"Range": "bytes=0-0"}) as answer:
+        if answer.status == 200:
+            return content_length(answer)
+        size = answer.headers.get("Content-Range", "").rpartition("/")[2]
         return int(size) if size.isdecimal() else None

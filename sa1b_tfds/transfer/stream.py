@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Callable
 
-import urllib3
 from absl import logging
 
 from sa1b_tfds.links import Link
@@ -19,6 +18,7 @@ from sa1b_tfds.transfer.folder import Source
 from sa1b_tfds.transfer.settings import PROGRESS_BYTES, TransferConfig
 from sa1b_tfds.transfer.transport import (
     READ_BYTES,
+    Answer,
     Refused,
     Transport,
     TryAgain,
@@ -41,7 +41,8 @@ class RemoteFile:
             connections=1, timeout=config.timeout, proxy=config.proxy, headers=config.headers
         )
         self._connection = contextlib.ExitStack()
-        self._response: urllib3.BaseHTTPResponse | None = None
+        self._answer: Answer | None = None
+        self._secrets = self._transport.secrets_of(link.url)
         self._source: Source | None = None
         self._position = 0
         self._connected_at = 0
@@ -56,8 +57,12 @@ class RemoteFile:
 
     def size(self) -> int | None:
         """Bytes of the file, None if the server does not say."""
-        self._persist(lambda response: b"")
+        self._persist(lambda answer: b"")
         return self._source.size if self._source else None
+
+    def clean(self, text: str) -> str:
+        """Text that quotes what was read, without secrets: it may be a page with the link."""
+        return self._secrets.clean(text)
 
     def read(self, count: int) -> bytes:
         """The next `count` bytes; fewer at the end of the file."""
@@ -77,28 +82,28 @@ class RemoteFile:
 
     def _next(self, count: int) -> bytes:
         """What has arrived, at most `count` bytes; b"" at the end of the file."""
-        chunk = self._persist(lambda response: self._receive(response, count))
+        chunk = self._persist(lambda answer: self._receive(answer, count))
         self._position += len(chunk)
         return chunk
 
-    def _receive(self, response: urllib3.BaseHTTPResponse, count: int) -> bytes:
-        chunk = self._transport.read(response, min(count, READ_BYTES))
+    def _receive(self, answer: Answer, count: int) -> bytes:
+        chunk = self._transport.read(answer, min(count, READ_BYTES))
         size = self._source.size if self._source else None
         if not chunk and size is not None and self._position < size:
             raise TryAgain(f"connection ended at byte {self._position:,} of {size:,}")
         return chunk
 
-    def _persist(self, action: Callable[[urllib3.BaseHTTPResponse], bytes]) -> bytes:
+    def _persist(self, action: Callable[[Answer], bytes]) -> bytes:
         """Does something with an open answer, as often as it is worth it."""
         while True:
             try:
-                if self._response is None:
-                    self._response = self._connect()
-                return action(self._response)
+                if self._answer is None:
+                    self._answer = self._connect()
+                return action(self._answer)
             except TryAgain as error:
                 reason, wait = str(error), error.wait
             self._connection.close()
-            self._response = None
+            self._answer = None
             if self._position - self._connected_at >= PROGRESS_BYTES:
                 self._failures = 0
             self._failures += 1
@@ -108,28 +113,29 @@ class RemoteFile:
             logging.warning("%s: %s; again in %.1f s", self._link.name, reason, wait)
             time.sleep(wait)
 
-    def _connect(self) -> urllib3.BaseHTTPResponse:
+    def _connect(self) -> Answer:
         """An answer whose body goes on at the position."""
         self._connected_at = self._position
         extra = {"Range": f"bytes={self._position}-"} if self._position else {}
-        response = self._connection.enter_context(self._transport.get(self._link.url, extra))
-        if response.status == 416:
+        answer = self._connection.enter_context(self._transport.get(self._link.url, extra))
+        self._secrets = answer.secrets
+        if answer.status == 416:
             raise Refused("the file has become shorter on the server while it was read")
-        refuse_other_content(response)
+        refuse_other_content(answer)
         behind = 0
-        if response.status == 206:
-            size = total_of_range(response, self._position)
+        if answer.status == 206:
+            size = total_of_range(answer, self._position)
         else:
-            size = content_length(response)
+            size = content_length(answer)
             behind = self._position
-        offered = Source.of(self._link.name, response.headers, size)
+        offered = Source.of(self._link.name, answer.kept, size)
         if self._source is None:
             self._source = offered
         elif not self._source.is_same_file(offered):
             raise Refused("the file has changed on the server while it was read")
         while behind:
-            chunk = self._transport.read(response, min(behind, READ_BYTES))
+            chunk = self._transport.read(answer, min(behind, READ_BYTES))
             if not chunk:
                 raise TryAgain(f"connection ended before byte {self._position:,}")
             behind -= len(chunk)
-        return response
+        return answer

@@ -8,7 +8,9 @@ raised after its `except` block and not inside it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import email.utils
+import html
 import http.client
 import logging
 import re
@@ -27,7 +29,8 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from sa1b_tfds.links import SignedUrl, redact
+from sa1b_tfds.links import SignedUrl
+from sa1b_tfds.secrets import Secrets
 
 # A read of 256 KiB costs as little CPU a byte as larger ones (benchmarks/download.py) and keeps 16
 # workers at 4 MiB.
@@ -41,8 +44,10 @@ _EXPIRED = frozenset((401, 403, 410))
 _WORTH_A_RETRY = frozenset((408, 425, 429))
 _SAYS_WHEN = frozenset((429, 503))
 _LONGEST_WAIT_S = 3600.0
+_MOST_SAID = 60  # characters of what a server says, in a message
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 OTHER_RANGE = "the server answered with another range than asked for"
+_LOGS = ("connection", "connectionpool", "poolmanager", "response", "util.retry")
 _NETWORK_ERRORS = (HTTPError, http.client.HTTPException, OSError, ValueError)
 
 
@@ -68,6 +73,32 @@ class Refused(TransferError):
 
 class Stopped(TransferError):
     """The run was told to stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a server answered, its body unread; `Transport.read` reads that.
+
+    Attributes:
+      status: of the answer.
+      headers: as they came. Nothing of them is shown or stored but what `kept` gives.
+      secrets: of the request.
+    """
+
+    response: urllib3.BaseHTTPResponse
+    secrets: Secrets
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.response.headers
+
+    def kept(self, header: str) -> str | None:
+        """A header's value that may be stored; None where there is none, or a secret is in it."""
+        return self.secrets.keep(self.headers.get(header))
 
 
 class Transport:
@@ -98,7 +129,7 @@ class Transport:
         self._aborted = False
 
     @contextlib.contextmanager
-    def get(self, url: SignedUrl, extra: Mapping[str, str]) -> Iterator[urllib3.BaseHTTPResponse]:
+    def get(self, url: SignedUrl, extra: Mapping[str, str]) -> Iterator[Answer]:
         """The answer to a GET, its body unread: status 200, 206 or 416.
 
         Raises:
@@ -106,32 +137,33 @@ class Transport:
           TryAgain: no connection, or a status that passes (408, 429, 5xx).
           Refused: any other status, or a redirect that is not followed.
         """
-        response = self._follow(url, extra)
+        answer = self._follow(url, extra)
+        response = answer.response
         with self._lock:
             self._running.add(response)
             aborted = self._aborted
         try:
             if aborted:
                 raise Stopped("stopped")
-            if response.status not in (200, 206, 416):
-                raise self._failure(response)
-            yield response
+            if answer.status not in (200, 206, 416):
+                raise self._failure(answer)
+            yield answer
         finally:
             with self._lock:
                 self._running.discard(response)
             # An unread body must not come back as the next answer's first bytes.
             response.close()
 
-    def read(self, response: urllib3.BaseHTTPResponse, count: int = READ_BYTES) -> bytes:
+    def read(self, answer: Answer, count: int = READ_BYTES) -> bytes:
         """What has arrived of the body, at most `count` bytes, b"" at its end.
 
         Raises:
           TryAgain: the connection was lost or stalled.
         """
         try:
-            return response.read1(count, decode_content=False)
+            return answer.response.read1(count, decode_content=False)
         except _NETWORK_ERRORS as error:
-            failure = self._explain(error)
+            failure = self._explain(error, answer.secrets)
         raise failure
 
     def abort(self) -> None:
@@ -147,21 +179,31 @@ class Transport:
         for pool in self._pools.values():
             pool.clear()
 
-    def _follow(self, url: SignedUrl, extra: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def secrets_of(self, url: SignedUrl) -> Secrets:
+        """What of a link, and of what is sent to it, must not be shown."""
+        return Secrets([url], self._headers, self._proxy or _proxy_from_environment(url))
+
+    def _follow(self, url: SignedUrl, extra: Mapping[str, str]) -> Answer:
         origin = url.origin
+        host = url.host  # of the link: that of a redirect is the server's text
+        secrets = self.secrets_of(url)
         for _ in range(_MAX_REDIRECTS + 1):
-            secrets = self._headers if url.origin == origin else {}
-            response = self._request(url, {**secrets, **extra, "Accept-Encoding": "identity"})
+            own = self._headers if url.origin == origin else {}
+            headers = {**own, **extra, "Accept-Encoding": "identity"}
+            response = self._request(url, headers, secrets)
             if response.status not in _REDIRECTS:
-                return response
+                return Answer(response, secrets)
             target = response.headers.get("Location", "")
             response.close()
-            url = _redirected(url, target)
-        raise Refused(f"{url.host}: more than {_MAX_REDIRECTS} redirects")
+            url = _redirected(url, target, host)
+            secrets = secrets.and_of(url)
+        raise Refused(f"{host}: more than {_MAX_REDIRECTS} redirects")
 
-    def _request(self, url: SignedUrl, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _request(
+        self, url: SignedUrl, headers: Mapping[str, str], secrets: Secrets
+    ) -> urllib3.BaseHTTPResponse:
         try:
-            with _without_urls_in_the_log():
+            with _clean_log(secrets):
                 return self._pool_for(url).request(
                     "GET",
                     url.reveal(),
@@ -172,7 +214,7 @@ class Transport:
                     decode_content=False,
                 )
         except _NETWORK_ERRORS as error:
-            failure = self._explain(error)
+            failure = self._explain(error, secrets)
         raise failure
 
     def _pool_for(self, url: SignedUrl) -> urllib3.PoolManager:
@@ -197,10 +239,10 @@ class Transport:
             proxy_headers=urllib3.make_headers(proxy_basic_auth=credentials),
         )
 
-    def _explain(self, error: Exception) -> TransferError:
+    def _explain(self, error: Exception, secrets: Secrets) -> TransferError:
         if isinstance(error, NewConnectionError):  # which is a ConnectTimeoutError as well
-            why = getattr(error.__cause__, "strerror", None) or redact(str(error))
-            return TryAgain(f"no connection: {why}")
+            why = getattr(error.__cause__, "strerror", None) or str(error)
+            return TryAgain(f"no connection: {secrets.clean(why)}")
         if isinstance(error, ConnectTimeoutError):
             return TryAgain("no connection: the host did not answer")
         if isinstance(error, ReadTimeoutError):
@@ -214,16 +256,17 @@ class Transport:
             )
         # A ProtocolError holds the error below it as a second argument; its first is the sentence.
         said = str(error.args[0]) if error.args else type(error).__name__
-        return TryAgain(f"connection lost ({redact(said)})")
+        return TryAgain(f"connection lost ({secrets.clean(said)[:_MOST_SAID]})")
 
-    def _failure(self, response: urllib3.BaseHTTPResponse) -> TransferError:
-        body = b""
+    def _failure(self, answer: Answer) -> TransferError:
+        response, secrets, body = answer.response, answer.secrets, b""
         with contextlib.suppress(TransferError):
-            body = self.read(response, 512)
-        text = " ".join(_MARKUP.sub(" ", body.decode("utf-8", "replace")).split())
-        said = redact("".join(c for c in text if c.isprintable()))[:60]
-        status = response.status
-        message = f"HTTP {status} ({said.strip() or response.reason or 'no reason given'})"
+            body = self.read(answer, 512)
+        # Before the markup goes, as a secret may look like it; and after that, as it may hide one.
+        text = html.unescape(_MARKUP.sub(" ", secrets.mask(body.decode("utf-8", "replace"))))
+        said = secrets.clean(text) or secrets.clean(response.reason or "") or "no reason given"
+        status = answer.status
+        message = f"HTTP {status} ({said[:_MOST_SAID].strip()})"
         if status in _EXPIRED:
             return LinkExpired(message)
         if status in _WORTH_A_RETRY or status >= 500:
@@ -234,37 +277,39 @@ class Transport:
         return Refused(message)
 
 
-def content_length(response: urllib3.BaseHTTPResponse) -> int | None:
+def content_length(answer: Answer) -> int | None:
     """Bytes of the body, None where the server does not say."""
-    length = response.headers.get("Content-Length", "")
+    length = answer.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() else None
 
 
-def total_of_range(response: urllib3.BaseHTTPResponse, start: int) -> int | None:
+def total_of_range(answer: Answer, start: int) -> int | None:
     """The whole file's size from an answer 206, None where it says none.
 
     Raises:
       TryAgain: if the answer does not begin at `start`.
     """
-    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
     if not found or int(found[1]) != start:
         raise TryAgain(OTHER_RANGE)
     return None if found[3] == "*" else int(found[3])
 
 
-def refuse_other_content(response: urllib3.BaseHTTPResponse) -> None:
+def refuse_other_content(answer: Answer) -> None:
     """Raises Refused if the body is not the file as it is."""
-    if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+    if answer.headers.get("Content-Type", "").lower().startswith("text/html"):
         # A proxy's login page must not be taken for gigabytes of a tar.
         raise Refused(
             "the server sent a web page instead of the file (a login page of the network?)"
         )
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Refused("the server compressed the file although asked not to")
 
 
-def _redirected(url: SignedUrl, location: str) -> SignedUrl:
-    refusal = f"{url.host} redirects to something that is not an http or https link"
+def _redirected(url: SignedUrl, location: str, host: str | None = None) -> SignedUrl:
+    """Where a redirect leads; `host` is the one to name if that is refused."""
+    host = host or url.host
+    refusal = f"{host} redirects to something that is not an http or https link"
     try:
         target = SignedUrl(urljoin(url.reveal(), location))
     except ValueError:
@@ -272,7 +317,7 @@ def _redirected(url: SignedUrl, location: str) -> SignedUrl:
     if target is None:
         raise Refused(refusal)
     if url.origin[0] == "https" and target.origin[0] == "http":
-        raise Refused(f"{url.host} redirects from https to unencrypted http; not followed")
+        raise Refused(f"{host} redirects from https to unencrypted http; not followed")
     return target
 
 
@@ -294,19 +339,26 @@ def _proxy_from_environment(url: SignedUrl) -> str | None:
     return urllib.request.getproxies().get(url.origin[0])
 
 
-class _NoUrls(logging.Filter):
+class _Clean(logging.Filter):
+    def __init__(self, secrets: Secrets):
+        super().__init__()
+        self._secrets = secrets
+
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact(record.getMessage()), ()
+        record.msg, record.args = self._secrets.clean(record.getMessage()), ()
+        record.exc_info = record.exc_text = None
         return True
 
 
 @contextlib.contextmanager
-def _without_urls_in_the_log() -> Iterator[None]:
-    """urllib3 logs whole request lines at level DEBUG, with the signature."""
-    log = logging.getLogger("urllib3.connectionpool")
-    no_urls = _NoUrls()
-    log.addFilter(no_urls)
+def _clean_log(secrets: Secrets) -> Iterator[None]:
+    """urllib3 logs whole request lines at level DEBUG, and links of odd answers as warnings."""
+    clean = _Clean(secrets)
+    logs = [logging.getLogger(f"urllib3.{name}") for name in _LOGS]
+    for log in logs:
+        log.addFilter(clean)
     try:
         yield
     finally:
-        log.removeFilter(no_urls)
+        for log in logs:
+            log.removeFilter(clean)
