@@ -50,12 +50,8 @@ def _compare(folder: pathlib.Path, options: argparse.Namespace) -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS says where it writes
         builder.download_and_prepare(download_config=config)
 
-    # Else TFDS keeps what it decoded of data as small as this in memory.
-    no_cache = tfds.ReadConfig(try_autocache=False)
     contestants = {
-        "prepared TFRecords": lambda: builder.as_dataset(
-            split="train", decoders=decoders, read_config=no_cache
-        ),
+        "prepared TFRecords": lambda: builder.as_dataset(split="train", decoders=decoders),
         "raw tars": lambda: sa1b_tfds.read_tars(
             tars, decoders=decoders, num_workers=options.num_workers
         ),

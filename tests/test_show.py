@@ -1,6 +1,7 @@
 """Pictures of masks: right masks, on right images, in the colours of their ids."""
 
 import base64
+import importlib
 import io
 import json
 import re
@@ -14,7 +15,6 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 from pycocotools import mask as coco_mask
-from tensorflow_datasets.core.visualization import show_examples
 
 import sa1b_tfds
 from sa1b_tfds import cli, overlay, show
@@ -421,10 +421,11 @@ class TestTfds:
         plt.close(figure)
 
     def test_show_examples_holds_no_example_but_the_one_it_draws(self, builder):
+        tfds_show = importlib.import_module("tensorflow_datasets.core.visualization.show_examples")
         dataset = builder.as_dataset(split="train")
-        assert show_examples._to_tf_dataset(dataset, 9) is dataset
+        assert tfds_show._to_tf_dataset(dataset, 9) is dataset
         batches = dataset.batch(1)
-        singles = show_examples._to_tf_dataset(batches, 2, is_batched=True)
+        singles = tfds_show._to_tf_dataset(batches, 2, is_batched=True)
         assert len(list(singles)) == 2
 
     def test_prepared_data_is_a_source(self, builder, examples, tmp_path):
