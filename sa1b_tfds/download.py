@@ -52,6 +52,8 @@ def download(
     max_rate: float | None = None,
     retries: int = 10,
     timeout: float = 60.0,
+    speed_limit: float = 1000.0,
+    speed_time: float = 60.0,
     proxy: str | None = None,
     headers: Mapping[str, str] | None = None,
     verify: Verify = "md5",
@@ -69,8 +71,8 @@ def download(
     Args:
       links: from `links.select`, or the links themselves.
       output_dir: made if it is not there.
-      workers, max_rate, retries, timeout, proxy, headers, verify, unpack, backoff: see
-        `TransferConfig`.
+      workers, max_rate, retries, timeout, speed_limit, speed_time, proxy, headers, verify, unpack,
+        backoff: see `TransferConfig`.
       md5: MD5 by file name, in whatever form; by default the community's table that comes with the
         package, of the compressed tars that Meta serves.
       refresh_wait: with expired links, wait for the links file to change and go on with it.
@@ -89,6 +91,8 @@ def download(
         max_rate=max_rate,
         retries=retries,
         timeout=timeout,
+        speed_limit=speed_limit,
+        speed_time=speed_time,
         proxy=proxy,
         headers=headers or {},
         verify=verify,
@@ -143,6 +147,8 @@ class _Run:
         self._transport = Transport(
             connections=config.workers,
             timeout=config.timeout,
+            speed_limit=config.speed_limit,
+            speed_time=config.speed_time,
             proxy=config.proxy,
             headers=config.headers,
         )

@@ -1,8 +1,10 @@
 """Downloading through every fault: byte-identical files, or an error that says what is wrong."""
 
+import contextlib
 import email.utils
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -14,9 +16,12 @@ import sys
 import threading
 import time
 import traceback
+import types
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sa1b_tfds.checksums import read_md5_table
 from sa1b_tfds.download import download, plan_download
@@ -26,7 +31,15 @@ from sa1b_tfds.links import SignedUrl, parse_links, read_links, select
 from sa1b_tfds.telling import gigabytes
 from sa1b_tfds.transfer.plan import SelectionTooLarge
 from sa1b_tfds.transfer.settings import RateLimit, TransferConfig
-from sa1b_tfds.transfer.transport import TransferError, Transport
+from sa1b_tfds.transfer.transport import (
+    TransferError,
+    Transport,
+    TryAgain,
+    _retry_after,
+    content_length,
+    total_of_416,
+    total_of_range,
+)
 from tests import forked
 from tests.downloading import (
     Notes,
@@ -259,6 +272,170 @@ def test_the_file_changes_on_the_server_between_two_runs(server, tmp_path):
 
     assert result.status == "done"
     assert (tmp_path / NAME).read_bytes() == OTHER_TAR
+
+
+SAME_SIZE = make_tar(1, form="plain")
+assert len(SAME_SIZE) == len(PLAIN)
+UNCHANGED = {"Last-Modified": "Mon, 01 May 2023 10:00:00 GMT"}
+WEAK = {
+    "no validator": {"ETag": None},
+    "a weak ETag": {"ETag": 'W/"1"'},
+    "only a time": {"ETag": None, **UNCHANGED},
+    "a weak ETag and a time": {"ETag": 'W/"1"', **UNCHANGED},
+    "an ETag of another form": {"ETag": "1"},
+    "an empty ETag": {"ETag": '""'},
+}
+
+
+@pytest.mark.parametrize("headers", WEAK.values(), ids=WEAK.keys())
+@pytest.mark.parametrize("runs", [1, 2])
+def test_parts_of_two_files_are_never_joined(server, tmp_path, headers, runs):
+    server.files[NAME] = PLAIN
+    change = exchange(server, data=SAME_SIZE)
+    server.faults[NAME] = [Fault(send=HALF, add=headers), Fault(add=headers, before=change)]
+    for run in range(runs):
+        retries = 3 if run else 2 - runs
+        (result,) = fetch_all(server, tmp_path, verify="size", retries=retries)
+
+    assert (result.status, result.checked_by) == ("done", "size"), result.reason
+    assert (tmp_path / NAME).read_bytes() == SAME_SIZE
+
+
+@pytest.mark.parametrize("headers", WEAK.values(), ids=WEAK.keys())
+def test_a_known_md5_lets_a_partial_go_on(server, tmp_path, headers):
+    server.faults[NAME] = [Fault(send=HALF, add=headers), Fault(add=headers)]
+    (result,) = fetch_all(server, tmp_path)
+    assert (result.checked_by, result.fetched) == ("md5", len(TAR))
+    assert [request.start for request in server.of(NAME)] == [0, HALF]
+
+    (tmp_path / NAME).unlink()
+    server.files[NAME] = PLAIN
+    change = exchange(server, data=SAME_SIZE)
+    server.faults[NAME] = [Fault(send=HALF, add=headers), Fault(add=headers, before=change)]
+    md5 = {NAME: hashlib.md5(SAME_SIZE).hexdigest()}
+    (result,) = fetch_all(server, tmp_path, md5=md5)
+    assert (result.checked_by, (tmp_path / NAME).read_bytes()) == ("md5", SAME_SIZE)
+
+
+def test_an_etag_of_one_host_says_nothing_of_another(server, tmp_path):
+    etag = {"ETag": '"1"'}
+    server.files[NAME] = PLAIN
+    server.faults[NAME] = [Fault(send=HALF, add=etag)]
+    fetch_all(server, tmp_path, verify="size", retries=0)
+    server.files[NAME] = SAME_SIZE
+    server.faults[NAME] = [Fault(add=etag)] * 2
+    links = parse_links(f"{NAME} {server.url(NAME, host='localhost')}")
+
+    (result,) = download(select(links), tmp_path, verify="size", backoff=0.01)
+
+    assert result.status == "done"
+    assert (tmp_path / NAME).read_bytes() == SAME_SIZE
+
+
+def test_a_partial_as_long_as_another_file_is_not_that_file(server, tmp_path):
+    weak = {"ETag": None}
+    server.files[NAME] = PLAIN
+    server.faults[NAME] = [Fault(send=len(TAR), chunked=True, add=weak)]
+    fetch_all(server, tmp_path, verify="none", retries=0)
+    server.files[NAME] = TAR
+
+    (result,) = fetch_all(server, tmp_path, verify="none")
+
+    assert (result.status, (tmp_path / NAME).read_bytes()) == ("done", TAR)
+
+
+def test_a_break_at_the_same_byte_is_not_retried_for_ever(tmp_path):
+    big = make_tar(2, pairs=8, image_bytes=1_000_000)
+    with FaultServer({NAME: big}) as server:
+        server.faults[NAME] = always(ignore_range=True, send=2_500_000)
+        (result,) = fetch_all(server, tmp_path)
+
+    assert result.status == "failed"
+    assert "gave up after 3 retries without progress, 2,500,000 bytes are kept" in result.reason
+    assert len(server.of(NAME)) == 4
+
+
+@pytest.mark.parametrize(
+    ("sizes", "status"),
+    [([5_000] * 30, "done"), ([500] * 30, "done"), ([100] * 30, "failed")],
+    ids=["5 kB", "0.5 kB", "drops"],
+)
+def test_what_is_kept_is_progress_unless_it_is_a_drip(server, tmp_path, sizes, status):
+    server.faults[NAME] = [Fault(send=size) for size in sizes]
+
+    (result,) = fetch_all(server, tmp_path, retries=3)
+
+    assert result.status == status
+    assert (status == "done") == ((tmp_path / NAME).exists())
+
+
+def test_a_connection_that_is_too_slow_counts_as_lost(tmp_path):
+    big = make_tar(2, image_bytes=500_000)
+    with FaultServer({NAME: big}, bytes_per_second=20_000) as server:
+        slow = {"speed_limit": 100_000, "speed_time": 0.5, "retries": 1}
+        notes = Notes()
+        (result,) = fetch_all(server, tmp_path, reporter=notes, **slow)
+        assert result.status == "done" or "less than 100.0 kB/s for 0.5 s" in result.reason
+        assert any("less than 100.0 kB/s for 0.5 s; retry 1 of 1" in text for text in notes.texts)
+        server.bytes_per_second = None
+        (result,) = fetch_all(server, tmp_path, speed_limit=0)
+    assert result.is_whole
+
+
+def test_a_limited_rate_is_not_a_slow_connection(server, tmp_path):
+    slow = {"speed_limit": 1_000_000, "speed_time": 0.2}
+    (result,) = fetch_all(server, tmp_path, max_rate=200_000, retries=0, **slow)
+    assert result.status == "done", result.reason
+
+
+def test_a_body_without_an_end_is_not_kept(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("sa1b_tfds.transfer.fetch.MOST_BYTES", HALF)
+    server.faults[NAME] = always(chunked=True)
+
+    (result,) = fetch_all(server, tmp_path, verify="size")
+
+    assert re.search(r"does not say its size, and more than 9.* kB came", result.reason)
+    assert leftovers(tmp_path) == set()
+
+
+LONG = "9" * 5000
+ENDLESS_NUMBERS = {
+    "Content-Length": always(add={"Content-Length": LONG}),
+    "Content-Length of fewer": always(add={"Content-Length": "9" * 20}),
+    "total of a range": [
+        Fault(send=HALF),
+        *always(add={"Content-Range": f"bytes {HALF}-9/{LONG}"}),
+    ],
+    "start of a range": [Fault(send=HALF), *always(add={"Content-Range": f"bytes {LONG}-9/9"})],
+    "range of a 416": [
+        Fault(send=HALF),
+        *always(status=416, headers={"Content-Range": f"bytes */{LONG}"}),
+    ],
+    "Retry-After": always(status=503, headers={"Retry-After": LONG}),
+    "a date": always(status=503, headers={"Retry-After": "Mon, 1 Jan 0001 00:00:00 +2300"}),
+}
+
+
+@pytest.mark.parametrize("faults", ENDLESS_NUMBERS.values(), ids=ENDLESS_NUMBERS.keys())
+def test_a_number_of_5000_digits_costs_one_file(tmp_path, faults):
+    other = "sa_000001.tar"
+    with FaultServer({NAME: TAR, other: OTHER_TAR}) as server:
+        server.faults[NAME] = list(faults)
+        results = fetch_all(server, tmp_path)
+
+    assert results[0].is_whole or re.search("gave up after|HTTP 416", results[0].reason)
+    assert (tmp_path / other).read_bytes() == OTHER_TAR
+
+
+@given(st.text("0123456789-+*/ ,.bytesMonJan:GMT\u00b2", max_size=60) | st.text("9", min_size=4300))
+def test_any_number_in_an_answer_is_read_or_refused(text):
+    headers = dict.fromkeys(("Content-Length", "Content-Range", "Retry-After"), text)
+    headers["Content-Range"] = f"bytes 0-{text}/{text}"
+    answer = types.SimpleNamespace(headers=headers)
+    for read in (content_length, lambda answer: total_of_range(answer, 0), total_of_416):
+        with contextlib.suppress(TryAgain):
+            assert read(answer) is None or 0 <= read(answer) < 10**13
+    assert (_retry_after(answer) or 0) >= 0
 
 
 def test_a_fresh_links_file_continues_the_same_partial(server, tmp_path):

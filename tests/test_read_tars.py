@@ -352,11 +352,39 @@ def records_of(server, problems):
     return tar_records.read_records(links, tar_records.Order(interleave=2), 1, problems)
 
 
-@pytest.mark.parametrize("second", [Fault(), Fault(ignore_range=True)])
-def test_a_file_that_changes_meanwhile_is_never_joined(server, second):
-    second.before = lambda: another_file(server)
-    server.faults["sa_000000.tar"] = [Fault(send=30_000), second]
+WEAK = ({"ETag": None}, {"ETag": 'W/"1"'}, {"ETag": None, "Last-Modified": "Mon, 01 May 2023"})
+
+
+@pytest.mark.parametrize("ignore_range", [False, True])
+@pytest.mark.parametrize("headers", [{}, *WEAK])
+def test_a_file_that_changes_meanwhile_is_never_joined(server, headers, ignore_range):
+    second = Fault(ignore_range=ignore_range, add=headers, before=lambda: another_file(server))
+    server.faults["sa_000000.tar"] = [Fault(send=30_000, add=headers), second]
     with pytest.raises(Exception, match="the file has changed on the server"):
+        streamed(server)
+
+
+@pytest.mark.parametrize("headers", WEAK)
+def test_without_a_strong_etag_a_stream_reads_again_and_compares(server, tars, headers):
+    faults = [Fault(send=30_000, add=headers), Fault(send=-9, add=headers), Fault(add=headers)]
+    server.faults["sa_000000.tar"] = faults
+    expected = list(TarArchive(tars / "sa_000000.tar").pairs(Problems()))
+    assert streamed(server) == expected
+    assert [request.start for request in server.of("sa_000000.tar")] == [0, 0, 0]
+
+
+def test_a_stream_that_breaks_at_the_same_byte_ends(server):
+    server.faults["sa_000000.tar"] = [Fault(send=30_000, ignore_range=True) for _ in range(20)]
+    with pytest.raises(Exception, match="gave up after 3 retries"):
+        streamed(server)
+    assert len(server.of("sa_000000.tar")) == 4
+
+
+def test_a_stream_of_unknown_size_has_an_end(server, monkeypatch):
+    monkeypatch.setattr("sa1b_tfds.transfer.stream.MOST_BYTES", 20_000)
+    monkeypatch.setattr("sa1b_tfds.transfer.stream.READ_BYTES", 4096)
+    server.faults["sa_000000.tar"] = [Fault(chunked=True)]
+    with pytest.raises(Exception, match=r"does not say its size, and sent 20\.0 kB"):
         streamed(server)
 
 

@@ -45,7 +45,7 @@ def add(commands: Commands) -> None:
         type=int,
         default=10,
         metavar="N",
-        help="retries in a row that may bring nothing (%(default)s)",
+        help="retries in a row that may bring no new byte (%(default)s)",
     )
     add(
         "--timeout",
@@ -53,6 +53,20 @@ def add(commands: Commands) -> None:
         default=60.0,
         metavar="S",
         help="seconds without a byte that end a connection (%(default)g)",
+    )
+    add(
+        "--speed-limit",
+        type=number_of_bytes,
+        default=1000,
+        metavar="RATE",
+        help="a connection that is slower for a while is given up, 0 for never (1K a second)",
+    )
+    add(
+        "--speed-time",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="how long it may be slower (%(default)g)",
     )
     add("--proxy", metavar="URL", help="else the usual environment variables decide")
     add(
@@ -105,6 +119,8 @@ def _download(options: argparse.Namespace) -> int:
         "max_rate": options.max_rate,
         "retries": options.retries,
         "timeout": options.timeout,
+        "speed_limit": options.speed_limit,
+        "speed_time": options.speed_time,
         "proxy": options.proxy,
         "headers": dict(options.header),
         "verify": options.verify,

@@ -6,20 +6,22 @@ Keyed by the file's name, never by its URL: another link to the same file contin
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sa1b_tfds import files
 from sa1b_tfds.check import check_file, unpack_file
 from sa1b_tfds.checksums import hash_file, new_md5
 from sa1b_tfds.links import Link
 from sa1b_tfds.tars.forms import is_packed
 from sa1b_tfds.tars.names import is_tar_name
+from sa1b_tfds.telling import gigabytes
+from sa1b_tfds.transfer.attempts import Attempts
 from sa1b_tfds.transfer.folder import CheckedFiles, Partial, Source, full_disk_named
-from sa1b_tfds.transfer.settings import PROGRESS_BYTES, RateLimit, TransferConfig
+from sa1b_tfds.transfer.settings import MOST_BYTES, RateLimit, TransferConfig
 from sa1b_tfds.transfer.transport import (
     OTHER_RANGE,
     Answer,
@@ -29,10 +31,9 @@ from sa1b_tfds.transfer.transport import (
     TryAgain,
     content_length,
     refuse_other_content,
+    total_of_416,
     total_of_range,
 )
-
-_CONTENT_RANGE_416 = re.compile(r"bytes \*/(\d+)")
 
 
 @dataclass(kw_only=True)
@@ -99,10 +100,9 @@ class Fetch:
           LinkExpired, Refused: no use to go on; the partial is kept.
           DiskFull, Stopped: the same, and for all files.
         """
-        failures_in_a_row = 0
+        attempts = Attempts(self._part.offset)
         was_wrong = False
         while True:
-            before = self.progress.fetched
             try:
                 self._attempt()
                 problem = self._problem()
@@ -114,12 +114,11 @@ class Fetch:
                 was_wrong = True
                 self._note(f"{problem}; fetching it again from the start")
                 self._restart()
+                attempts = Attempts(0)
                 continue
             except TryAgain as error:
                 reason, wait = str(error), error.wait
-            if self.progress.fetched - before >= PROGRESS_BYTES:
-                failures_in_a_row = 0
-            failures_in_a_row += 1
+            failures_in_a_row = attempts.failed_at(self._part.offset)
             if failures_in_a_row > self._config.retries:
                 break
             self._stop_if_told()
@@ -157,7 +156,7 @@ class Fetch:
             self._digest = self._hash_partial()
         if part.is_complete:
             return
-        extra = {"Range": f"bytes={part.offset}-"} if part.offset else {}
+        extra = {"Range": f"bytes={part.offset}-"} if part.offset and self._can_join else {}
         with self._transport.get(self._link.url, extra) as answer:
             self._secrets = answer.secrets
             if answer.status == 416:
@@ -169,25 +168,47 @@ class Fetch:
                 self._accept_200(answer)
                 self._write_body(answer)
 
+    @property
+    def _can_join(self) -> bool:
+        """Whether what the server goes on with can be known to be of the same file."""
+        source = self._part.source
+        return source is not None and (source.is_strong or self._expected_md5 is not None)
+
+    def _joins(self, offered: Source) -> bool:
+        """Whether its bytes may follow those of the partial.
+
+        They may if the ETag proves that it is the same file, or if the MD5 will prove it.
+        """
+        source = self._part.source
+        if source is None or self._expected_md5 is None:
+            return source is not None and source.is_surely(offered)
+        return source.may_be(offered)
+
+    def _source_of(self, answer: Answer, size: int | None) -> Source:
+        return Source.of(self._link.name, self._link.url.host, answer.kept, size)
+
     def _accept_206(self, answer: Answer) -> None:
         part = self._part
         if part.source is None:
             raise TryAgain(OTHER_RANGE)
+        refuse_other_content(answer)
         total = total_of_range(answer, part.offset)
-        offered = Source.of(self._link.name, answer.kept, total)
-        if not part.source.is_same_file(offered):
+        if not self._joins(self._source_of(answer, total)):
             self._restart()
-            raise TryAgain("the file changed on the server; starting over", wait=0)
+            raise TryAgain("the file may have changed on the server; starting over", wait=0)
         if part.size is None and total is not None:
             part.learn_size(total)
 
     def _accept_200(self, answer: Answer) -> None:
         part = self._part
         refuse_other_content(answer)
-        offered = Source.of(self._link.name, answer.kept, content_length(answer))
-        if part.offset:
-            same = part.source is not None and part.source.is_same_file(offered)
-            why = "cannot continue a file" if same else "has another file now"
+        offered = self._source_of(answer, content_length(answer))
+        if part.offset and part.source is not None:
+            why = "cannot continue a file"
+            if not part.source.may_be(offered):
+                why = "has another file now"
+            elif not self._can_join:
+                why = "gives no strong ETag and no MD5 is compared, so it may be another file now"
             self._note(f"the server {why}; starting over from byte 0 instead of {part.offset:,}")
         self._restart()
         part.begin(offered)
@@ -195,10 +216,10 @@ class Fetch:
 
     def _settle_416(self, answer: Answer) -> None:
         part = self._part
-        found = _CONTENT_RANGE_416.fullmatch(answer.headers.get("Content-Range", "").strip())
         if not part.offset:
             raise Refused("HTTP 416 to a request for the whole file")
-        if found and int(found[1]) == part.offset and part.size is None:
+        is_all = part.size is None and total_of_416(answer) == part.offset
+        if is_all and self._joins(self._source_of(answer, part.offset)):
             part.learn_size(part.offset)
             return
         self._restart()
@@ -206,12 +227,20 @@ class Fetch:
 
     def _write_body(self, answer: Answer) -> None:
         part, step = self._part, self._limit.read_bytes
+        most = part.size
+        if most is None:
+            most = min(MOST_BYTES, part.offset + (files.free_bytes(part.path.parent) or 0))
         handle = part.open()
         try:
             while chunk := self._transport.read(answer, step):
                 self._stop_if_told()
-                if part.size is not None:
-                    chunk = chunk[: part.size - part.offset]
+                if part.size is None and part.offset + len(chunk) > most:
+                    self._restart()
+                    raise Refused(
+                        f"the server does not say its size, and more than {gigabytes(most)} came:"
+                        " no tar is so large, or the disk is too small. What came was removed"
+                    )
+                chunk = chunk[: most - part.offset]
                 part.append(handle, chunk)
                 if self._expected_md5:
                     self._digest.update(chunk)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -102,27 +103,43 @@ class Source:
     size: int | None
     etag: str | None
     last_modified: str | None
+    host: str | None = None
 
     @classmethod
-    def of(cls, name: str, header: Callable[[str], str | None], size: int | None) -> Source:
-        """What an answer's headers say of the whole file, whose size they say elsewhere."""
-        etag, modified = header("ETag"), header("Last-Modified")
-        return cls(name=name, size=size, etag=etag, last_modified=modified)
+    def of(
+        cls, name: str, host: str, header: Callable[[str], str | None], size: int | None
+    ) -> Source:
+        """What an answer's headers say of the whole file, whose size they say elsewhere.
 
-    def is_same_file(self, other: Source) -> bool:
-        """Whether bytes of both may be joined. A strong ETag decides; else all must agree."""
-        if None not in (self.size, other.size) and self.size != other.size:
+        host: of the link. An ETag says nothing of what another host has.
+        """
+        etag, modified = header("ETag"), header("Last-Modified")
+        return cls(name=name, size=size, etag=etag, last_modified=modified, host=host)
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether its ETag changes with any byte. No ETag, a weak one or a time do not."""
+        return self.etag is not None and re.fullmatch(r'"[^"]+"', self.etag) is not None
+
+    def has_other_size(self, other: Source) -> bool:
+        return None not in (self.size, other.size) and self.size != other.size
+
+    def is_surely(self, other: Source) -> bool:
+        """Whether it is the same file, so that bytes of both may be joined."""
+        same = self.is_strong and (self.host, self.etag) == (other.host, other.etag)
+        return same and not self.has_other_size(other)
+
+    def may_be(self, other: Source) -> bool:
+        """Whether nothing says that it is another file; what is joined then needs a check."""
+        if self.has_other_size(other):
             return False
-        if self.etag != other.etag:
-            return False
-        strong = self.etag is not None and not self.etag.startswith("W/")
-        return strong or self.last_modified == other.last_modified
+        if self.host != other.host or self.is_surely(other):
+            return True
+        return (self.etag, self.last_modified) == (other.etag, other.last_modified)
 
     def can_be_part(self, length: int) -> bool:
-        """Whether a partial of `length` bytes may be one of this file, and could be told again."""
-        if self.size is None:
-            return self.etag is not None or self.last_modified is not None
-        return length <= self.size
+        """Whether a partial of `length` bytes may be one of this file."""
+        return self.size is None or length <= self.size
 
 
 class Partial:
@@ -205,7 +222,7 @@ class Partial:
             source = Source(**orjson.loads(self._sidecar.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
-        texts = (source.etag, source.last_modified)
+        texts = (source.etag, source.last_modified, source.host)
         sound = (
             self.final.name == source.name
             and (source.size is None or (isinstance(source.size, int) and source.size >= 0))

@@ -14,7 +14,13 @@ from sa1b_tfds.tars.forms import is_packed, unpacked_bytes
 from sa1b_tfds.tars.names import is_tar_name
 from sa1b_tfds.telling import gigabytes
 from sa1b_tfds.transfer.folder import CheckedFiles, Partial
-from sa1b_tfds.transfer.transport import LinkExpired, TransferError, Transport, content_length
+from sa1b_tfds.transfer.transport import (
+    LinkExpired,
+    TransferError,
+    Transport,
+    content_length,
+    total_of_range,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,5 +155,4 @@ def _ask_size(link: Link, transport: Transport) -> int | None:
     with transport.get(link.url, {"Range": "bytes=0-0"}) as answer:
         if answer.status == 200:
             return content_length(answer)
-        size = answer.headers.get("Content-Range", "").rpartition("/")[2]
-        return int(size) if size.isdecimal() else None
+        return total_of_range(answer, 0)

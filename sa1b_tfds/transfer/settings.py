@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import threading
@@ -17,8 +18,8 @@ Verify = Literal["md5", "size", "none"]
 
 _LONGEST_S = 86400.0
 _LONGEST_BACKOFF_S = 60.0
-# An attempt that brought this much is not one of the `retries` in a row that got nowhere.
-PROGRESS_BYTES = 1 << 20
+# Of a file whose size the server does not say. SA-1B's tars have 11.3 GB.
+MOST_BYTES = 64 * 10**9
 _OWN_HEADERS = frozenset(
     ("range", "if-range", "accept-encoding", "host", "content-length", "transfer-encoding")
 )
@@ -31,8 +32,12 @@ class TransferConfig:
     Attributes:
       workers: files at a time.
       max_rate: bytes a second over all workers, None for no limit.
-      retries: attempts in a row that may bring no progress before a file is given up.
+      retries: attempts in a row that may bring no progress before a file is given up. Progress is
+        1 kB or more beyond the furthest byte that was reached before.
       timeout: seconds without a byte after which a connection counts as lost.
+      speed_limit: bytes a second; a connection that is slower for `speed_time` counts as lost as
+        well. 0 for no limit.
+      speed_time: seconds of waiting for the server.
       proxy: URL of an http(s) proxy.
       headers: sent to the links' own host, and to no other.
       verify: 'md5' checks the size, and the MD5 where it is known, else that a tar is whole by its
@@ -46,6 +51,8 @@ class TransferConfig:
     max_rate: float | None = None
     retries: int = 10
     timeout: float = 60.0
+    speed_limit: float = 1000.0
+    speed_time: float = 60.0
     proxy: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     verify: Verify = "md5"
@@ -61,6 +68,12 @@ class TransferConfig:
             raise ValueError(f"retries={self.retries}: must not be negative.")
         if not 0 < self.timeout <= _LONGEST_S:
             raise ValueError(f"timeout={self.timeout}: must be more than 0 seconds, at most a day.")
+        if not 0 <= self.speed_limit < math.inf:
+            raise ValueError(f"speed_limit={self.speed_limit}: must be 0 or more bytes a second.")
+        if not 0 < self.speed_time <= _LONGEST_S:
+            raise ValueError(
+                f"speed_time={self.speed_time}: must be more than 0 seconds, at most a day."
+            )
         if not 0 <= self.backoff <= _LONGEST_S:
             raise ValueError(f"backoff={self.backoff}: must be 0 seconds to a day.")
         if self.verify not in ("md5", "size", "none"):

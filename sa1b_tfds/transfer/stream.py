@@ -1,22 +1,26 @@
 """A file behind a link, read once from its start to its end, without storing it.
 
-A broken connection is taken up again at the byte where it broke: by Range where the server has it,
-else by reading up to there once more. Nothing is joined unless size and ETag, or Last-Modified, say
-that it is the same file.
+A broken connection is taken up again at the byte where it broke. If a strong ETag says that it is
+the same file, by Range where the server has that. Else the file is read from its start once more,
+and what was handed out before is compared by its hash.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable
 
 from absl import logging
 
 from sa1b_tfds.links import Link
+from sa1b_tfds.telling import gigabytes
+from sa1b_tfds.transfer.attempts import Attempts
 from sa1b_tfds.transfer.folder import Source
-from sa1b_tfds.transfer.settings import PROGRESS_BYTES, TransferConfig
+from sa1b_tfds.transfer.settings import MOST_BYTES, TransferConfig
 from sa1b_tfds.transfer.transport import (
+    OTHER_RANGE,
     READ_BYTES,
     Answer,
     Refused,
@@ -26,6 +30,8 @@ from sa1b_tfds.transfer.transport import (
     refuse_other_content,
     total_of_range,
 )
+
+_CHANGED = "the file has changed on the server while it was read, or may have"
 
 
 class RemoteFile:
@@ -38,15 +44,20 @@ class RemoteFile:
         self._link = link
         self._config = config
         self._transport = Transport(
-            connections=1, timeout=config.timeout, proxy=config.proxy, headers=config.headers
+            connections=1,
+            timeout=config.timeout,
+            speed_limit=config.speed_limit,
+            speed_time=config.speed_time,
+            proxy=config.proxy,
+            headers=config.headers,
         )
         self._connection = contextlib.ExitStack()
         self._answer: Answer | None = None
         self._secrets = self._transport.secrets_of(link.url)
         self._source: Source | None = None
         self._position = 0
-        self._connected_at = 0
-        self._failures = 0
+        self._handed_out = hashlib.sha256()  # of those bytes, where no strong ETag knows them
+        self._attempts = Attempts(0)
 
     def __enter__(self) -> RemoteFile:
         return self
@@ -84,6 +95,8 @@ class RemoteFile:
         """What has arrived, at most `count` bytes; b"" at the end of the file."""
         chunk = self._persist(lambda answer: self._receive(answer, count))
         self._position += len(chunk)
+        if self._source and not self._source.is_strong:
+            self._handed_out.update(chunk)
         return chunk
 
     def _receive(self, answer: Answer, count: int) -> bytes:
@@ -91,6 +104,8 @@ class RemoteFile:
         size = self._source.size if self._source else None
         if not chunk and size is not None and self._position < size:
             raise TryAgain(f"connection ended at byte {self._position:,} of {size:,}")
+        if size is None and self._position > MOST_BYTES:
+            raise Refused(f"the server does not say its size, and sent {gigabytes(MOST_BYTES)}")
         return chunk
 
     def _persist(self, action: Callable[[Answer], bytes]) -> bytes:
@@ -104,38 +119,50 @@ class RemoteFile:
                 reason, wait = str(error), error.wait
             self._connection.close()
             self._answer = None
-            if self._position - self._connected_at >= PROGRESS_BYTES:
-                self._failures = 0
-            self._failures += 1
-            if self._failures > self._config.retries:
+            failures = self._attempts.failed_at(self._position)
+            if failures > self._config.retries:
                 raise Refused(f"{reason}; gave up after {self._config.retries} retries")
-            wait = self._config.pause(self._failures) if wait is None else wait
+            wait = self._config.pause(failures) if wait is None else wait
             logging.warning("%s: %s; again in %.1f s", self._link.name, reason, wait)
             time.sleep(wait)
 
     def _connect(self) -> Answer:
         """An answer whose body goes on at the position."""
-        self._connected_at = self._position
-        extra = {"Range": f"bytes={self._position}-"} if self._position else {}
+        by_range = self._position > 0 and self._source is not None and self._source.is_strong
+        extra = {"Range": f"bytes={self._position}-"} if by_range else {}
         answer = self._connection.enter_context(self._transport.get(self._link.url, extra))
         self._secrets = answer.secrets
         if answer.status == 416:
             raise Refused("the file has become shorter on the server while it was read")
         refuse_other_content(answer)
-        behind = 0
         if answer.status == 206:
+            if not by_range:
+                raise TryAgain(OTHER_RANGE)
             size = total_of_range(answer, self._position)
         else:
             size = content_length(answer)
-            behind = self._position
-        offered = Source.of(self._link.name, answer.kept, size)
+        offered = Source.of(self._link.name, self._link.url.host, answer.kept, size)
         if self._source is None:
             self._source = offered
-        elif not self._source.is_same_file(offered):
-            raise Refused("the file has changed on the server while it was read")
+        if self._source.has_other_size(offered):
+            raise Refused(_CHANGED)
+        if self._source.is_strong and not self._source.is_surely(offered):
+            raise Refused(_CHANGED)
+        if answer.status != 206:
+            self._skip(answer)
+        return answer
+
+    def _skip(self, answer: Answer) -> None:
+        """Reads what was handed out before, and compares it unless the ETag says that it is it."""
+        digest = hashlib.sha256()
+        behind = self._position
+        is_strong = self._source is not None and self._source.is_strong
         while behind:
             chunk = self._transport.read(answer, min(behind, READ_BYTES))
             if not chunk:
                 raise TryAgain(f"connection ended before byte {self._position:,}")
             behind -= len(chunk)
-        return answer
+            if not is_strong:
+                digest.update(chunk)
+        if not is_strong and digest.digest() != self._handed_out.digest():
+            raise Refused(_CHANGED)

@@ -31,6 +31,8 @@ from urllib3.exceptions import (
 
 from sa1b_tfds.links import SignedUrl
 from sa1b_tfds.secrets import Secrets
+from sa1b_tfds.telling import gigabytes
+from sa1b_tfds.transfer.attempts import Pace
 
 # A read of 256 KiB costs as little CPU a byte as larger ones (benchmarks/download.py) and keeps 16
 # workers at 4 MiB.
@@ -45,7 +47,11 @@ _WORTH_A_RETRY = frozenset((408, 425, 429))
 _SAYS_WHEN = frozenset((429, 503))
 _LONGEST_WAIT_S = 3600.0
 _MOST_SAID = 60  # characters of what a server says, in a message
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+# Numbers of at most 13 digits, which is 10 TB: longer ones are no sizes, and int() refuses the
+# longest.
+_NUMBER = re.compile(r"[0-9]{1,13}")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,13})-([0-9]{1,13})/([0-9]{1,13}|\*)")
+_CONTENT_RANGE_416 = re.compile(r"bytes \*/([0-9]{1,13})")
 OTHER_RANGE = "the server answered with another range than asked for"
 _LOGS = ("connection", "connectionpool", "poolmanager", "response", "util.retry")
 _NETWORK_ERRORS = (HTTPError, http.client.HTTPException, OSError, ValueError)
@@ -87,6 +93,7 @@ class Answer:
 
     response: urllib3.BaseHTTPResponse
     secrets: Secrets
+    pace: Pace
 
     @property
     def status(self) -> int:
@@ -107,6 +114,7 @@ class Transport:
     Args:
       connections: how many threads use it.
       timeout: seconds without a byte after which a connection counts as lost.
+      speed_limit: bytes a second; so does one that is slower for `speed_time` seconds.
       proxy: URL of an http(s) proxy; without it the usual environment variables decide.
       headers: sent to the link's own host only, never to another one it redirects to.
     """
@@ -116,11 +124,15 @@ class Transport:
         *,
         connections: int,
         timeout: float,
+        speed_limit: float = 0.0,
+        speed_time: float = 60.0,
         proxy: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
         self._connections = connections
         self._timeout = timeout
+        self._speed_limit = speed_limit
+        self._speed_time = speed_time
         self._proxy = proxy
         self._headers = dict(headers or {})
         self._pools: dict[str | None, urllib3.PoolManager] = {}
@@ -158,13 +170,20 @@ class Transport:
         """What has arrived of the body, at most `count` bytes, b"" at its end.
 
         Raises:
-          TryAgain: the connection was lost or stalled.
+          TryAgain: the connection was lost, has stalled, or is too slow.
         """
+        began = time.monotonic()
+        failure = None
         try:
-            return answer.response.read1(count, decode_content=False)
+            chunk = answer.response.read1(count, decode_content=False)
         except _NETWORK_ERRORS as error:
             failure = self._explain(error, answer.secrets)
-        raise failure
+        if failure is not None:
+            raise failure
+        if answer.pace.is_too_slow(len(chunk), time.monotonic() - began):
+            speed = f"{gigabytes(self._speed_limit)}/s"
+            raise TryAgain(f"less than {speed} for {self._speed_time:g} s")
+        return chunk
 
     def abort(self) -> None:
         """Ends every read that is waiting for bytes, now and from now on."""
@@ -192,7 +211,7 @@ class Transport:
             headers = {**own, **extra, "Accept-Encoding": "identity"}
             response = self._request(url, headers, secrets)
             if response.status not in _REDIRECTS:
-                return Answer(response, secrets)
+                return Answer(response, secrets, Pace(self._speed_limit, self._speed_time))
             target = response.headers.get("Location", "")
             response.close()
             url = _redirected(url, target, host)
@@ -278,9 +297,17 @@ class Transport:
 
 
 def content_length(answer: Answer) -> int | None:
-    """Bytes of the body, None where the server does not say."""
+    """Bytes of the body, None where the server does not say.
+
+    Raises:
+      TryAgain: if the server says what no file has.
+    """
     length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
+    if _NUMBER.fullmatch(length):
+        return int(length)
+    if length.isdecimal():
+        raise TryAgain(f"the server says a length of {len(length):,} digits")
+    return None
 
 
 def total_of_range(answer: Answer, start: int) -> int | None:
@@ -293,6 +320,12 @@ def total_of_range(answer: Answer, start: int) -> int | None:
     if not found or int(found[1]) != start:
         raise TryAgain(OTHER_RANGE)
     return None if found[3] == "*" else int(found[3])
+
+
+def total_of_416(answer: Answer) -> int | None:
+    """The whole file's size from an answer 416, None where it says none."""
+    found = _CONTENT_RANGE_416.fullmatch(answer.headers.get("Content-Range", "").strip())
+    return int(found[1]) if found else None
 
 
 def refuse_other_content(answer: Answer) -> None:
@@ -325,12 +358,12 @@ def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
     """Seconds from a Retry-After header, which holds seconds or a date."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isdecimal():
-        return float(value)
+        return float(value) if _NUMBER.fullmatch(value) else None
     try:
-        date = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+        date = email.utils.parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None
-    return max(0.0, date.timestamp() - time.time())
+    return max(0.0, date - time.time())
 
 
 def _proxy_from_environment(url: SignedUrl) -> str | None:

@@ -1,0 +1,54 @@
+"""When to give a file up: the attempts in a row that brought no progress, and a body's speed.
+
+The same for a file that is stored and for one that is streamed.
+"""
+
+from __future__ import annotations
+
+# A drip of bytes is no progress: about what the lowest speed brings in the pause between attempts.
+_PROGRESS_BYTES = 1000
+
+
+class Attempts:
+    """Counts the attempts in a row that brought no progress.
+
+    Progress is a position beyond all that were reached before, not bytes that came: a server that
+    begins anew each time and breaks at the same byte brings none.
+    """
+
+    def __init__(self, position: int):
+        self._furthest = position
+        self._failures = 0
+
+    def failed_at(self, position: int) -> int:
+        """An attempt ended there; returns the number of those without progress, this included."""
+        if position - self._furthest >= _PROGRESS_BYTES:
+            self._furthest = position
+            self._failures = 0
+        self._failures += 1
+        return self._failures
+
+
+class Pace:
+    """Whether a body comes at the lowest speed; only time spent waiting for it counts.
+
+    Args:
+      lowest: bytes a second.
+      seconds: for so long it may be slower.
+    """
+
+    def __init__(self, lowest: float, seconds: float):
+        self._lowest = lowest
+        self._seconds = seconds
+        self._waited = 0.0
+        self._came = 0
+
+    def is_too_slow(self, came: int, waited: float) -> bool:
+        """After bytes that came, and the seconds that they took."""
+        self._came += came
+        self._waited += waited
+        if self._waited < self._seconds:
+            return False
+        too_slow = self._came < self._lowest * self._waited
+        self._came, self._waited = 0, 0.0
+        return too_slow
