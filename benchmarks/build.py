@@ -1,6 +1,6 @@
 """Builds the same tars, compressed as Meta serves them, with the official builder and with ours.
 
-python benchmarks/build.py [--images 640] [--like sa_000000.tar] [--skip-official]
+python benchmarks/build.py [--images 400] [--like sa_000000.tar] [--skip-official]
 
 Each run is a process of its own whose whole tree is watched: memory is the sum of the resident
 sizes (pages that processes share count twice), disk is what the files in its data folder take, and
@@ -75,7 +75,7 @@ class Run(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=640, help="a tar (%(default)s)")
+    parser.add_argument("--images", type=int, default=400, help="a tar (%(default)s)")
     parser.add_argument("--tars", type=int, default=2)
     parser.add_argument("--like", type=pathlib.Path, help="take the images of this tar, repeated")
     parser.add_argument("--rounds", type=int, default=3, help="of turns (%(default)s)")

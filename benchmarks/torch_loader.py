@@ -49,7 +49,7 @@ class Peer(Dataset):
         return len(self._entries)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        [pair] = self._archive.read([self._entries[i]])
+        [pair] = self._archive.read([self._entries[i]], Problems())
         image = np.array(Image.open(io.BytesIO(pair.jpeg)).convert("RGB"))
         pixels = torch.from_numpy(image).permute(2, 0, 1)
         if not self._masks:
