@@ -1,14 +1,16 @@
 """Bounds what TFDS and tf.data hold of decoded examples, whatever the dataset and the machine.
 
 Their defaults suit small features. An example with full-size masks takes 350 MB, and with those
-defaults 48 images take 15 GB (`benchmarks/load_memory.py`), for three reasons:
+defaults 48 images take 15 GB (`benchmarks/load_memory.py` measures ours), for three reasons:
 
   * TFDS caches a dataset that is under 250 MB on disk, decoded;
   * it decodes on all cores, and each holds what it decodes two or three times;
   * it prefetches, and tf.data adds prefetching and parallel calls of its own to what follows.
 
+And of 16 shards, which it reads in parallel, it holds up to 0.9 GB of stored examples.
+
 So decoded examples are never cached. Where masks are large, one example is decoded ahead of the one
-that the user holds, and nothing is prefetched.
+that the user holds, nothing is prefetched, and shards are read in the same order one by one.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from sa1b_tfds.features import RleMasks, gives_large_masks
 def bounded(read_config: tfds.ReadConfig, features: Any, decoders: Any) -> tfds.ReadConfig:
     """Changes the defaults of a ReadConfig where decoded examples are large.
 
-    What the user has set stays: num_parallel_calls_for_decode, and what `options` say.
+    What the user has set stays: num_parallel_calls_for_decode and _interleave_files, and what
+    `options` say.
 
     Args:
       read_config: the argument of `as_dataset`.
@@ -44,6 +47,8 @@ def bounded(read_config: tfds.ReadConfig, features: Any, decoders: Any) -> tfds.
     if decodes_large_masks(features, decoders):
         if read_config.num_parallel_calls_for_decode == tf.data.AUTOTUNE:  # TFDS's default
             read_config.num_parallel_calls_for_decode = 1
+        if read_config.num_parallel_calls_for_interleave_files == tf.data.AUTOTUNE:
+            read_config.num_parallel_calls_for_interleave_files = None  # even 1 reads ahead
         read_config.skip_prefetch = True
         read_config.options = one_at_a_time(read_config.options)
     return read_config

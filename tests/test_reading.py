@@ -82,6 +82,7 @@ def test_decoded_masks_are_not_cached(any_builder, read_config):
     ops = ops_of(any_builder.as_dataset(split="train", read_config=read_config))
     assert not {"Cache", "Prefetch"} & ops.keys()
     assert ops["ParallelMap"] == 1
+    assert "ParallelInterleave" not in ops
     small = any_builder.as_dataset(split="train", decoders=SMALL, read_config=read_config)
     assert "Cache" not in ops_of(small)
 
@@ -101,7 +102,7 @@ def test_one_example_is_decoded_ahead(any_builder, count, as_supervised):
 
 def test_small_masks_are_decoded_in_parallel(any_builder):
     ops = ops_of(any_builder.as_dataset(split="train", decoders=SMALL))
-    assert ops["ParallelMap"] == tf.data.AUTOTUNE
+    assert ops["ParallelMap"] == ops["ParallelInterleave"] == tf.data.AUTOTUNE
     assert "Prefetch" in ops
 
 
@@ -116,9 +117,12 @@ def test_what_is_stored_may_be_cached(any_builder):
 def test_explicit_choices_win(any_builder):
     options = tf.data.Options()
     options.experimental_optimization.inject_prefetch = True
-    given = tfds.ReadConfig(num_parallel_calls_for_decode=5, options=options)
+    given = tfds.ReadConfig(
+        num_parallel_calls_for_decode=5, num_parallel_calls_for_interleave_files=3, options=options
+    )
     dataset = any_builder.as_dataset(split="train", read_config=given)
-    assert ops_of(dataset)["ParallelMap"] == 5
+    ops = ops_of(dataset)
+    assert (ops["ParallelMap"], ops["ParallelInterleave"]) == (5, 3)
     assert dataset.options().experimental_optimization.inject_prefetch
     assert not dataset.options().experimental_optimization.map_parallelization
     assert (given.try_autocache, given.skip_prefetch) == (True, False)  # as it was given
