@@ -46,7 +46,9 @@ def parse(data: bytes) -> Example:
     try:
         content = orjson.loads(data)
     except orjson.JSONDecodeError as e:
-        raise ValueError(f"it is not JSON: {e}") from e
+        number = _NO_NUMBER.match(e.doc, e.pos)
+        why = f"it holds {number[0]} (char {e.pos}), which is no number of JSON" if number else e
+        raise ValueError(f"it is not JSON: {why}") from e
     image = _field(content, "image", dict, "the file")
     annotations = _field(content, "annotations", list, "the file")
     height, width = (_field(image, key, int, "image") for key in ("height", "width"))
@@ -174,6 +176,11 @@ def contradictions(example: Example, area: np.ndarray, box: np.ndarray) -> dict[
         "bbox": (area > 0) & ~near([0, 0, 0, 0]) & ~one_wider,
         "bbox_one_wider": one_wider,
     }
+
+
+def member_of(pair: Pair, error: ValueError) -> str:
+    """The name of the file of a pair that is wrong, by the error that `to_example` raised."""
+    return pair.jpeg_name if isinstance(error, jpeg.BadJpeg) else pair.json_name
 
 
 def pixel_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -306,6 +313,7 @@ def _floats(*shape: int) -> Callable[[list[Any], str], np.ndarray]:
     return convert
 
 
+_NO_NUMBER = re.compile("NaN|Infinity")  # which Python's json writes
 _NUMBER = (int, float)
 _KINDS: dict[Any, str] = {
     int: "an integer",

@@ -44,14 +44,23 @@ def new_md5() -> Any:
     return hashlib.md5(usedforsecurity=False)
 
 
-def hash_file(path: epath.PathLike, *, check: Callable[[], None] = lambda: None) -> Any:
+def hash_file(
+    path: epath.PathLike,
+    *,
+    check: Callable[[], None] = lambda: None,
+    on_hashed: Callable[[int], None] = lambda size: None,
+) -> Any:
     """The running MD5 of a file's bytes, ready to go on with.
 
-    `check` is called after every MiB; what it raises ends the hashing.
+    After every MiB `check` is called, and `on_hashed` with the bytes so far; what they raise ends
+    the hashing.
     """
     digest = new_md5()
+    hashed = 0
     with epath.Path(path).open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
+            hashed += len(block)
             check()
+            on_hashed(hashed)
     return digest

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from etils import epath
 
 from sa1b_tfds import records
-from sa1b_tfds.annotations import Example, read_pair
+from sa1b_tfds.annotations import Example, member_of, read_pair
+from sa1b_tfds.files import os_errors_named
 from sa1b_tfds.problems import Problems
 from sa1b_tfds.tars.archive import Archive, PairReader, archives_at, identity_of
 from sa1b_tfds.tars.index import IndexedArchive, count_pairs, index_archive
@@ -58,12 +59,14 @@ class ArchivePart:
 
     def indexed(self, problems: Problems) -> IndexedArchive:
         """What reads its pairs by their numbers; reports what is no pair, torn or unsafe."""
-        return index_archive(self.archive, problems)
+        with os_errors_named(self.name):
+            return index_archive(self.archive, problems)
 
     def examples(self, problems: Problems) -> Iterator[Example]:
-        for pair in self.archive.pairs(problems):
-            if (example := example_of(self.name, pair, problems)) is not None:
-                yield example
+        with os_errors_named(self.name):
+            for pair in self.archive.pairs(problems):
+                if (example := example_of(self.name, pair, problems)) is not None:
+                    yield example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +118,7 @@ def example_of(
     try:
         return read_pair(pair, long_side)
     except ValueError as e:
-        problems.report(archive, pair.json_name, str(e))
+        problems.report(archive, member_of(pair, e), str(e))
         return None
 
 

@@ -31,6 +31,17 @@ class FolderInUse(RuntimeError):
     """Another process works in the folder."""
 
 
+@contextmanager
+def os_errors_named(name: str) -> Iterator[None]:
+    """Names what was read, in an error of the disk (EIO) that names no file."""
+    try:
+        yield
+    except OSError as e:
+        if e.filename is None and e.errno is not None and e.errno not in DISK_FULL:
+            e.filename = name
+        raise
+
+
 def is_local(path: epath.PathLike) -> bool:
     return "://" not in os.fspath(path)
 

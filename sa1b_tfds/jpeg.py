@@ -37,6 +37,10 @@ _ROWS = 16  # for so many rows of pixels
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
+class BadJpeg(ValueError):
+    """The bytes are no JPEG that can be decoded."""
+
+
 def image_size(data: bytes) -> tuple[int, int]:
     """Walks through a JPEG's segments up to its end, and begins to decode it.
 
@@ -51,14 +55,14 @@ def image_size(data: bytes) -> tuple[int, int]:
       ValueError: saying what is wrong.
     """
     if not data.startswith(b"\xff\xd8"):
-        raise ValueError("it is not a JPEG: the start marker is missing")
+        raise BadJpeg("it is not a JPEG: the start marker is missing")
     size = None
     is_cmyk = has_adobe = False
     first_scan = height_at = 0
     position = 2
     while True:
         if (marker_bytes := _FILL.match(data, position)) is None:
-            raise ValueError(f"the JPEG is cut off or broken at byte {position} of {len(data)}")
+            raise BadJpeg(f"the JPEG is cut off or broken at byte {position} of {len(data)}")
         position = marker_bytes.end()
         marker = data[position - 1]
         if marker == _END:
@@ -66,12 +70,12 @@ def image_size(data: bytes) -> tuple[int, int]:
         length = int.from_bytes(data[position : position + 2], "big")
         body = data[position + 2 : position + length]
         if length < 2 or len(body) < length - 2:
-            raise ValueError(f"the JPEG is cut off or broken at byte {position} of {len(data)}")
+            raise BadJpeg(f"the JPEG is cut off or broken at byte {position} of {len(data)}")
         if marker in _OTHER_FRAMES:
-            raise ValueError("the JPEG is lossless or arithmetic-coded, which cannot be decoded")
+            raise BadJpeg("the JPEG is lossless or arithmetic-coded, which cannot be decoded")
         if marker in _START_OF_FRAME:
             if size is not None or len(body) < 6 or body[0] != 8 or body[5] not in (1, 3, 4):
-                raise ValueError("the JPEG does not have one frame of 1, 3 or 4 channels of 8 bits")
+                raise BadJpeg("the JPEG does not have one frame of 1, 3 or 4 channels of 8 bits")
             size = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
             height_at = position + 3
             is_cmyk = body[5] == 4
@@ -81,14 +85,14 @@ def image_size(data: bytes) -> tuple[int, int]:
             first_scan = first_scan or position
             position = _end_of_scan(data, position)
     if size is None or not first_scan:
-        raise ValueError("the JPEG has no frame or no scan")
+        raise BadJpeg("the JPEG has no frame or no scan")
     if is_cmyk and not has_adobe:
-        raise ValueError(
+        raise BadJpeg(
             "the JPEG is CMYK without an Adobe marker, which programs decode to different colours:"
             " save it as RGB"
         )
     if not all(size):
-        raise ValueError(f"the JPEG claims a height and width of {size[0]} and {size[1]}")
+        raise BadJpeg(f"the JPEG claims a height and width of {size[0]} and {size[1]}")
     rows = min(size[0], _ROWS).to_bytes(2, "big")
     end = first_scan + _BEGINNING
     _decode(data[:height_at] + rows + data[height_at + 2 : end] + bytes((0xFF, _END)))
@@ -152,7 +156,7 @@ def _decode(beginning: bytes) -> None:
             image.draft(None, (1, 1))  # an eighth of the size takes half the time
             image.load()
     except (OSError, SyntaxError, ValueError) as e:
-        raise ValueError(f"the JPEG does not decode: {e}") from e
+        raise BadJpeg(f"the JPEG does not decode: {e}") from e
 
 
 def _end_of_scan(data: bytes, start: int) -> int:
@@ -211,7 +215,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         with _strict, Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             yield image
     except (OSError, SyntaxError) as e:
-        raise ValueError(f"the JPEG does not decode: {e}") from e
+        raise BadJpeg(f"the JPEG does not decode: {e}") from e
 
 
 class _Pillow:

@@ -32,6 +32,7 @@ _URL = re.compile(
     re.IGNORECASE,
 )
 _QUERY = re.compile(r"(?:/[^\s'\"<>?]*)?\?[^\s=?]+=\S+")
+_AMPERSAND = re.compile(r"&(?:amp;)+|&#38;|&#x26;", re.IGNORECASE)  # in what a browser saved
 _EXPIRY = re.compile(r"(?:^|&)oe=([0-9A-Fa-f]{8})(?:&|$)")
 _FIRST_EXPIRY = 0x5E0BE100  # 2020: SA-1B is younger, so an `oe` before that is not a time
 
@@ -170,7 +171,7 @@ def parse_links(text: str, *, source: Path | None = None) -> LinksFile:
     found: dict[str, Link] = {}
     notes = []
     for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split()
+        fields = _AMPERSAND.sub("&", line).split()
         if not fields or [field.lower() for field in fields] == ["file_name", "cdn_link"]:
             continue
         # The line itself stays out of the message: it may hold a signature.

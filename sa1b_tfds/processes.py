@@ -98,6 +98,11 @@ def _receive(received: queue.SimpleQueue[Any]) -> None:
             received.put(pickle.load(sys.stdin.buffer))
     except EOFError:
         os._exit(0)  # also in the middle of a call: nobody is left to take its result
+    except pickle.UnpicklingError as e:
+        if "truncated" not in str(e):
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)  # the parent was killed while it sent something
     except BaseException:  # what came cannot be read here; the parent sees the process end
         traceback.print_exc()
         os._exit(1)
@@ -106,6 +111,14 @@ def _receive(received: queue.SimpleQueue[Any]) -> None:
 def send(what: Any, pipe: Any) -> None:
     pickle.dump(what, pipe, pickle.HIGHEST_PROTOCOL)
     pipe.flush()
+
+
+def answer(what: Any, pipe: Any) -> None:
+    """Sends to the parent; ends the process without a word if that is gone."""
+    try:
+        send(what, pipe)
+    except BrokenPipeError:
+        os._exit(0)
 
 
 def how_it_ended(code: int) -> str:
@@ -168,7 +181,7 @@ class Processes:
         try:
             process = process or self._start()
             send((function, args), process.stdin)
-            succeeded, answer = pickle.load(process.stdout)  # type: ignore[arg-type]
+            succeeded, result = pickle.load(process.stdout)  # type: ignore[arg-type]
         except (EOFError, OSError, pickle.UnpicklingError) as e:
             if process is None:
                 raise
@@ -183,8 +196,8 @@ class Processes:
         finally:
             self._idle.put(process)
         if not succeeded:
-            raise answer
-        return answer
+            raise result
+        return result
 
     def _end(self, process: subprocess.Popen[bytes]) -> int:
         process.kill()
@@ -256,7 +269,7 @@ def main() -> None:
     while True:
         function, args = calls.get()
         try:
-            answer = True, function(*args)
+            result = True, function(*args)
         except Exception as e:
-            answer = False, portable(e, function.__name__)
-        send(answer, answers)
+            result = False, portable(e, function.__name__)
+        answer(result, answers)

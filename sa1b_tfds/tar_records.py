@@ -18,6 +18,7 @@ import numpy as np
 
 from sa1b_tfds import records
 from sa1b_tfds.examples import example_of, examples_of
+from sa1b_tfds.files import os_errors_named
 from sa1b_tfds.links import Link
 from sa1b_tfds.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.processes import Processes, in_order, in_thread
@@ -138,7 +139,8 @@ def _of_stream(name: str, pairs: Iterator[Pair], processes: Processes) -> Iterat
 
 def _pairs(source: Archive | Link, problems: Problems) -> Iterator[Pair]:
     if not isinstance(source, Link):
-        yield from source.pairs(problems)
+        with os_errors_named(source.name):
+            yield from source.pairs(problems)
         return
     try:
         yield from stream_link(source, problems)
@@ -169,13 +171,15 @@ def _in_order_of(rng: np.random.Generator | None, pairs: Iterator[Pair]) -> Iter
 
 def _index(archive: Archive) -> tuple[IndexedArchive, list[BadInput]]:
     problems = Problems("skip")
-    return index_archive(archive, problems), problems.found
+    with os_errors_named(archive.name):
+        return index_archive(archive, problems), problems.found
 
 
 def _read(archive: Archive, entries: list[Entry]) -> Records:
     problems = Problems("skip")
     examples = examples_of(archive, entries, problems)
-    return [records.serialise(example) for _, example in examples], problems.found
+    with os_errors_named(archive.name):
+        return [records.serialise(example) for _, example in examples], problems.found
 
 
 def _convert(archive: str, pairs: list[Pair]) -> Records:

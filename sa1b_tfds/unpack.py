@@ -129,10 +129,10 @@ def _lock_folders(tasks: list[_Unpack], held: contextlib.ExitStack) -> None:
     for folder in sorted(written | read):
         if folder not in written:
             with contextlib.suppress(OSError):  # it may be on a disk that cannot be written
-                held.enter_context(lock_folder(folder))
+                held.enter_context(lock_folder(folder, "sa1b unpack"))
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        held.enter_context(lock_folder(folder))
+        held.enter_context(lock_folder(folder, "sa1b unpack"))
         remove_drafts(folder)
         held.callback(remove_drafts, folder)  # of workers that were killed
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from etils import epath
 
-from sa1b_tfds.annotations import check_pair
+from sa1b_tfds.annotations import check_pair, member_of
 from sa1b_tfds.check import md5_problem
 from sa1b_tfds.checksums import hash_file
 from sa1b_tfds.links import first_of_range, missing_of_range
@@ -205,28 +205,42 @@ class _Verify:
             reasons=tuple(reasons),
         )
 
-    def _look(self, look: _Look, problems: Problems, on_inflated: Callable[[int], None]) -> None:
+    def _look(self, look: _Look, problems: Problems, on_progress: Callable[[int], None]) -> None:
+        furthest = 0
+
+        def on_hashed(size: int) -> None:
+            on_read(size // 2 if self.deep else size)
+
+        def on_read(size: int) -> None:
+            """A tar that is read twice does not go back."""
+            nonlocal furthest
+            if size > furthest:
+                furthest = size
+                on_progress(size)
+
         archive = TarArchive(self.path)
         is_packed = archive.is_packed()
         look.form = "gzip" if is_packed else "plain"
         if self.expected_md5 is not None:
-            self._compare_md5(look, self.expected_md5, is_packed)
+            self._compare_md5(look, self.expected_md5, is_packed, on_hashed)
         if self.deep:
-            look.pairs = _read_all(archive, problems, on_inflated)
+            look.pairs = _read_all(archive, problems, on_read)
         elif is_packed and look.md5 and not look.reasons:
             return
         elif is_packed and not look.md5 and self.checked_by is not None:
             look.note = "it was checked when it was downloaded, and has not changed since"
             return
         else:
-            look.pairs = len(archive.index(problems, on_inflated))
+            look.pairs = len(archive.index(problems, on_read))
         if not look.pairs and not _is_torn(problems):
             look.reasons.append("it holds no pair of .jpg and .json")
 
-    def _compare_md5(self, look: _Look, expected: str, is_packed: bool) -> None:
+    def _compare_md5(
+        self, look: _Look, expected: str, is_packed: bool, on_hashed: Callable[[int], None]
+    ) -> None:
         if is_packed or (self.md5_of_any_form and self.checked_md5 != expected):
             look.md5 = True
-            if problem := md5_problem(hash_file(self.path), expected):
+            if problem := md5_problem(hash_file(self.path, on_hashed=on_hashed), expected):
                 look.reasons.append(problem)
         elif self.checked_md5 == expected:
             look.md5 = True
@@ -262,5 +276,5 @@ def _read_all(archive: TarArchive, problems: Problems, on_inflated: Callable[[in
         try:
             check_pair(pair)
         except ValueError as error:
-            problems.report(archive.name, pair.json_name, str(error))
+            problems.report(archive.name, member_of(pair, error), str(error))
     return number

@@ -148,7 +148,17 @@ FAULTS_REPORTED = {
         "expired",
         r"HTTP 403 \(URL signature expired\)",
     ),
-    "401": (always(status=401), "expired", r"HTTP 401"),
+    "401": (
+        always(status=401, body=b"Invalid token"),
+        "failed",
+        r"HTTP 401 \(Invalid token\): the server does not let it in. .*--header",
+    ),
+    "403": (always(status=403), "failed", r"HTTP 403 \(Forbidden\): .* save a fresh links file"),
+    "403 of another store": (
+        always(status=403, body=b"<Message>Request has expired</Message>"),
+        "expired",
+        r"HTTP 403 \(Request has expired\)",
+    ),
     "410": (always(status=410), "expired", r"HTTP 410"),
     "404": (always(status=404, body=b"no such file"), "failed", r"HTTP 404 \(no such file\)"),
     "a page of 404": (
@@ -579,6 +589,7 @@ def test_without_an_md5_it_must_still_be_a_tar_with_pairs(tmp_path, data, verify
     else:
         assert result.status == "failed"
         assert re.search(message, result.reason), result.reason
+        assert "--verify size" not in result.reason  # which would not take it either
         assert not (tmp_path / NAME).exists()
 
 
@@ -761,6 +772,37 @@ def test_no_error_or_log_holds_a_signed_link(server, fault, caplog):
     assert_clean(error.value)
     assert no_secret_in(caplog.text)
     assert fault is None or "urllib3" in caplog.text
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(-60, "expired"), (3600, "failed")])
+def test_a_refused_link_that_is_too_old_by_its_time_has_expired(server, tmp_path, seconds, status):
+    server.faults[NAME] = always(status=403)
+    links = f"{NAME}\t{server.url(NAME)}&oe={int(time.time()) + seconds:X}"
+    (result,) = download(select(parse_links(links)), tmp_path, md5={})
+    assert result.status == status
+
+
+def test_a_wrong_token_is_not_reported_as_an_expired_link(server, tmp_path):
+    server.faults[NAME] = always(status=401)
+    token = ("--header", "Authorization: Bearer wrong-token")
+    out, err = sa1b(*write_inputs(server, tmp_path), *token).communicate(timeout=30)
+    assert "HTTP 401 (Unauthorized): the server does not let it in" in out
+    assert "links expired" not in out
+    assert "wrong-token" not in out + err
+
+
+def test_a_selection_of_nothing_is_an_error(server, tmp_path):
+    command = write_inputs(server, tmp_path)
+    for options in (["--start", "7"], ["--start", "7", "--dry-run"]):
+        process = sa1b(*command, *options)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert f"has no tar of SA-1B in that range: its 1 tars of SA-1B are {NAME}" in err
+    (tmp_path / "links.txt").write_text(f"sa_co_gold.tar {server.url(NAME)}")
+    process = sa1b(*command, "--json")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "its other files sa_co_gold.tar. Other files are fetched by --names." in err
 
 
 def test_an_expired_link_burns_no_retries(server, tmp_path):

@@ -50,6 +50,12 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     assert list(read_links(tmp_path / "links.txt").tars) == ["sa_000001.tar"]
 
 
+@pytest.mark.parametrize("escaped", ["&amp;", "&AMP;", "&amp;amp;", "&#38;", "&#x26;"])
+def test_a_link_saved_from_a_page_is_read_as_it_was(escaped):
+    text = text_of(1)
+    assert parse_links(text.replace("&", escaped)).tars == parse_links(text).tars
+
+
 def test_of_two_links_for_a_name_the_later_wins_and_it_is_said():
     links = parse_links(text_of(1) + "\nsa_000001.tar\thttps://cdn.example/newer?sig=fake")
 

@@ -3,15 +3,19 @@
 import dataclasses
 import os
 import pathlib
+import pickle
 import sys
 import threading
+import time
 import types
 
 import pytest
 from etils import epath
 
+from sa1b_tfds import processes
 from sa1b_tfds.processes import ProcessDied, Processes
 from sa1b_tfds.running import workers
+from tests.downloading import wait_for
 
 
 @pytest.fixture
@@ -77,6 +81,44 @@ def test_a_task_that_cannot_be_passed_fails_alone(only_here, tmp_path):
     assert str(errors["b"]).startswith("The worker process that had b ended with code 1.")
     assert errors["c"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+@dataclasses.dataclass
+class Broken(Task):
+    error: Exception | None = None
+
+    def run(self, on_progress):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(5, "Input/output error"), "[Errno 5] Input/output error: 'a.tar'"),
+        (OSError(5, "Input/output error", "b"), "[Errno 5] Input/output error: 'b'"),
+        (OSError(28, "No space left"), "[Errno 28] No space left"),
+        (OSError("no number"), "no number"),
+    ],
+)
+def test_an_error_of_the_disk_names_what_was_read(tmp_path, error, said):
+    assert str(run([Broken("a.tar", tmp_path, error=error)])["a.tar"]) == said
+
+
+@pytest.mark.parametrize("when", ["idle", "in the middle of a message", "before its answer"])
+@pytest.mark.parametrize("module", [processes.__name__, workers.__name__])
+def test_an_orphan_ends_without_a_word(when, module, tmp_path, capfd):
+    process = processes.start(module)
+    task = Task("a", tmp_path) if module == workers.__name__ else (time.sleep, (0.5,))
+    message = pickle.dumps(task)
+    if when != "idle":
+        process.stdout.close()
+        process.stdin.write(message[:-5] if when == "in the middle of a message" else message)
+        process.stdin.flush()
+    if when == "before its answer":
+        wait_for(lambda: process.poll() is not None, 60)
+    process.stdin.close()
+    assert process.wait(60) == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_nothing_is_fetched_for_a_task_once_the_run_is_stopped(tmp_path):

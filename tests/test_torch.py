@@ -227,7 +227,7 @@ def test_what_is_wrong_names_tar_and_member(tmp_path):
         messages.append(str(error.value))
     assert sorted(m.partition(" lacks")[0].partition(" or broken")[0] for m in messages) == [
         "sa_000000.tar: ./sa_1.json: annotation 0",
-        "sa_000000.tar: ./sa_2.json: the JPEG is cut off",
+        "sa_000000.tar: ./sa_2.jpg: the JPEG is cut off",
     ]
 
 

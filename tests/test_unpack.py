@@ -410,6 +410,11 @@ def test_one_run_in_a_folder_at_a_time(tmp_path, to):
         pytest.raises(FolderInUse, match=rf"{to} is in use by another .*process {os.getpid()} on"),
     ):
         unpack([tmp_path / "tars"], out)
+    with (
+        lock_folder(tmp_path / to, "sa1b unpack"),
+        pytest.raises(FolderInUse, match=r"another download or unpack \(sa1b unpack, process \d"),
+    ):
+        unpack([tmp_path / "tars"], out)
     assert read(tmp_path) == IN_TARS
     assert all(result.status == "unpacked" for result in unpack([tmp_path / "tars"], out))
 

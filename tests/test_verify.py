@@ -97,7 +97,14 @@ PACKED = packed(GOOD)
             "wrong",
             "annotation 0: the RLE is malformed: its runs do not sum",
         ),
-        (tar_of(**{"sa_7.jpg": b"GIF"}), {"deep": True}, "wrong", "it is not a JPEG"),
+        (
+            tar_of(**{"sa_7.json": b'{"image": NaN}'}),
+            {"deep": True},
+            "wrong",
+            "JSON: it holds NaN ",
+        ),
+        (tar_of(**{"sa_7.json": b"[-Infinity]"}), {"deep": True}, "wrong", "it holds Infinity "),
+        (tar_of(**{"sa_7.jpg": b"GIF"}), {"deep": True}, "wrong", "sa_7.jpg: it is not a JPEG"),
         (tar_of(**{"sa_7.jpg": jpeg()[:-9]}), {"deep": True}, "wrong", "the JPEG is cut off"),
         (tar_of(**{"sa_7.jpg": jpeg(9, 9)}), {"deep": True}, "wrong", "disagrees with the image's"),
     ],
@@ -263,6 +270,20 @@ def test_progress_has_a_total_and_gets_there(tmp_path, workers):
     assert done == sorted(done)
     assert done[-1] == total
     assert len(done) >= 3 if workers > 1 else len(done) > 5
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_bar_moves_while_an_md5_is_taken(tmp_path, monkeypatch, deep):
+    monkeypatch.setattr("sa1b_tfds.checksums._BLOCK", 1000)
+    (tmp_path / NAME).write_bytes(slow_tar(0))
+    size = len(slow_tar(0))
+    md5 = {NAME: hashlib.md5(slow_tar(0)).hexdigest()}
+    told = []
+    options = {"md5": md5, "workers": 1, "deep": deep}
+    list(verify_folder(tmp_path, on_progress=lambda *where: told.append(where[0]), **options))
+    assert told == sorted(told)
+    assert told[-1] == size
+    assert len([done for done in told if 0 < done < size / 2]) >= 10
 
 
 def test_a_bar_of_bytes_is_on_the_terminal_only(tmp_path):

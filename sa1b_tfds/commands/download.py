@@ -102,7 +102,8 @@ def add(commands: Commands) -> None:
 def _download(options: argparse.Namespace) -> int:
     from sa1b_tfds.checksums import read_md5_table
     from sa1b_tfds.download import download, plan_download
-    from sa1b_tfds.links import read_links, select
+    from sa1b_tfds.links import LinksError, read_links, select
+    from sa1b_tfds.telling import a_few
     from sa1b_tfds.transfer.progress import JsonLines, reporter_for_people
     from sa1b_tfds.transfer.settings import TransferConfig
 
@@ -114,6 +115,12 @@ def _download(options: argparse.Namespace) -> int:
         names=options.names,
         with_ids=options.with_ids,
     )
+    if not selection.names:
+        raise LinksError(
+            f"{options.links_file} has no tar of SA-1B in that range: its {len(links.tars)} tars of"
+            f" SA-1B are {a_few(sorted(links.tars)) or 'none'}, its other files"
+            f" {a_few(sorted(links.others)) or 'none'}. Other files are fetched by --names."
+        )
     settings: dict[str, Any] = {
         "workers": options.workers,
         "max_rate": options.max_rate,

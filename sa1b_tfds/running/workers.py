@@ -18,7 +18,16 @@ from typing import Any, Protocol
 
 from etils import epath
 
-from sa1b_tfds.processes import how_it_ended, open_answers, portable, receive_all, send, start
+from sa1b_tfds.files import os_errors_named
+from sa1b_tfds.processes import (
+    answer,
+    how_it_ended,
+    open_answers,
+    portable,
+    receive_all,
+    send,
+    start,
+)
 from sa1b_tfds.telling import Every
 
 _PROGRESS_EVERY_S = 0.25
@@ -189,16 +198,16 @@ class _Worker:
             process = self._process = self._process or start(__name__)
         try:
             send(task, process.stdin)
-            while not isinstance(answer := pickle.load(process.stdout), _Answer):  # type: ignore[arg-type]
-                on_progress(*answer)
+            while not isinstance(said := pickle.load(process.stdout), _Answer):  # type: ignore[arg-type]
+                on_progress(*said)
         except (EOFError, OSError, pickle.UnpicklingError) as e:
             raise WorkerDied(_obituary(task, self._end(process))) from e
         except BaseException:  # such as what cannot be pickled, of which a part may be in the pipe
             self._end(process)
             raise
-        if answer.error is not None:
-            raise answer.error
-        return answer.result
+        if said.error is not None:
+            raise said.error
+        return said.result
 
     def stop(self) -> None:
         with self._lock:
@@ -226,7 +235,7 @@ def main() -> None:
     answers = open_answers()
     tasks = receive_all()
     while True:
-        send(_do(tasks.get(), _Throttled(answers)), answers)
+        answer(_do(tasks.get(), _Throttled(answers)), answers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +246,8 @@ class _Answer:
 
 def _do(task: Task, on_progress: Progress) -> _Answer:
     try:
-        return _Answer(result=task.run(on_progress))
+        with os_errors_named(task.name):
+            return _Answer(result=task.run(on_progress))
     except Exception as e:
         return _Answer(error=portable(e, task.name))
 
@@ -249,4 +259,4 @@ class _Throttled:
 
     def __call__(self, images: int, size: int) -> None:
         if self._line.is_due():
-            send((images, size), self._pipe)
+            answer((images, size), self._pipe)

@@ -66,6 +66,8 @@ def members(
             member = info.name
             available = info.size if length is None else max(0, length - info.offset)
             limit = MAX_BYTES.get(suffix_of(info.name), available)
+            if info.type == tarfile.GNUTYPE_SPARSE:
+                raise tarfile.ReadError("a sparse file")
             if info.name.startswith("/") or ".." in info.name.split("/"):
                 problems.report(archive, member, "its path leads out of the archive")
             elif info.type == tarfile.DIRTYPE:
@@ -155,13 +157,12 @@ def _headers(file: ForwardFile, length: int | None) -> Iterator[_Header]:
         elif info.type in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
             position = _end_of(info.size, position, length)  # nothing in them concerns us
         else:
-            if info.type == tarfile.GNUTYPE_SPARSE or "sparse" in extended:
-                raise tarfile.ReadError("a sparse file")
+            kind = tarfile.GNUTYPE_SPARSE if "sparse" in extended else info.type
             size = extended.get("size", str(info.size))
             if not size.isdecimal() or len(size) > _MAX_DIGITS:
                 raise tarfile.ReadError(f"a size of {size:.20}")
             name = extended.get("path", info.name)
-            yield _Header(name, int(size), position, info.type)
+            yield _Header(name, int(size), position, kind)
             if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
                 position = _end_of(int(size), position, length)
             extended = {}

@@ -16,8 +16,9 @@ import numpy as np
 from etils import epath
 
 from sa1b_tfds import array_records, records
-from sa1b_tfds.annotations import Example, read_pair
+from sa1b_tfds.annotations import Example, member_of, read_pair
 from sa1b_tfds.examples import ArchivePart, ShardPart, find_parts
+from sa1b_tfds.files import os_errors_named
 from sa1b_tfds.problems import BadInput, Problems
 from sa1b_tfds.tars.index import IndexedArchive, index_all
 
@@ -52,11 +53,12 @@ class ArchiveSource:
         return len(self.archive)
 
     def example(self, i: int) -> Example:
-        pair = self.archive.read(i)
+        with os_errors_named(self.name):
+            pair = self.archive.read(i)
         try:
             return read_pair(pair)
         except ValueError as e:
-            raise BadInput(self.name, pair.json_name, str(e)) from e
+            raise BadInput(self.name, member_of(pair, e), str(e)) from e
 
 
 @dataclasses.dataclass(frozen=True)

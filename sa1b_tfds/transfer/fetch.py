@@ -90,6 +90,7 @@ class Fetch:
         self._stop = stop
         self._note = note
         self._is_unpacked = False
+        self._has_other_md5 = False
         self._secrets = transport.secrets_of(link.url)
         self.progress = Progress(name=link.name, position=self._part.offset, size=self._part.size)
 
@@ -139,10 +140,15 @@ class Fetch:
         return "none" if self._config.verify == "none" and not self._is_unpacked else "size"
 
     def _wrong_for_good(self, problem: str) -> str:
-        return (
+        kept = (
             f"{problem}, fetched from the start and checked again. The file is kept as "
-            f"{self._part.path.name}: if you trust it, `sa1b download --verify size` accepts it "
-            "without the MD5; if not, delete it"
+            f"{self._part.path.name}: "
+        )
+        if not self._has_other_md5:
+            return kept + "fetch it from another source, and delete this one"
+        return (
+            f"{kept}if you trust it, `sa1b download --verify size` checks its form instead of the "
+            "MD5; if not, delete it"
         )
 
     def _attempt(self) -> None:
@@ -265,6 +271,7 @@ class Fetch:
         if md5 or (self._config.verify != "none" and not unpack):
             self.progress.phase = "checking"
             problem = check_file(part.path, name, self._digest, md5, self._on_inflated)
+        self._has_other_md5 = problem is not None and md5 is not None
         if unpack and problem is None:
             self.progress.phase = "unpacking"
             with full_disk_named(part.draft):

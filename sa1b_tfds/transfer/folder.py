@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from sa1b_tfds import files
+from sa1b_tfds.telling import printable
 
 LOCK_NAME = ".sa1b.lock"
 _UNPACKED = ".unpacked.part"
@@ -63,8 +64,10 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, what: str = "a download") -> Iterator[None]:
     """Holds the folder for this process. The kernel lets go of it however the process ends.
+
+    what: who holds it, for those who find it held.
 
     Raises:
       FolderInUse: another process holds it.
@@ -74,9 +77,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(handle, 200, 0).decode("utf-8", "replace").strip()
+            holder = printable(os.pread(handle, 200, 0).decode("utf-8", "replace"))
             raise files.FolderInUse(
-                f"{folder} is in use by another download ({holder or 'holder unknown'}). "
+                f"{folder} is in use by another download or unpack ({holder or 'holder unknown'}). "
                 "Wait for it or stop it, then run the same command again."
             ) from None
         except OSError as error:
@@ -89,7 +92,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         # The lock file stays: removing it would let two processes lock two files of one name.
         with suppress(OSError):  # who holds it is a courtesy that a full disk may refuse
             os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            holder = f"{what}, process {os.getpid()} on {socket.gethostname()}\n"
+            os.pwrite(handle, holder.encode(), 0)
         yield
     finally:
         os.close(handle)

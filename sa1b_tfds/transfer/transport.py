@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -42,7 +43,9 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _MAX_REDIRECTS = 5
 # Of a page that comes with an error: tags, and what no browser shows.
 _MARKUP = re.compile(r"<(style|script)\b.*?(</\1>|\Z)|<[^>]*>?", re.DOTALL | re.IGNORECASE)
-_EXPIRED = frozenset((401, 403, 410))
+_NOT_LET_IN = frozenset((401, 403))
+_GONE = 410
+_SAYS_EXPIRED = re.compile(r"expir", re.IGNORECASE)  # 'URL signature expired' is Meta's
 _WORTH_A_RETRY = frozenset((408, 425, 429))
 _SAYS_WHEN = frozenset((429, 503))
 _LONGEST_WAIT_S = 3600.0
@@ -89,10 +92,12 @@ class Answer:
       status: of the answer.
       headers: as they came. Nothing of them is shown or stored but what `kept` gives.
       secrets: of the request.
+      expires: when the link expires, as far as it says that.
     """
 
     response: urllib3.BaseHTTPResponse
     secrets: Secrets
+    expires: datetime | None
     pace: Pace
 
     @property
@@ -102,6 +107,11 @@ class Answer:
     @property
     def headers(self) -> Mapping[str, str]:
         return self.response.headers
+
+    def is_expired(self, text: str) -> bool:
+        """Whether a refusal with this text is one of a link that is too old."""
+        is_past = self.expires is not None and self.expires <= datetime.now(timezone.utc)
+        return is_past or _SAYS_EXPIRED.search(text) is not None
 
     def kept(self, header: str) -> str | None:
         """A header's value that may be stored; None where there is none, or a secret is in it."""
@@ -145,7 +155,8 @@ class Transport:
         """The answer to a GET, its body unread: status 200, 206 or 416.
 
         Raises:
-          LinkExpired: 401, 403 or 410.
+          LinkExpired: 410, or 401 or 403 of a link that says, or of which the server says, that
+            it has expired.
           TryAgain: no connection, or a status that passes (408, 429, 5xx).
           Refused: any other status, or a redirect that is not followed.
         """
@@ -204,6 +215,7 @@ class Transport:
 
     def _follow(self, url: SignedUrl, extra: Mapping[str, str]) -> Answer:
         origin = url.origin
+        expires = url.expires
         host = url.host  # of the link: that of a redirect is the server's text
         secrets = self.secrets_of(url)
         for _ in range(_MAX_REDIRECTS + 1):
@@ -211,7 +223,8 @@ class Transport:
             headers = {**own, **extra, "Accept-Encoding": "identity"}
             response = self._request(url, headers, secrets)
             if response.status not in _REDIRECTS:
-                return Answer(response, secrets, Pace(self._speed_limit, self._speed_time))
+                pace = Pace(self._speed_limit, self._speed_time)
+                return Answer(response, secrets, expires, pace)
             target = response.headers.get("Location", "")
             response.close()
             url = _redirected(url, target, host)
@@ -286,8 +299,14 @@ class Transport:
         said = secrets.clean(text) or secrets.clean(response.reason or "") or "no reason given"
         status = answer.status
         message = f"HTTP {status} ({said[:_MOST_SAID].strip()})"
-        if status in _EXPIRED:
+        if status == _GONE or (status in _NOT_LET_IN and answer.is_expired(text)):
             return LinkExpired(message)
+        if status in _NOT_LET_IN:
+            return Refused(
+                f"{message}: the server does not let it in. A mirror may want a token, or another"
+                " one: --header 'Authorization: Bearer TOKEN'. If the link is Meta's, save a fresh"
+                " links file"
+            )
         if status in _WORTH_A_RETRY or status >= 500:
             wait = _retry_after(response) if status in _SAYS_WHEN else None
             if wait is not None and wait > _LONGEST_WAIT_S:
