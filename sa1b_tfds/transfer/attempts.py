@@ -14,17 +14,25 @@ class Attempts:
 
     Progress is a position beyond all that were reached before, not bytes that came: a server that
     begins anew each time and breaks at the same byte brings none.
+
+    Args:
+      position: where the first attempt begins.
+      slow_bytes: an attempt that was too slow in the end has to bring more than these.
     """
 
-    def __init__(self, position: int):
+    def __init__(self, position: int, slow_bytes: float):
         self._furthest = position
+        self._slow_bytes = slow_bytes
         self._failures = 0
 
-    def failed_at(self, position: int) -> int:
+    def failed_at(self, position: int, was_too_slow: bool) -> int:
         """An attempt ended there; returns the number of those without progress, this included."""
-        if position - self._furthest >= _PROGRESS_BYTES:
-            self._furthest = position
+        needed = max(_PROGRESS_BYTES, self._slow_bytes if was_too_slow else 0)
+        if position - self._furthest >= needed:
             self._failures = 0
+            self._furthest = position
+        elif was_too_slow:  # two of them are not progress together
+            self._furthest = max(self._furthest, position)
         self._failures += 1
         return self._failures
 

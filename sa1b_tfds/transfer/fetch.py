@@ -27,6 +27,7 @@ from sa1b_tfds.transfer.transport import (
     Answer,
     Refused,
     Stopped,
+    TooSlow,
     Transport,
     TryAgain,
     content_length,
@@ -101,7 +102,7 @@ class Fetch:
           LinkExpired, Refused: no use to go on; the partial is kept.
           DiskFull, Stopped: the same, and for all files.
         """
-        attempts = Attempts(self._part.offset)
+        attempts = Attempts(self._part.offset, self._config.slow_bytes)
         was_wrong = False
         while True:
             try:
@@ -115,11 +116,11 @@ class Fetch:
                 was_wrong = True
                 self._note(f"{problem}; fetching it again from the start")
                 self._restart()
-                attempts = Attempts(0)
+                attempts = Attempts(0, self._config.slow_bytes)
                 continue
             except TryAgain as error:
-                reason, wait = str(error), error.wait
-            failures_in_a_row = attempts.failed_at(self._part.offset)
+                reason, wait, was_slow = str(error), error.wait, isinstance(error, TooSlow)
+            failures_in_a_row = attempts.failed_at(self._part.offset, was_slow)
             if failures_in_a_row > self._config.retries:
                 break
             self._stop_if_told()

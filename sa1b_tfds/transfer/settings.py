@@ -88,6 +88,11 @@ class TransferConfig:
             if not value.isprintable():
                 raise ValueError(f"headers: the value of {name} holds a control character.")
 
+    @property
+    def slow_bytes(self) -> float:
+        """What comes at the lowest speed, for as long as a connection may be slower."""
+        return self.speed_limit * self.speed_time
+
     def pause(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row."""
         longest = min(_LONGEST_BACKOFF_S, self.backoff * 2 ** min(failures - 1, 16))

@@ -24,6 +24,7 @@ from sa1b_tfds.transfer.transport import (
     READ_BYTES,
     Answer,
     Refused,
+    TooSlow,
     Transport,
     TryAgain,
     content_length,
@@ -57,7 +58,7 @@ class RemoteFile:
         self._source: Source | None = None
         self._position = 0
         self._handed_out = hashlib.sha256()  # of those bytes, where no strong ETag knows them
-        self._attempts = Attempts(0)
+        self._attempts = Attempts(0, config.slow_bytes)
 
     def __enter__(self) -> RemoteFile:
         return self
@@ -116,10 +117,10 @@ class RemoteFile:
                     self._answer = self._connect()
                 return action(self._answer)
             except TryAgain as error:
-                reason, wait = str(error), error.wait
+                reason, wait, was_slow = str(error), error.wait, isinstance(error, TooSlow)
             self._connection.close()
             self._answer = None
-            failures = self._attempts.failed_at(self._position)
+            failures = self._attempts.failed_at(self._position, was_slow)
             if failures > self._config.retries:
                 raise Refused(f"{reason}; gave up after {self._config.retries} retries")
             wait = self._config.pause(failures) if wait is None else wait

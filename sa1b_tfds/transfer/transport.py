@@ -72,6 +72,10 @@ class TryAgain(TransferError):
         self.wait = wait
 
 
+class TooSlow(TryAgain):
+    """The body came slower than the lowest speed."""
+
+
 class LinkExpired(TransferError):
     """The link is no longer accepted; only a fresh links file helps."""
 
@@ -193,7 +197,7 @@ class Transport:
             raise failure
         if answer.pace.is_too_slow(len(chunk), time.monotonic() - began):
             speed = f"{gigabytes(self._speed_limit)}/s"
-            raise TryAgain(f"less than {speed} for {self._speed_time:g} s")
+            raise TooSlow(f"less than {speed} for {self._speed_time:g} s")
         return chunk
 
     def abort(self) -> None:
