@@ -292,8 +292,8 @@ OTHER_IMAGE = {name.replace("sa_1", "sa_2"): data for name, data in GOOD.items()
 
 
 BAD = [
-    (BAD_JPEG, "./sa_2.json", "the JPEG is cut off or broken"),
-    (BAD_TABLES, "./sa_2.json", "the JPEG does not decode"),
+    (BAD_JPEG, "./sa_2.jpg", "the JPEG is cut off or broken"),
+    (BAD_TABLES, "./sa_2.jpg", "the JPEG does not decode"),
     (BAD_JSON, "./sa_2.json", "it is not JSON"),
     (NO_FIELD, "./sa_2.json", "image lacks the field 'height'"),
     (BAD_RLE, "./sa_2.json", "annotation 0: the RLE is malformed: it holds a character"),
