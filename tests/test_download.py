@@ -152,8 +152,9 @@ FAULTS_REPORTED = {
     "401": (
         always(status=401, body=b"Invalid token"),
         "failed",
-        r"HTTP 401 \(Invalid token\): the server does not let it in. .*--header",
+        r"HTTP 401 \(Invalid token\): the server refuses access. .*--header",
     ),
+    "401 of an old token": (always(status=401, body=b"Token expired"), "failed", r"refuses access"),
     "403": (always(status=403), "failed", r"HTTP 403 \(Forbidden\): .* save a fresh links file"),
     "403 of another store": (
         always(status=403, body=b"<Message>Request has expired</Message>"),
@@ -794,7 +795,7 @@ def test_a_wrong_token_is_not_reported_as_an_expired_link(server, tmp_path):
     server.faults[NAME] = always(status=401)
     token = ("--header", "Authorization: Bearer wrong-token")
     out, err = sa1b(*write_inputs(server, tmp_path), *token).communicate(timeout=30)
-    assert "HTTP 401 (Unauthorized): the server does not let it in" in out
+    assert "HTTP 401 (Unauthorized): the server refuses access" in out
     assert "links expired" not in out
     assert "wrong-token" not in out + err
 

@@ -43,8 +43,7 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _MAX_REDIRECTS = 5
 # Of a page that comes with an error: tags, and what no browser shows.
 _MARKUP = re.compile(r"<(style|script)\b.*?(</\1>|\Z)|<[^>]*>?", re.DOTALL | re.IGNORECASE)
-_NOT_LET_IN = frozenset((401, 403))
-_GONE = 410
+_UNAUTHORIZED, _FORBIDDEN, _GONE = 401, 403, 410
 _SAYS_EXPIRED = re.compile(r"expir", re.IGNORECASE)  # 'URL signature expired' is Meta's
 _WORTH_A_RETRY = frozenset((408, 425, 429))
 _SAYS_WHEN = frozenset((429, 503))
@@ -112,10 +111,10 @@ class Answer:
     def headers(self) -> Mapping[str, str]:
         return self.response.headers
 
-    def is_expired(self, text: str) -> bool:
-        """Whether a refusal with this text is one of a link that is too old."""
-        is_past = self.expires is not None and self.expires <= datetime.now(timezone.utc)
-        return is_past or _SAYS_EXPIRED.search(text) is not None
+    @property
+    def is_past(self) -> bool:
+        """Whether the link has expired, by the time in it."""
+        return self.expires is not None and self.expires <= datetime.now(timezone.utc)
 
     def kept(self, header: str) -> str | None:
         """A header's value that may be stored; None where there is none, or a secret is in it."""
@@ -159,8 +158,7 @@ class Transport:
         """The answer to a GET, its body unread: status 200, 206 or 416.
 
         Raises:
-          LinkExpired: 410, or 401 or 403 of a link that says, or of which the server says, that
-            it has expired.
+          LinkExpired: 410; 401 or 403 to a link whose time is past; 403 with a word of that.
           TryAgain: no connection, or a status that passes (408, 429, 5xx).
           Refused: any other status, or a redirect that is not followed.
         """
@@ -303,13 +301,16 @@ class Transport:
         said = secrets.clean(text) or secrets.clean(response.reason or "") or "no reason given"
         status = answer.status
         message = f"HTTP {status} ({said[:_MOST_SAID].strip()})"
-        if status == _GONE or (status in _NOT_LET_IN and answer.is_expired(text)):
+        if status == _GONE:
             return LinkExpired(message)
-        if status in _NOT_LET_IN:
+        if status in (_UNAUTHORIZED, _FORBIDDEN):
+            # What has expired by a 401 is a token.
+            if answer.is_past or (status == _FORBIDDEN and _SAYS_EXPIRED.search(said)):
+                return LinkExpired(message)
             return Refused(
-                f"{message}: the server does not let it in. A mirror may want a token, or another"
-                " one: --header 'Authorization: Bearer TOKEN'. If the link is Meta's, save a fresh"
-                " links file"
+                f"{message}: the server refuses access. A mirror may want a token, or another one:"
+                " --header 'Authorization: Bearer TOKEN'. If the link is Meta's, save a fresh links"
+                " file"
             )
         if status in _WORTH_A_RETRY or status >= 500:
             wait = _retry_after(response) if status in _SAYS_WHEN else None
