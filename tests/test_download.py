@@ -76,6 +76,12 @@ def exchange(server, name=NAME, data=OTHER_TAR):
     return lambda: server.files.update({name: data})
 
 
+def patience(faults):
+    """Seconds without a byte that end a connection: few only where a fault waits for that, since
+    a machine that tests in many processes may itself hold a byte back."""
+    return 0.5 if any(fault.stall for fault in faults) else 10.0
+
+
 # The plain tar is longer by headers and padding: a byte in the middle of one is in the other's.
 assert len(TAR) < len(PLAIN) < len(TAR) + 20_000
 
@@ -131,7 +137,7 @@ def test_a_fault_that_passes_leaves_the_file_byte_identical(
     server.files[NAME] = tar
     server.faults[NAME] = list(faults)
 
-    (result,) = fetch_all(server, tmp_path, timeout=0.5, **settings)
+    (result,) = fetch_all(server, tmp_path, timeout=patience(faults), retries=10, **settings)
 
     assert (result.status, result.checked_by) == ("done", checked_by), result.reason
     assert (tmp_path / NAME).read_bytes() == tar
@@ -226,7 +232,7 @@ def test_a_fault_that_stays_is_reported(server, tmp_path, faults, status, messag
     server.faults[NAME] = list(faults)
     notes = Notes()
 
-    (result,) = fetch_all(server, tmp_path, timeout=0.5, reporter=notes)
+    (result,) = fetch_all(server, tmp_path, timeout=patience(faults), reporter=notes)
 
     assert result.status == status
     assert re.search(message, result.reason), result.reason
