@@ -205,7 +205,7 @@ def _finish(task: Any, rng: random.Random) -> str:
 
 def _sa1b(*arguments: object) -> subprocess.Popen[Any]:
     return subprocess.Popen(
-        [sys.executable, "-m", "sa1b_tfds.cli", *map(str, arguments)],
+        [sys.executable, "-m", "sa1b_tfds", *map(str, arguments)],
         cwd=pathlib.Path(__file__).parents[1],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -28,7 +28,7 @@ import threading
 import time
 from pathlib import Path
 
-from sa1b_tfds.checksums import hash_file
+from sa1b_tfds.download.checksums import hash_file
 
 PAIR_BYTES = 1_000_000
 
@@ -130,7 +130,7 @@ def compare(root: Path, connections: int, gigabytes: float, rounds: int) -> None
     curl = ["curl", "-s", "-Z", "--parallel-immediate", "--parallel-max", str(connections)]
     for name in names:
         curl += ["-o", str(out / name), f"{base}/{name}"]
-    ours = [sys.executable, "-m", "sa1b_tfds.cli", "download", "--output-dir", str(out)]
+    ours = [sys.executable, "-m", "sa1b_tfds", "download", "--output-dir", str(out)]
     ours += ["--links-file", str(root / "links.txt"), "--md5-file", str(root / "md5.txt")]
     ours += ["--workers", str(connections), "--verify"]
     commands = {"curl -Z": curl, "sa1b, size": [*ours, "size"], "sa1b, md5": [*ours, "md5"]}

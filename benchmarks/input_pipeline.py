@@ -177,7 +177,7 @@ def _in_python(folder: pathlib.Path) -> Generator[int, None, None]:
     """One process: the loader's users start several, which here would share the same two cores."""
     from pycocotools import mask as coco_mask
 
-    from sa1b_tfds import examples
+    from sa1b_tfds.examples import parts as examples
 
     while True:
         for example in examples.read_examples(folder, config="original"):

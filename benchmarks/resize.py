@@ -30,8 +30,8 @@ import numpy as np
 import synthetic
 from PIL import Image
 
-from sa1b_tfds import jpeg
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.examples import jpeg
 from sa1b_tfds.tars import archive
 
 _LONG_SIDE = 1024

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from resize import full_decode, in_use, read_pairs
 
-from sa1b_tfds import jpeg
+from sa1b_tfds.examples import jpeg
 
 QUALITIES = (80, 85, 90, 95, 98)
 

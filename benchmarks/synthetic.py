@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sa1b_tfds import rle
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.masks import rle
 from sa1b_tfds.tars import archive
 
 Template = tuple[bytes, dict[str, Any]]  # JPEG bytes, the content of the JSON

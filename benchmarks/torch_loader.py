@@ -29,7 +29,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset
 
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.tars import archive
 from sa1b_tfds.torch import SA1BDataset
 

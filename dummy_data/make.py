@@ -16,7 +16,7 @@ import tarfile
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sa1b_tfds import rle
+from sa1b_tfds.masks import rle
 
 Files = dict[str, bytes]
 

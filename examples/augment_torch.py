@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sa1b_tfds import overlay
+from sa1b_tfds.masks import overlay
 from sa1b_tfds.torch import SA1BDataset
 
 ROOT = pathlib.Path(__file__).parents[1]

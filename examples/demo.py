@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import sa1b_tfds
-from sa1b_tfds import overlay
+from sa1b_tfds.masks import overlay
 
 ROOT = pathlib.Path(__file__).parents[1]
 PICTURE = ROOT / "demo.png"

@@ -21,23 +21,23 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds import metrics as metrics
     from sa1b_tfds import show as show
     from sa1b_tfds import torch as torch
-    from sa1b_tfds.amg import read_amg_output
+    from sa1b_tfds.core.problems import BadInput
+    from sa1b_tfds.examples.amg import read_amg_output
+    from sa1b_tfds.examples.write_tars import write_tars
     from sa1b_tfds.features import RleMasks, decode_masks_to
-    from sa1b_tfds.masks import decode_masks
-    from sa1b_tfds.problems import BadInput
-    from sa1b_tfds.rasterize import pack_runs, rasterize_runs
-    from sa1b_tfds.relevance import relevance_map
-    from sa1b_tfds.relevance_ops import decode_relevance
-    from sa1b_tfds.rle import decode_rle, encode_mask
+    from sa1b_tfds.masks.relevance import relevance_map
+    from sa1b_tfds.masks.rle import decode_rle, encode_mask
+    from sa1b_tfds.masks.tf_decode import decode_masks
+    from sa1b_tfds.masks.tf_rasterize import pack_runs, rasterize_runs
+    from sa1b_tfds.masks.tf_relevance import decode_relevance
     from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
-    from sa1b_tfds.tar_dataset import read_tars
-    from sa1b_tfds.tar_writer import write_tars
     from sa1b_tfds.training.config import TrainingConfig
     from sa1b_tfds.training.pipeline import training_dataset
+    from sa1b_tfds.training.read_tars import read_tars
 
-from sa1b_tfds import _register
+from sa1b_tfds.segment_anything import register
 
-_register.register()
+register.register()
 
 __version__ = "0.1.0"
 __all__ = [

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sa1b_tfds import overlay, rle
-from sa1b_tfds.runs import are_large, check_size
+from sa1b_tfds.masks import overlay, rle
+from sa1b_tfds.masks.runs import are_large, check_size
 
 _BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
 _REPR_SIDE = 256  # pixels of the longer side of the picture in `as_dataframe`
@@ -25,7 +25,7 @@ class RleMasks(tfds.features.FeatureConnector):
 
     Input, one of (always checked, always stored as compressed RLE):
 
-      * a list of COCO segmentations of one size, as `sa1b_tfds.rle.to_rle` takes them;
+      * a list of COCO segmentations of one size, as `sa1b_tfds.masks.rle.to_rle` takes them;
       * columns {'size': (H, W), 'counts': N compressed strings};
       * a dense array [N, H, W], bool or numbers, what is not zero is inside;
 
@@ -59,7 +59,7 @@ class RleMasks(tfds.features.FeatureConnector):
 
     def decode_example(self, stored: Mapping[str, Any]) -> Any:
         """-> uint8 tf.Tensor [N, H, W]."""
-        from sa1b_tfds import masks
+        from sa1b_tfds.masks import tf_decode as masks
 
         return masks.decode_masks(stored["counts"], stored["size"])
 
@@ -98,7 +98,7 @@ class _DecodeMasksTo(tfds.decode.Decoder):
         return are_large(self._size, self._max_masks)
 
     def decode_example(self, stored: Mapping[str, Any]) -> Any:
-        from sa1b_tfds import masks
+        from sa1b_tfds.masks import tf_decode as masks
 
         return masks.decode_masks(stored["counts"][: self._max_masks], stored["size"], self._size)
 

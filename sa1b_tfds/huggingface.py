@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 from etils import epath
 
-from sa1b_tfds import extras
-from sa1b_tfds.annotations import Example, pixel_boxes
-from sa1b_tfds.examples import Part, find_parts
-from sa1b_tfds.problems import OnError, Problems
+from sa1b_tfds.core import extras
+from sa1b_tfds.core.problems import OnError, Problems
+from sa1b_tfds.examples.annotations import Example, pixel_boxes
+from sa1b_tfds.examples.parts import Part, find_parts
 
 if TYPE_CHECKING:
     import datasets
@@ -35,14 +35,16 @@ def streaming(
       image: a PIL image, decoded when it is looked at; `cast_column('image',
         datasets.Image(decode=False))` gives the JPEG's bytes.
       image_id, height, width (of the masks): int; file_name: str.
-      masks: {'size': [H, W], 'counts': N compressed COCO RLEs}, for `sa1b_tfds.rle.decode_rles`.
+      masks: {'size': [H, W], 'counts': N compressed COCO RLEs}, as
+        `sa1b_tfds.masks.rle.decode_rles` takes them.
       annotations: lists, item i for mask i: id, area, predicted_iou, stability_score; bbox,
         crop_box, [x, y, width, height] in pixels of the masks, as in SA-1B's JSON; point_coords,
         [x, y] in pixels of the masks.
 
     Args:
-      paths: one or several of what `sa1b_tfds.examples.find_parts` takes: tars, folders of tars or
-        of extracted files, folders of prepared versions; or, with `config`, TFDS's data_dir.
+      paths: one or several of what `sa1b_tfds.examples.parts.find_parts` takes: tars, folders of
+        tars or of extracted files, folders of prepared versions; or, with `config`, TFDS's
+        data_dir.
       config: of prepared data in a data_dir, such as 'original'.
       on_error: 'raise' what is no example, or 'skip' it and name it in the log.
 

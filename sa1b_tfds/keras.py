@@ -14,8 +14,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from sa1b_tfds import extras
-from sa1b_tfds.rasterize import rasterize_runs
+from sa1b_tfds.core import extras
+from sa1b_tfds.masks.tf_rasterize import rasterize_runs
 
 keras: Any = extras.load("keras", "keras")
 keras_hub: Any = extras.load("keras_hub", "keras")

@@ -5,9 +5,9 @@ import subprocess
 import sys
 import time
 
-from sa1b_tfds.download import download
-from sa1b_tfds.links import parse_links, select
-from sa1b_tfds.transfer.report import Reporter
+from sa1b_tfds.download.download import download
+from sa1b_tfds.download.links import parse_links, select
+from sa1b_tfds.download.transfer.report import Reporter
 from tests import forked
 
 
@@ -31,7 +31,7 @@ def in_an_interpreter(*arguments):
 
 def sa1b(*arguments, command=forked.command, **kwargs):
     return subprocess.Popen(
-        command("-m", "sa1b_tfds.cli", *arguments),
+        command("-m", "sa1b_tfds", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

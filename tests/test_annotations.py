@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from dummy_data import make
-from sa1b_tfds import annotations, rle
-from sa1b_tfds.runs import run_lengths
+from sa1b_tfds.examples import annotations
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks.runs import run_lengths
 
 IMAGE, CONTENT = make.draw(7, height=24, width=32, shapes=4)
 N = len(CONTENT["annotations"])

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from sa1b_tfds import bars
-from sa1b_tfds.running import progress as running
-from sa1b_tfds.running.workers import Ended, Fetching, Running
-from sa1b_tfds.transfer import progress as transfer
-from sa1b_tfds.transfer.fetch import Progress
-from sa1b_tfds.transfer.plan import Plan, PlannedFile
-from sa1b_tfds.transfer.report import FileResult
+from sa1b_tfds.core import bars
+from sa1b_tfds.core.running import progress as running
+from sa1b_tfds.core.running.workers import Ended, Fetching, Running
+from sa1b_tfds.download.transfer import progress as transfer
+from sa1b_tfds.download.transfer.fetch import Progress
+from sa1b_tfds.download.transfer.plan import Plan, PlannedFile
+from sa1b_tfds.download.transfer.report import FileResult
 
 
 class Terminal(io.StringIO):
@@ -45,7 +45,9 @@ def test_bars_take_free_rows_and_end():
 def test_a_run_of_tasks(stream, error):
     reporter = running.reporter_for_people("tars", stream)
     assert isinstance(reporter, running.Bars) == stream.isatty()
-    tasks = [SimpleNamespace(name=name, source_bytes=lambda: 10**6) for name in ("a.tar", "b.tar")]
+    tasks = [
+        SimpleNamespace(name=name, expected_bytes=lambda: 10**6) for name in ("a.tar", "b.tar")
+    ]
     for _ in range(2):  # a conversion may have several rounds
         reporter.planned(tasks)
         reporter.hear(Fetching(tasks[0], 200_000, 800_000))
@@ -77,7 +79,7 @@ def test_what_is_logged_meanwhile_is_a_line_above_the_bars(monkeypatch):
     before = [*logging.root.handlers, logging.StreamHandler(stream)]
     monkeypatch.setattr(logging.root, "handlers", before)
     reporter = running.reporter_for_people()
-    task = SimpleNamespace(name="a.tar", source_bytes=lambda: 10**6)
+    task = SimpleNamespace(name="a.tar", expected_bytes=lambda: 10**6)
     reporter.planned([task])
     reporter.hear(Running(task, 3, 500_000))
     logging.warning("a.tar is deleted")

@@ -7,8 +7,8 @@ import pathlib
 import pytest
 import tensorflow_datasets as tfds
 
-from sa1b_tfds import own_json
-from sa1b_tfds.problems import BadInput
+from sa1b_tfds.core import own_json
+from sa1b_tfds.core.problems import BadInput
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from tests import building
 

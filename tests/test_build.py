@@ -18,14 +18,14 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
-from sa1b_tfds import build as sa1b_build
 from sa1b_tfds.building.conversion import Conversion
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.shards import Settings, convert
 from sa1b_tfds.building.staging import Staging
-from sa1b_tfds.image_ids import repeated
-from sa1b_tfds.problems import BadInput
-from sa1b_tfds.running import pool
+from sa1b_tfds.core.problems import BadInput
+from sa1b_tfds.core.running import pool
+from sa1b_tfds.examples.image_ids import repeated
+from sa1b_tfds.segment_anything import build as sa1b_build
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.tars import archive
 from tests import building
@@ -419,7 +419,7 @@ def test_a_disk_that_becomes_full(slow_tars, small_disk, tmp_path, file_format, 
     tar = os.path.getsize(slow_tars / "sa_000000.tar")
     disk = small_disk(int(2.6 * tar))
     # As if another program took the room after it was counted.
-    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: None)
+    monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: None)
     with pytest.raises(OSError, match=r"No space left on device|the disk is full"):
         _build(slow_tars, disk, num_workers=1, file_format=file_format)
     staged = list((disk / building.STAGED).glob("*.json"))
@@ -462,10 +462,10 @@ def test_room_for_an_unpacked_tar_a_worker_is_counted_before(tars, tmp_path, mon
     packed = building.packed(tars)
     sizes = [int(1.06 * path.stat().st_size) for path in packed.iterdir()]
     needed = sum(sizes) + sum(sorted(sizes)[-workers:])
-    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: needed - 1)
+    monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: needed - 1)
     with pytest.raises(OSError, match=r"What comes of 3 tars needs up to .*Nothing was written"):
         _build(packed, tmp_path, num_workers=workers)
-    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: needed)
+    monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: needed)
     _build(packed, tmp_path, num_workers=workers)
 
 

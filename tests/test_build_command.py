@@ -15,18 +15,19 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
-from sa1b_tfds import cli, records
-from sa1b_tfds.build import BuildConfig, plan
 from sa1b_tfds.building.conversion import Conversion
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.building.staging import Staging
-from sa1b_tfds.examples import read_examples
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.download.transfer.folder import lock_folder
+from sa1b_tfds.examples import records
+from sa1b_tfds.examples.parts import read_examples
+from sa1b_tfds.segment_anything.build import BuildConfig, plan
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.tars import kept
 from sa1b_tfds.tars.archive import TarArchive, find_archives
 from sa1b_tfds.tars.index import index_archive
-from sa1b_tfds.transfer.folder import lock_folder
 from tests import building
 
 
@@ -59,7 +60,7 @@ def links(tars, tmp_path, monkeypatch):
     path = tmp_path / "links.txt"
     path.write_text("\n".join(lines) + "\n")
     # The community's table knows the real tars of these names.
-    monkeypatch.setattr("sa1b_tfds.download.read_md5_table", dict)
+    monkeypatch.setattr("sa1b_tfds.download.download.read_md5_table", dict)
     yield path, asked
     server.shutdown()
     server.server_close()
@@ -69,7 +70,7 @@ _tasks = Conversion.tasks
 
 
 def _sa1b(*arguments) -> int:
-    return cli.main(["build", "--workers", "2", *map(str, arguments)])
+    return main(["build", "--workers", "2", *map(str, arguments)])
 
 
 def _ids(data_dir) -> list[int]:
@@ -160,7 +161,7 @@ def test_a_plan_with_links_counts_what_is_downloaded(links, tmp_path, capsys):
 
 
 def test_a_plan_that_does_not_fit_says_so(tars, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda path: 1000)
     assert _sa1b(tars, "--data-dir", tmp_path / "data", "--plan") == 1
     assert re.search(r"does not fit, as up to .* and 1\.0 kB are free", capsys.readouterr().err)
 
@@ -579,7 +580,7 @@ def test_the_report_has_the_md5_that_the_download_checked(
     tars, links, tmp_path, monkeypatch, delete
 ):
     md5 = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in tars.iterdir()}
-    monkeypatch.setattr("sa1b_tfds.download.read_md5_table", lambda: md5)
+    monkeypatch.setattr("sa1b_tfds.download.download.read_md5_table", lambda: md5)
     data, disk = tmp_path / "data", tmp_path / "disk"
     disk.mkdir()
     (disk / "sa_000001.tar").write_bytes((tars / "sa_000001.tar").read_bytes())

@@ -17,10 +17,10 @@ from pycocotools import mask as coco_mask
 
 import sa1b_tfds
 from dummy_data import make
-from sa1b_tfds import jpeg
-from sa1b_tfds.ensure import MissingTarsError
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.examples import jpeg
 from sa1b_tfds.segment_anything import segment_anything_dataset_builder
+from sa1b_tfds.segment_anything.ensure import MissingTarsError
 from sa1b_tfds.tars import archive
 from tests import forked
 from tests.fault_server import FaultServer

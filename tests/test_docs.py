@@ -56,7 +56,7 @@ def package(tmp_path_factory) -> pathlib.Path:
     (folder / "sa1b_tfds").mkdir()
     for path in (ROOT / "sa1b_tfds").iterdir():
         (folder / "sa1b_tfds" / path.name).symlink_to(path)
-    table = folder / "sa1b_tfds" / "sa1b_md5.txt"
+    table = folder / "sa1b_tfds" / "download" / "sa1b_md5.txt"
     table.unlink()
     tars = sorted((ROOT / "dummy_data").glob("*.tar"))
     sums = [f"{hashlib.md5(tar.read_bytes()).hexdigest()}  {tar.name}\n" for tar in tars]

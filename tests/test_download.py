@@ -23,16 +23,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sa1b_tfds.checksums import read_md5_table
-from sa1b_tfds.download import download, plan_download
-from sa1b_tfds.ensure import MissingTarsError, ensure_tars
-from sa1b_tfds.files import FolderInUse
-from sa1b_tfds.links import SignedUrl, parse_links, read_links, select
-from sa1b_tfds.telling import gigabytes
-from sa1b_tfds.transfer.attempts import Attempts
-from sa1b_tfds.transfer.plan import SelectionTooLarge
-from sa1b_tfds.transfer.settings import RateLimit, TransferConfig
-from sa1b_tfds.transfer.transport import (
+from sa1b_tfds.core.files import FolderInUse
+from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.download.checksums import read_md5_table
+from sa1b_tfds.download.download import download, plan_download
+from sa1b_tfds.download.links import SignedUrl, parse_links, read_links, select
+from sa1b_tfds.download.transfer.attempts import Attempts
+from sa1b_tfds.download.transfer.plan import SelectionTooLarge
+from sa1b_tfds.download.transfer.settings import RateLimit, TransferConfig
+from sa1b_tfds.download.transfer.transport import (
     TransferError,
     Transport,
     TryAgain,
@@ -41,6 +40,7 @@ from sa1b_tfds.transfer.transport import (
     total_of_416,
     total_of_range,
 )
+from sa1b_tfds.segment_anything.ensure import MissingTarsError, ensure_tars
 from tests import forked
 from tests.downloading import (
     Notes,
@@ -414,7 +414,7 @@ def test_a_limited_rate_is_not_a_slow_connection(server, tmp_path):
 
 
 def test_a_body_without_an_end_is_not_kept(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("sa1b_tfds.transfer.fetch.MOST_BYTES", HALF)
+    monkeypatch.setattr("sa1b_tfds.download.transfer.fetch.MOST_BYTES", HALF)
     server.faults[NAME] = always(chunked=True)
 
     (result,) = fetch_all(server, tmp_path, verify="size")
@@ -572,7 +572,7 @@ def test_a_file_is_not_taken_as_finished_because_it_is_there(server, tmp_path):
 
 def test_a_checked_file_is_not_read_again(server, tmp_path, monkeypatch):
     fetch_all(server, tmp_path)
-    monkeypatch.setattr("sa1b_tfds.download.hash_file", pytest.fail)
+    monkeypatch.setattr("sa1b_tfds.download.download.hash_file", pytest.fail)
 
     (result,) = fetch_all(server, tmp_path)
 
@@ -739,7 +739,7 @@ def test_a_mirror_gets_the_token_and_its_damaged_copy_is_found(tmp_path):
 
 
 def test_no_redirect_from_https_to_http():
-    from sa1b_tfds.transfer.transport import _redirected
+    from sa1b_tfds.download.transfer.transport import _redirected
 
     with pytest.raises(TransferError, match="from https to unencrypted http") as error:
         _redirected(SignedUrl("https://cdn.example/a"), "http://cdn.example/b?sig=" + SIGNATURE)
@@ -861,7 +861,7 @@ def test_refresh_wait_goes_on_when_the_links_file_changes(server, tmp_path):
 def test_a_selection_that_cannot_fit_is_refused(tmp_path, monkeypatch):
     files = {f"sa_{n:06d}.tar": make_tar(n) for n in range(4)}
     sizes = [len(tar) for tar in files.values()]
-    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: sum(sizes[:2]) + 100)
+    monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: sum(sizes[:2]) + 100)
     with FaultServer(files) as server:
         selection = select(parse_links(server.links_text()))
         with pytest.raises(
@@ -891,7 +891,7 @@ def small_disk(tmp_path):
 
 def test_a_disk_that_fills_up_stops_the_run_with_all_bytes_kept(small_disk, monkeypatch):
     files = {f"sa_{n:06d}.tar": make_tar(n) for n in range(6)}
-    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: 10**9)
+    monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: 10**9)
     with FaultServer(files) as server:
         first = fetch_all(server, small_disk, workers=3)
         reasons = {r.reason for r in first if not r.is_whole}
@@ -1151,7 +1151,7 @@ def test_kill_9_at_twenty_moments_loses_nothing_and_fetches_nothing_twice(tmp_pa
 def test_kill_9_at_every_step_that_matters(server, tmp_path, function, call, when):
     code = f"""
 import os, signal, sys
-from sa1b_tfds.cli import main
+from sa1b_tfds.cli.main import main
 real, calls = os.{function}, []
 def die_at(*args):
     calls.append(args)
@@ -1180,7 +1180,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_downloading_loads_no_tensorflow(server, tmp_path):
     code = (
-        "import sys; from sa1b_tfds.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from sa1b_tfds.cli.main import main; code = main(sys.argv[1:]);"
         "sys.exit('TensorFlow was loaded' if 'tensorflow' in sys.modules else code)"
     )
     command = [str(word) for word in write_inputs(server, tmp_path)]

@@ -15,13 +15,13 @@ import time
 
 import pytest
 
-from sa1b_tfds import cli
-from sa1b_tfds.download import download, plan_download
-from sa1b_tfds.links import parse_links, select
-from sa1b_tfds.telling import gigabytes
-from sa1b_tfds.transfer.folder import CheckedFiles
-from sa1b_tfds.transfer.plan import Plan, PlannedFile, SelectionTooLarge
-from sa1b_tfds.transfer.settings import TransferConfig
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.download.download import download, plan_download
+from sa1b_tfds.download.links import parse_links, select
+from sa1b_tfds.download.transfer.folder import CheckedFiles
+from sa1b_tfds.download.transfer.plan import Plan, PlannedFile, SelectionTooLarge
+from sa1b_tfds.download.transfer.settings import TransferConfig
 from tests import forked
 from tests.downloading import (
     check_nothing_twice,
@@ -87,7 +87,7 @@ def test_a_plain_tar_comes_of_what_is_served(
 
     asked = len(server.requests)
     for name in ("hash_file", "check_file", "unpack_file"):
-        monkeypatch.setattr(f"sa1b_tfds.download.{name}", pytest.fail)
+        monkeypatch.setattr(f"sa1b_tfds.download.download.{name}", pytest.fail)
     (result,) = fetch_all(server, tmp_path, unpack=True, **settings)
     assert (result.status, result.checked_by) == ("present", checked_by)
     assert len(server.requests) == asked
@@ -187,7 +187,7 @@ def test_a_tar_that_was_there_before(
 
 def test_a_tar_that_we_downloaded_before_is_not_hashed_again(server, tmp_path, monkeypatch):
     fetch_all(server, tmp_path)
-    monkeypatch.setattr("sa1b_tfds.download.hash_file", pytest.fail)
+    monkeypatch.setattr("sa1b_tfds.download.download.hash_file", pytest.fail)
     (result,) = fetch_all(server, tmp_path, unpack=True)
     assert (result.status, result.checked_by, result.fetched) == ("present", "md5", 0)
     assert (tmp_path / NAME).read_bytes() == PLAIN
@@ -263,7 +263,7 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path, md5):
 def test_kill_9_at_every_step_that_matters(server, tmp_path, function, call, when):
     code = f"""
 import os, signal, sys
-from sa1b_tfds.cli import main
+from sa1b_tfds.cli.main import main
 real, calls = os.{function}, []
 def die_at(*args):
     calls.append(args)
@@ -371,7 +371,7 @@ def test_a_plan_counts_a_tar_twice_for_each_worker(files, workers, to_fetch, nee
 def test_what_does_not_fit_unpacked_is_refused(tmp_path, monkeypatch):
     tars = {f"sa_{n:06d}.tar": make_tar(n) for n in range(4)}
     sizes = [len(tar) for tar in tars.values()]
-    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: int(sum(sizes) * 1.1))
+    monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: int(sum(sizes) * 1.1))
     with FaultServer(tars) as server:
         with pytest.raises(SelectionTooLarge, match="The first 3 of 4 files fit: --start 0 --end"):
             fetch_all(server, tmp_path, unpack=True, workers=1)
@@ -395,16 +395,16 @@ def test_the_plan_says_what_unpacking_takes(server, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("free", [10**9, 300_000])
 def test_dry_run_says_it_and_writes_nothing(server, tmp_path, capsys, monkeypatch, free):
-    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: free)
+    monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: free)
     command = [*map(str, write_inputs(server, tmp_path)), "--unpack", "--dry-run"]
-    assert cli.main(command) == (0 if free == 10**9 else 1)
+    assert main(command) == (0 if free == 10**9 else 1)
     needed = int(len(TAR) * 1.06) + len(TAR)
     assert capsys.readouterr().out.splitlines() == [
         f"{NAME}: fetch, {gigabytes(len(TAR))}",
         f"1 files, {gigabytes(len(TAR))} to fetch, {gigabytes(needed)} needed to unpack them,"
         f" {gigabytes(free)} free" + ("" if free == 10**9 else "; the first 0 files fit"),
     ]
-    cli.main([*command, "--json"])
+    main([*command, "--json"])
     plan = json.loads(capsys.readouterr().out.splitlines()[0])
     assert (plan["needed"], plan["to_fetch"], plan["free"]) == (needed, len(TAR), free)
     assert not (tmp_path / "out").exists()

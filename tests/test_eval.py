@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sa1b_tfds import cli, metrics, rle
-from sa1b_tfds.examples import read_examples
+from sa1b_tfds import metrics
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.examples.parts import read_examples
+from sa1b_tfds.masks import rle
 from sa1b_tfds.metrics import predictions as predictions_module
 from sa1b_tfds.metrics.predictions import read_predictions
 from tests import building
@@ -49,7 +51,7 @@ def test_the_figures(entries, file, tmp_path, capsys):
     out = tmp_path / "metrics.json"
     arguments = ["eval", "--predictions", str(file), "--data", str(DUMMY), "--out", str(out)]
     arguments += ["--workers", "2"]
-    assert cli.main(arguments) == 0
+    assert main(arguments) == 0
     printed = capsys.readouterr().out
     figures = json.loads(out.read_text())
 
@@ -114,7 +116,7 @@ def test_a_bad_image_is_named_and_the_rest_goes_on(tmp_path, capsys):
     (tmp_path / "none.json").write_text("[]")
     out = tmp_path / "metrics.json"
     arguments = ["eval", "--predictions", str(tmp_path / "none.json"), "--data", str(tars), *ONE]
-    assert cli.main([*arguments, "--out", str(out)]) == 1
+    assert main([*arguments, "--out", str(out)]) == 1
     captured = capsys.readouterr()
     assert "of 3 images" in captured.out
     assert "left out: sa_000000.tar: ./sa_" in captured.err
@@ -123,7 +125,7 @@ def test_a_bad_image_is_named_and_the_rest_goes_on(tmp_path, capsys):
     # Predictions for the image that cannot be read are no reason to stop.
     (tmp_path / "all.json").write_text(json.dumps([{**GOOD, "image_id": 9}]))
     arguments[2] = str(tmp_path / "all.json")
-    assert cli.main(arguments) == 1
+    assert main(arguments) == 1
     captured = capsys.readouterr()
     assert "1 predictions" in captured.out
     assert "entry 0 has the image_id 9, which is not in the dataset" in captured.err
@@ -134,7 +136,7 @@ def test_an_image_that_comes_twice_counts_once(tmp_path, capsys):
     (tars / "sa_000001.tar").write_bytes((tars / "sa_000000.tar").read_bytes())
     (tmp_path / "none.json").write_text("[]")
     arguments = ["eval", "--predictions", str(tmp_path / "none.json"), "--data", str(tars), *ONE]
-    assert cli.main(arguments) == 1
+    assert main(arguments) == 1
     captured = capsys.readouterr()
     assert "of 4 images" in captured.out
     assert captured.err.count("was there before: it is evaluated once") == 4
@@ -186,7 +188,7 @@ def test_wrong_entries_are_named(entries, change, message, tmp_path, capsys):
     path = tmp_path / "predictions.json"
     first = next(e for e in entries if e["image_id"] == 101)
     path.write_text(json.dumps([first, {**GOOD, **change}]))
-    assert cli.main(["eval", "--predictions", str(path), "--data", str(DUMMY), *ONE]) == 1
+    assert main(["eval", "--predictions", str(path), "--data", str(DUMMY), *ONE]) == 1
     error = capsys.readouterr().err
     with pytest.raises(ValueError, match=message):
         raise ValueError(error)
@@ -204,7 +206,7 @@ def test_a_wrong_entry_is_named_by_a_process(entries, tmp_path):
 
 def test_a_missing_file_is_an_error(tmp_path, capsys):
     arguments = ["eval", "--predictions", str(tmp_path / "no.json"), "--data", str(DUMMY), *ONE]
-    assert cli.main(arguments) == 1
+    assert main(arguments) == 1
     assert capsys.readouterr().err.endswith("no.json: No such file or directory\n")
 
 

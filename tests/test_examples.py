@@ -10,9 +10,9 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 import sa1b_tfds  # noqa: F401  registers the builder
-from sa1b_tfds import records
-from sa1b_tfds.examples import find_parts, read_examples
-from sa1b_tfds.problems import BadInput, Problems
+from sa1b_tfds.core.problems import BadInput, Problems
+from sa1b_tfds.examples import records
+from sa1b_tfds.examples.parts import find_parts, read_examples
 from tests import building
 
 

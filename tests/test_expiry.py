@@ -6,13 +6,13 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from sa1b_tfds.cli import main
-from sa1b_tfds.download import download
-from sa1b_tfds.links import parse_links, select
-from sa1b_tfds.transfer.expiry import ExpiryNotes
-from sa1b_tfds.transfer.fetch import Progress
-from sa1b_tfds.transfer.plan import Plan, PlannedFile
-from sa1b_tfds.transfer.report import FileResult, Reporter
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.download.download import download
+from sa1b_tfds.download.links import parse_links, select
+from sa1b_tfds.download.transfer.expiry import ExpiryNotes
+from sa1b_tfds.download.transfer.fetch import Progress
+from sa1b_tfds.download.transfer.plan import Plan, PlannedFile
+from sa1b_tfds.download.transfer.report import FileResult, Reporter
 from tests.fault_server import SIGNATURE, FaultServer, make_tar
 
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
@@ -111,7 +111,7 @@ def test_at_its_real_speed_a_run_says_once_what_is_new(monkeypatch):
         ("fetch", 1, None),
     )
     clock = [0.0]
-    monkeypatch.setattr("sa1b_tfds.transfer.expiry.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sa1b_tfds.download.transfer.expiry.time.monotonic", lambda: clock[0])
     notes = ExpiryNotes(plan, None)
     assert [note.partition(": ")[2] for note in notes.at_start()] == [f"{said((1, HOUR))}."]
     running = [Progress(name="sa_000001.tar", position=200 * GB, size=400 * GB)]
@@ -155,7 +155,7 @@ class Notes(Reporter):
 
 
 def test_a_run_says_it_and_the_server_decides(tmp_path, monkeypatch):
-    monkeypatch.setattr("sa1b_tfds.transfer.expiry._REAL_RATE_AFTER_S", 0.2)
+    monkeypatch.setattr("sa1b_tfds.download.transfer.expiry._REAL_RATE_AFTER_S", 0.2)
     files = {"sa_000000.tar": TAR, "sa_000001.tar": make_tar(1, image_bytes=4_000_000)}
     with FaultServer(files, bytes_per_second=20_000) as server:
         soon = datetime.now(timezone.utc) + timedelta(seconds=30)

@@ -25,14 +25,16 @@ from hypothesis import given
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from sa1b_tfds import cli, extras, rle
-from sa1b_tfds.annotations import to_example
-from sa1b_tfds.examples import read_examples
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.core import extras
+from sa1b_tfds.core.problems import BadInput, Problems
+from sa1b_tfds.examples.annotations import to_example
+from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, WebDataset, Yolo, export
 from sa1b_tfds.export import coco as coco_module
 from sa1b_tfds.export.format import Format, Item
 from sa1b_tfds.export.outline import polygons_of
-from sa1b_tfds.problems import BadInput, Problems
+from sa1b_tfds.masks import rle
 from sa1b_tfds.tars.archive import find_archives
 from tests import building
 from tests.building import make, write_large_tars, write_tars
@@ -404,7 +406,7 @@ def test_polygons_of_any_mask(masks):
 
 def test_what_yolo_lacks_is_named(tars, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    assert cli.main(["export", str(tars), str(tmp_path / "out"), "--format", "yolo"]) == 1
+    assert main(["export", str(tars), str(tmp_path / "out"), "--format", "yolo"]) == 1
     assert "pip install 'sa1b_tfds[export]'" in capsys.readouterr().err
     with pytest.raises(ImportError, match=r"This needs cv2, .*sa1b_tfds\[export\]"):
         extras.load("cv2", "export")
@@ -428,11 +430,11 @@ def bad_tars(tmp_path) -> pathlib.Path:
 def test_bad_images_are_named_and_counted(bad_tars, tmp_path, capsys, command, form):
     bad_tars = building.FORMS[form](bad_tars)
     arguments = [*command.split(), str(bad_tars), str(tmp_path / "out"), "--workers", "2"]
-    assert cli.main(arguments) == 1
+    assert main(arguments) == 1
     err = capsys.readouterr().err
     assert "lacks the field 'stability_score'" in err
     assert not (tmp_path / "out").exists()
-    assert cli.main([*arguments, "--on-error", "skip"]) == 0
+    assert main([*arguments, "--on-error", "skip"]) == 0
     captured = capsys.readouterr()
     assert "sa_000001: done" not in captured.err  # it was kept
     lines = captured.out.splitlines()
@@ -440,7 +442,7 @@ def test_bad_images_are_named_and_counted(bad_tars, tmp_path, capsys, command, f
     assert lines[1] == "skipped sa_000002.tar: ./sa_4.json: image id 4 was in sa_000001 before"
     assert lines[-1].startswith("6 images, ")
     assert lines[-1].endswith("out; 2 skipped")
-    assert cli.main([*arguments, "--on-error", "skip"]) == 0
+    assert main([*arguments, "--on-error", "skip"]) == 0
     assert "are already in" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "export_report.json").read_text())
     assert len(report["skipped"]) == 2
@@ -499,13 +501,13 @@ def test_shards_of_nothing_are_refused(options, message):
 
 def test_options_of_the_commands(tars, tmp_path, capsys):
     arguments = ["repack", str(tars), str(tmp_path / "out")]
-    assert cli.main([*arguments, "--form", "sa1b", "--shard-size", "1G"]) == 1
+    assert main([*arguments, "--form", "sa1b", "--shard-size", "1G"]) == 1
     assert "--shard-size and --shard-images are for --form webdataset" in capsys.readouterr().err
     for wrong in (["--tars", "one"], ["--shard-size", "big"]):
         with pytest.raises(SystemExit) as stopped:
-            cli.main([*arguments, *wrong])
+            main([*arguments, *wrong])
         assert stopped.value.code == 2
-    assert cli.main([*arguments, "--form", "sa1b", "--tars", "0,4:9", "--max-images", "9"]) == 0
+    assert main([*arguments, "--form", "sa1b", "--tars", "0,4:9", "--max-images", "9"]) == 0
     assert sorted(os.listdir(tmp_path / "out")) == ["export_report.json", "sa_000000.tar"]
 
 
@@ -527,7 +529,7 @@ def start(command: str, source: pathlib.Path, output: pathlib.Path) -> subproces
     name, *options = _COMMANDS[command]
     arguments = [name, str(source), str(output), *options, "--workers", "1"]
     return subprocess.Popen(
-        [sys.executable, "-m", "sa1b_tfds.cli", *arguments],
+        [sys.executable, "-m", "sa1b_tfds", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -631,7 +633,7 @@ def test_a_disk_that_becomes_full(slow_tars, small_disk, monkeypatch):
     with pytest.raises(OSError, match=r"What comes of 9 tars needs up to .* Nothing was written"):
         run(slow_tars, disk / "out", WebDataset(shard_images=20))
     # As if another program took the room after it was counted.
-    monkeypatch.setattr("sa1b_tfds.files.free_bytes", lambda folder: None)
+    monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: None)
     with pytest.raises(OSError, match=r"No space left on device in .*incomplete, while writing"):
         run(slow_tars, disk / "out", WebDataset(shard_images=20))
     monkeypatch.undo()
@@ -646,7 +648,7 @@ def test_a_disk_that_becomes_full(slow_tars, small_disk, monkeypatch):
 def test_one_run_at_a_time(tars, tmp_path):
     from etils import epath
 
-    from sa1b_tfds.files import FolderInUse, locked
+    from sa1b_tfds.core.files import FolderInUse, locked
 
     with (
         locked(epath.Path(tmp_path / "out.incomplete")),

@@ -8,8 +8,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import sa1b_tfds
-from sa1b_tfds import rle
-from sa1b_tfds.runs import run_lengths
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks.runs import run_lengths
 from tests import strategies
 
 MASKS = np.random.default_rng(0).random((5, 9, 14)) < 0.4

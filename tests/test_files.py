@@ -6,7 +6,7 @@ import time
 import pytest
 from etils import epath
 
-from sa1b_tfds import files
+from sa1b_tfds.core import files
 
 
 def test_a_file_is_replaced_and_what_a_kill_left_is_removed(tmp_path):

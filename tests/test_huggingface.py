@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dummy_data import make
-from sa1b_tfds import rle
-from sa1b_tfds.examples import read_examples
-from sa1b_tfds.problems import BadInput
+from sa1b_tfds.core.problems import BadInput
+from sa1b_tfds.examples.parts import read_examples
+from sa1b_tfds.masks import rle
 from tests import building, sam, strategies
 
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")

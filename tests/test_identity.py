@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 import sa1b_tfds
-from sa1b_tfds import annotations, cli
-from sa1b_tfds.examples import read_examples
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.core.problems import BadInput, Problems
+from sa1b_tfds.download.verify import verify_folder
+from sa1b_tfds.examples import annotations
+from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, export
-from sa1b_tfds.problems import BadInput, Problems
-from sa1b_tfds.runs import areas, bboxes, run_lengths
+from sa1b_tfds.masks.runs import areas, bboxes, run_lengths
 from sa1b_tfds.tars.pairs import Pair
 from sa1b_tfds.torch import SA1BDataset
-from sa1b_tfds.verify import verify_folder
 from tests import building
 from tests.building import make
 
@@ -102,7 +103,7 @@ def test_torch_stats_and_verify_refuse_them_as_well(tars, capsys):
             continue
         refused += 1
     assert (len(dataset), refused) == (3, 1)
-    assert cli.main(["stats", str(tars)]) == 1
+    assert main(["stats", str(tars)]) == 1
     assert SAID in capsys.readouterr().out
     (report,) = verify_folder(tars, deep=True)
     assert report.status == "wrong"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sa1b_tfds.image_ids import ImageIds, fingerprint
+from sa1b_tfds.examples.image_ids import ImageIds, fingerprint
 
 ids = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 9)
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image, ImageFile
 
 from dummy_data import make
-from sa1b_tfds import jpeg
+from sa1b_tfds.examples import jpeg
 
 DATA, _ = make.draw(1, height=60, width=90, shapes=5)
 FRAME, TABLES, SCAN = (DATA.index(marker) for marker in (b"\xff\xc0", b"\xff\xc4", b"\xff\xda"))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sa1b_tfds import rasterize, rle
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks import tf_rasterize as rasterize
 from tests import sam
 
 pytest.importorskip("keras_hub", reason="needs the extra 'keras'")

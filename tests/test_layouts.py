@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import sa1b_tfds
-from sa1b_tfds import rle
-from sa1b_tfds.examples import read_examples
+from sa1b_tfds.examples.parts import read_examples
+from sa1b_tfds.masks import rle
 from sa1b_tfds.training import layouts
 from tests import sam
 

@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from sa1b_tfds.links import (
+from sa1b_tfds.download.links import (
     LINKS_PAGE,
     LinksError,
     SignedUrl,

@@ -4,9 +4,9 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sa1b_tfds import masks as masks_lib
-from sa1b_tfds import rle
-from sa1b_tfds.runs import (
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks import tf_decode as masks_lib
+from sa1b_tfds.masks.runs import (
     NEGATIVE_RUN,
     OUTSIDE_ALPHABET,
     TOO_LONG,

@@ -17,8 +17,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sa1b_tfds import jpeg, metrics, rle
-from sa1b_tfds.examples import read_examples
+from sa1b_tfds import metrics
+from sa1b_tfds.examples import jpeg
+from sa1b_tfds.examples.parts import read_examples
+from sa1b_tfds.masks import rle
 from tests.strategies import masks as drawn_masks
 from tests.test_stats import DUMMY
 

@@ -17,9 +17,10 @@ from PIL import Image, ImageOps
 
 import sa1b_tfds
 from dummy_data import make
-from sa1b_tfds import huggingface, jpeg
-from sa1b_tfds.annotations import to_example
-from sa1b_tfds.examples import read_examples
+from sa1b_tfds import huggingface
+from sa1b_tfds.examples import jpeg
+from sa1b_tfds.examples.annotations import to_example
+from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, WebDataset, Yolo, export
 from sa1b_tfds.show.pictures import picture_of
 from sa1b_tfds.torch import SA1BDataset

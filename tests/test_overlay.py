@@ -1,6 +1,6 @@
 import numpy as np
 
-from sa1b_tfds import overlay
+from sa1b_tfds.masks import overlay
 
 
 def test_smaller_masks_lie_on_top_in_colours_of_their_own():

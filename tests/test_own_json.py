@@ -11,18 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dummy_data import make
-from sa1b_tfds import cli, own_json, training_dataset
+from sa1b_tfds import training_dataset
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.shard_files import Shard
 from sa1b_tfds.building.staging import FinishedTar, Staging
-from sa1b_tfds.checksums import read_md5_table
-from sa1b_tfds.examples import find_parts, read_examples
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.core import own_json
+from sa1b_tfds.core.problems import BadInput
+from sa1b_tfds.download.checksums import read_md5_table
+from sa1b_tfds.download.transfer.folder import RECORD_NAME, CheckedFiles, Partial
+from sa1b_tfds.examples.parts import find_parts, read_examples
 from sa1b_tfds.export import SA1BTars
 from sa1b_tfds.metrics.predictions import read_predictions
-from sa1b_tfds.problems import BadInput
 from sa1b_tfds.tars.archive import TarArchive
 from sa1b_tfds.tars.index import index_archive
-from sa1b_tfds.transfer.folder import RECORD_NAME, CheckedFiles, Partial
 from tests import building
 
 DAMAGES = {
@@ -137,7 +139,7 @@ def test_a_damaged_list_of_wanted_tars_is_named(tmp_path, damage):
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("built")
     building.write_tars(root / "tars", tars=2, images=2)
-    assert cli.main(["build", str(root / "tars"), "--data-dir", str(root / "data")]) == 0
+    assert main(["build", str(root / "tars"), "--data-dir", str(root / "data")]) == 0
     return root
 
 
@@ -148,7 +150,7 @@ def build(built, tmp_path, capsys):
 
     def run(*options):
         arguments = ["build", str(built / "tars"), "--data-dir", str(tmp_path / "data")]
-        return cli.main([*arguments, *options]), capsys.readouterr().err
+        return main([*arguments, *options]), capsys.readouterr().err
 
     return run
 
@@ -207,7 +209,7 @@ def test_data_of_an_earlier_version_is_extended(build, tmp_path):
         lines.append(orjson.dumps(fields))
     path.write_bytes(b"\n".join(lines) + b"\n")
     more = building.write_tars(tmp_path / "more", tars=3, images=2)
-    code = cli.main(["build", str(more), "--data-dir", str(tmp_path / "data"), "--add"])
+    code = main(["build", str(more), "--data-dir", str(tmp_path / "data"), "--add"])
     assert code == 0
     tars = Folder(epath.Path(path.parent)).tars()
     assert [tar.images for tar in tars] == [2, 2, 2]
@@ -224,7 +226,7 @@ def test_a_damaged_report_of_a_build_is_named(build, tmp_path, damage):
 
 def _export(built, out):
     arguments = ["repack", str(built / "tars"), str(out), "--form", "sa1b", "--workers", "1"]
-    return cli.main(arguments)
+    return main(arguments)
 
 
 @any_damage
@@ -314,5 +316,5 @@ def test_statistics_that_are_none_are_named(built, tmp_path, capsys, damage):
     path.write_bytes(damage)
     tar = str(built / "tars" / "sa_000000.tar")
     out = str(tmp_path / "page.html")
-    assert cli.main(["show", tar, "--out", out, "--n", "1", "--stats", str(path)]) == 1
+    assert main(["show", tar, "--out", out, "--n", "1", "--stats", str(path)]) == 1
     assert "stats.json" in capsys.readouterr().err

@@ -12,9 +12,9 @@ import types
 import pytest
 from etils import epath
 
-from sa1b_tfds import processes
-from sa1b_tfds.processes import ProcessDied, Processes
-from sa1b_tfds.running import workers
+from sa1b_tfds.core import processes
+from sa1b_tfds.core.processes import ProcessDied, Processes
+from sa1b_tfds.core.running import workers
 from tests.downloading import wait_for
 
 

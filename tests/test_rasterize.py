@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sa1b_tfds import rasterize
+from sa1b_tfds.masks import tf_rasterize as rasterize
 from tests import strategies
 from tests.test_masks import decode_all
 from tests.test_rle import encode

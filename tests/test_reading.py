@@ -8,8 +8,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import sa1b_tfds
-from sa1b_tfds import reading
 from sa1b_tfds.features import features_dict
+from sa1b_tfds.segment_anything import reading
 from tests.building import write_tars
 
 SMALL = {"masks": sa1b_tfds.decode_masks_to((16, 16))}

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import sa1b_tfds
-from sa1b_tfds import relevance_ops, rle
-from sa1b_tfds.examples import read_examples
+from sa1b_tfds.examples.parts import read_examples
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks import tf_relevance as relevance_ops
 from sa1b_tfds.training.layouts import to_layout
 from tests.strategies import masks as drawn_masks
 from tests.strategies import sample, sides

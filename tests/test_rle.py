@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from sa1b_tfds import rle
-from sa1b_tfds.runs import (
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks.runs import (
     NEGATIVE_RUN,
     OUTSIDE_ALPHABET,
     TOO_LONG,

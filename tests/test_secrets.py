@@ -16,13 +16,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import sa1b_tfds
-from sa1b_tfds import tar_stream
-from sa1b_tfds.cli import main
-from sa1b_tfds.links import Link, SignedUrl, redact
-from sa1b_tfds.problems import BadInput, Problems
-from sa1b_tfds.secrets import Secrets
-from sa1b_tfds.transfer.settings import TransferConfig
-from sa1b_tfds.transfer.transport import TransferError
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.core.problems import BadInput, Problems
+from sa1b_tfds.download import tar_stream
+from sa1b_tfds.download.links import Link, SignedUrl, redact
+from sa1b_tfds.download.secrets import Secrets
+from sa1b_tfds.download.transfer.settings import TransferConfig
+from sa1b_tfds.download.transfer.transport import TransferError
 from tests.messages import texts_of
 
 NAME = "sa_000000.tar"

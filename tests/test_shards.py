@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from etils import epath
 
-from sa1b_tfds import records
-from sa1b_tfds.annotations import to_example
 from sa1b_tfds.building.shards import Settings, Task, convert, cut, shuffled
 from sa1b_tfds.building.staging import Staging
-from sa1b_tfds.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.download.transfer.folder import CheckedFiles
+from sa1b_tfds.examples import records
+from sa1b_tfds.examples.annotations import to_example
 from sa1b_tfds.tars import archive
 from sa1b_tfds.tars.archive import Entry, TarArchive
 from sa1b_tfds.tars.members import Member
-from sa1b_tfds.transfer.folder import CheckedFiles
 from tests import building
 
 

@@ -17,9 +17,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import sa1b_tfds
-from sa1b_tfds import cli, overlay, show
-from sa1b_tfds.examples import find_parts, read_examples
-from sa1b_tfds.problems import Problems
+from sa1b_tfds import show
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.examples.parts import find_parts, read_examples
+from sa1b_tfds.masks import overlay
 from sa1b_tfds.show.charts import histogram
 from sa1b_tfds.show.pictures import picture_of, take
 from sa1b_tfds.stats import statistics_of
@@ -307,7 +309,7 @@ class TestCommand:
     @pytest.mark.parametrize("arguments", [(), ("--n", "4")])
     def test_page(self, tars, tmp_path, capsys, arguments):
         out = tmp_path / "new" / "page.html"
-        assert cli.main(["show", str(tars), "--out", str(out), *arguments]) == 0
+        assert main(["show", str(tars), "--out", str(out), *arguments]) == 0
         n = 4 if arguments else 6
         assert capsys.readouterr().out == f"{n} images in {out}\n"
         assert len(_figures(out.read_text())) == n
@@ -317,19 +319,19 @@ class TestCommand:
     def test_statistics_that_were_made_before(self, tars, tmp_path, capsys):
         before, out = tmp_path / "stats.json", tmp_path / "page.html"
         one = str(tars / "sa_000000.tar")
-        assert cli.main(["stats", one, "--json", str(before)]) == 0
+        assert main(["stats", one, "--json", str(before)]) == 0
         command = ["show", str(tars), "--out", str(out), "--stats", str(before)]
-        assert cli.main(command) == 0
+        assert main(command) == 0
         assert "All 3 images of 1 parts" in out.read_text()
         before.write_text("{")
-        assert cli.main(command) == 1
+        assert main(command) == 1
         assert "stats.json is damaged (it is not JSON" in capsys.readouterr().err
 
     @pytest.mark.parametrize("form", ["plain", "gzip"])
     def test_sheet(self, tars, examples, tmp_path, form):
         tar = building.FORMS[form](tars) / "sa_000001.tar"
         out = tmp_path / "sheet.png"
-        assert cli.main(["show", str(tar), "--out", str(out)]) == 0
+        assert main(["show", str(tar), "--out", str(out)]) == 0
         np.testing.assert_array_equal(np.asarray(Image.open(out)), show.contact_sheet(examples[3:]))
 
     def test_what_is_left_out_is_named(self, tmp_path, capsys):
@@ -337,7 +339,7 @@ class TestCommand:
         path = tars / "sa_000000.tar"
         path.write_bytes(path.read_bytes().replace(b'"area"', b'"aera"', 1))
         out = tmp_path / "page.html"
-        assert cli.main(["show", str(tars), "--out", str(out)]) == 0
+        assert main(["show", str(tars), "--out", str(out)]) == 0
         reason = r"left out: sa_000000.tar: .*json: annotation 0 lacks the field 'area'"
         assert re.match(reason, capsys.readouterr().err)
         assert "Left out" in out.read_text()
@@ -354,7 +356,7 @@ class TestCommand:
         files = {"sa_1.jpg": bytes(broken), "sa_1.json": json.dumps(content).encode()}
         building.make.write_tar(tmp_path / "sa_000000.tar", files | building.make.files_of(2))
         out = tmp_path / "page.html"
-        assert cli.main(["show", str(tmp_path), "--out", str(out)]) == 0
+        assert main(["show", str(tmp_path), "--out", str(out)]) == 0
         assert capsys.readouterr().err.startswith("left out: sa_000000.tar: sa_1.jpg: the JPEG")
         assert len(_figures(out.read_text())) == 1
 
@@ -362,7 +364,7 @@ class TestCommand:
         with tarfile.open(tmp_path / "sa_000000.tar", "w"):
             pass
         out = tmp_path / "page.html"
-        assert cli.main(["show", str(tmp_path / "sa_000000.tar"), "--out", str(out)]) == 1
+        assert main(["show", str(tmp_path / "sa_000000.tar"), "--out", str(out)]) == 1
         assert "holds no image that can be shown" in capsys.readouterr().err
         assert not out.exists()
 
@@ -375,7 +377,7 @@ class TestCommand:
     )
     def test_options_that_make_no_sense(self, tmp_path, capsys, arguments, message):
         with pytest.raises(SystemExit, match="2"):
-            cli.main(["show", str(tmp_path), *arguments])
+            main(["show", str(tmp_path), *arguments])
         assert message in capsys.readouterr().err
 
 
@@ -435,7 +437,7 @@ class TestTfds:
             ([str(data_dir), "--config", "original"], [str(builder.data_path)])
         ):
             out = tmp_path / f"{number}.html"
-            assert cli.main(["show", *source, "--out", str(out)]) == 0
+            assert main(["show", *source, "--out", str(out)]) == 0
             pages.append(_figures(out.read_text()))
         by_name = {example["file_name"]: example for example in examples}
         for figures in pages:

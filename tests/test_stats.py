@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 import sa1b_tfds  # noqa: F401  registers the builder
-from sa1b_tfds import cli
-from sa1b_tfds.annotations import to_example
-from sa1b_tfds.examples import read_examples
-from sa1b_tfds.problems import BadInput, Problems, summed_up
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.core.problems import BadInput, Problems, summed_up
+from sa1b_tfds.examples.annotations import to_example
+from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.stats import Statistics, statistics_of, statistics_of_examples
 from sa1b_tfds.stats.anomalies import KINDS
 from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
@@ -244,7 +244,7 @@ def test_thousands_of_one_kind_are_counted(tmp_path, capsys, command):
     make.write_tar(tmp_path / "sa_000000.tar", files | lonely)
     out = tmp_path / ("out.json" if command == "stats" else "out.html")
     option = "--json" if command == "stats" else "--out"
-    cli.main([command, str(tmp_path / "sa_000000.tar"), option, str(out)])
+    main([command, str(tmp_path / "sa_000000.tar"), option, str(out)])
     printed = capsys.readouterr()
     said = printed.out + printed.err
     assert len(said.splitlines()) < 45
@@ -339,7 +339,7 @@ def tars(tmp_path_factory, request):
 
 def test_the_command(tars, tmp_path, capsys):
     out = tmp_path / "new" / "stats.json"
-    assert cli.main(["stats", str(tars), "--json", str(out), "--workers", "2"]) == 1
+    assert main(["stats", str(tars), "--json", str(out), "--workers", "2"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("8 images, ")
     assert "1 images with an id that was there before" in lines
@@ -353,11 +353,11 @@ def test_the_command(tars, tmp_path, capsys):
 
 
 def test_a_good_source_is_0_and_a_wrong_one_1(tmp_path, capsys):
-    assert cli.main(["stats", str(DUMMY), "--workers", "1"]) == 0
+    assert main(["stats", str(DUMMY), "--workers", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "No anomalies."
-    assert cli.main(["stats", str(tmp_path)]) == 1
+    assert main(["stats", str(tmp_path)]) == 1
     assert "holds neither sa_*.tar" in capsys.readouterr().err
-    assert cli.main(["stats", str(DUMMY), "--workers", "0"]) == 1
+    assert main(["stats", str(DUMMY), "--workers", "0"]) == 1
     assert "workers must be positive, got 0" in capsys.readouterr().err
 
 
@@ -404,7 +404,7 @@ def large(tmp_path_factory):
 def _run(folder) -> tuple[subprocess.Popen, list[psutil.Process]]:
     """Starts the command and waits for both of its workers to read."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "sa1b_tfds.cli", "stats", str(folder), "--workers", "2"],
+        [sys.executable, "-m", "sa1b_tfds", "stats", str(folder), "--workers", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dummy_data import make
-from sa1b_tfds.problems import Problems, TornArchive
+from sa1b_tfds.core.problems import Problems, TornArchive
 from sa1b_tfds.tars import archive, forms, inflate, spill, stream
 from tests import building
 from tests.test_tars_archive import ENDS, FILES, HUGE, WHOLE, pax, special, tar_of

@@ -13,7 +13,7 @@ import pytest
 from etils import epath
 
 from dummy_data import make
-from sa1b_tfds.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.tars import archive, forms, stream
 from sa1b_tfds.tars.index import index_archive
 from tests import building

@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from dummy_data import make
-from sa1b_tfds.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.tars import archive, kept, seek
 from sa1b_tfds.tars import index as tar_index
 from sa1b_tfds.tars.members import Member

@@ -13,7 +13,7 @@ from etils import epath
 from dummy_data import make
 from sa1b_tfds.building.shards import Settings, Task, convert
 from sa1b_tfds.building.staging import Staging
-from sa1b_tfds.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.tars import inflate
 from sa1b_tfds.tars.archive import TarArchive, find_archives
 from sa1b_tfds.tars.scratch import readable_in_any_order

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dummy_data import make
-from sa1b_tfds.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.tars import index, inflate, kept, seek
 from sa1b_tfds.tars.archive import TarArchive, find_archives
 from tests import building

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sa1b_tfds import telling
+from sa1b_tfds.core import telling
 
 
 @pytest.mark.parametrize(

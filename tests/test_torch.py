@@ -14,9 +14,10 @@ import tensorflow_datasets as tfds
 
 import sa1b_tfds
 from dummy_data import make
-from sa1b_tfds import array_records, rle
-from sa1b_tfds.examples import read_examples
-from sa1b_tfds.problems import BadInput
+from sa1b_tfds.core.problems import BadInput
+from sa1b_tfds.examples import array_records
+from sa1b_tfds.examples.parts import read_examples
+from sa1b_tfds.masks import rle
 from tests import building, strategies
 
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")

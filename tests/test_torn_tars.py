@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 import sa1b_tfds
 from dummy_data import make
-from sa1b_tfds.build import BuildConfig, build
-from sa1b_tfds.check import check_file
+from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.download.check import check_file
+from sa1b_tfds.download.unpack import unpack
+from sa1b_tfds.download.verify import verify_folder
+from sa1b_tfds.examples.random_access import find_sources
 from sa1b_tfds.export import Coco, ExportConfig, export
-from sa1b_tfds.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.segment_anything.build import BuildConfig, build
 from sa1b_tfds.stats import statistics_of
 from sa1b_tfds.tars.archive import TarArchive
 from sa1b_tfds.tars.index import count_pairs, index_archive
-from sa1b_tfds.torch.sources import find_sources
-from sa1b_tfds.unpack import unpack
-from sa1b_tfds.verify import verify_folder
 from tests import building
 from tests.test_tars_archive import (
     ENDS,

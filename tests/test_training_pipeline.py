@@ -17,7 +17,7 @@ from tensorflow_datasets.datasets.segment_anything import (
 )
 
 from sa1b_tfds import TrainingConfig, encode_mask, training_dataset
-from sa1b_tfds.training.making import make_example
+from sa1b_tfds.training.example import make_example
 from sa1b_tfds.training.sources import Record, find_source
 from tests import building, forked
 

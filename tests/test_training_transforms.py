@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sa1b_tfds import TrainingConfig
-from sa1b_tfds.run_ends import run_ends
+from sa1b_tfds.masks.tf_run_ends import run_ends
 from sa1b_tfds.training import images, prompts, views
 from tests import strategies
 from tests.test_rle import encode

@@ -12,12 +12,13 @@ import time
 
 import pytest
 
-from sa1b_tfds import check, cli
-from sa1b_tfds.files import FolderInUse
-from sa1b_tfds.running.pool import NotEnoughSpace
-from sa1b_tfds.telling import gigabytes
-from sa1b_tfds.transfer.folder import CheckedFiles, lock_folder
-from sa1b_tfds.unpack import unpack
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.core.files import FolderInUse
+from sa1b_tfds.core.running.pool import NotEnoughSpace
+from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.download import check
+from sa1b_tfds.download.transfer.folder import CheckedFiles, lock_folder
+from sa1b_tfds.download.unpack import unpack
 from tests import building
 from tests.downloading import (
     fetch_all,
@@ -218,7 +219,7 @@ def test_two_tars_of_one_name_do_not_share_a_place(tmp_path):
 )
 def test_where_there_is_no_tar_that_is_said(tmp_path, capsys, make, message):
     make(tmp_path / "tars")
-    assert cli.main(["unpack", str(tmp_path / "tars")]) == 1
+    assert main(["unpack", str(tmp_path / "tars")]) == 1
     assert capsys.readouterr().err == f"sa1b unpack: {tmp_path}/{message}\n"
 
 
@@ -343,7 +344,7 @@ def test_ctrl_c_leaves_whole_tars_and_no_draft(tmp_path):
 def test_a_full_disk_is_said_and_the_compressed_tars_stay(small_disk, capsys):
     disk = small_disk(2**23)
     write_slow(disk, 2)  # much larger than a tar of SA-1B becomes
-    assert cli.main(["unpack", str(disk), "--workers", "1"]) == 1
+    assert main(["unpack", str(disk), "--workers", "1"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert (
         lines[0] == f"{A}: failed, No space left on device while writing {disk}/{A}.unpacked.part"
@@ -354,7 +355,7 @@ def test_a_full_disk_is_said_and_the_compressed_tars_stay(small_disk, capsys):
     assert drafts(disk) == []
 
     subprocess.run(["mount", "-o", "remount,size=320m", str(disk)], check=True)
-    assert cli.main(["unpack", str(disk), "--workers", "2"]) == 0
+    assert main(["unpack", str(disk), "--workers", "2"]) == 0
     assert states(disk) == "pp"
 
 
@@ -426,11 +427,11 @@ def test_a_folder_with_a_download_running_is_refused(tmp_path, capsys):
         server.faults[A] = [Fault(send=1000, stall=60)]
         process = sa1b(*write_inputs(server, tmp_path))
         wait_for(lambda: (out / f"{A}.part").exists())
-        assert cli.main(["unpack", str(out)]) == 1
+        assert main(["unpack", str(out)]) == 1
         assert f"{out} is in use by another" in capsys.readouterr().err
         process.kill()
         process.communicate()
-    assert cli.main(["unpack", str(out)]) == 0
+    assert main(["unpack", str(out)]) == 0
     assert (out / B).read_bytes() == PLAIN[1]
     assert (out / f"{A}.part").read_bytes() == PACKED[0][:1000]
 
@@ -490,7 +491,7 @@ def test_summary_and_exit_code(tmp_path, files, arguments, code, printed):
 
 @pytest.mark.parametrize("workers", ["0", "-1"])
 def test_workers_that_make_no_sense_are_refused(tmp_path, capsys, workers):
-    assert cli.main(["unpack", str(tmp_path), "--workers", workers]) == 1
+    assert main(["unpack", str(tmp_path), "--workers", workers]) == 1
     assert f"workers must be positive, got {workers}" in capsys.readouterr().err
 
 
@@ -553,14 +554,14 @@ def built(tmp_path):
 
 
 def _build(tars, data, *options):
-    return cli.main(["build", str(tars), "--data-dir", str(data), "--workers", "2", *options])
+    return main(["build", str(tars), "--data-dir", str(data), "--workers", "2", *options])
 
 
 @pytest.mark.parametrize("options", [(), ("--add",), ("--delete-tars=all",)])
 def test_an_unpacked_tar_is_not_converted_again(built, capsys, caplog, options):
     tars, data, shards = built
     capsys.readouterr()
-    assert cli.main(["unpack", str(tars)]) == 0
+    assert main(["unpack", str(tars)]) == 0
     assert not any(tar.read_bytes().startswith(b"\x1f\x8b") for tar in tars.glob("*.tar"))
     capsys.readouterr()
     assert _build(tars, data, *options) == 0

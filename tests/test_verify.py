@@ -18,11 +18,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from sa1b_tfds.cli import main
-from sa1b_tfds.rle import encode_mask
+from sa1b_tfds.cli.main import main
+from sa1b_tfds.download.unpack import unpack
+from sa1b_tfds.download.verify import verify_folder
+from sa1b_tfds.masks.rle import encode_mask
 from sa1b_tfds.tars import inflate
-from sa1b_tfds.unpack import unpack
-from sa1b_tfds.verify import verify_folder
 from tests.downloading import fetch_all
 from tests.fault_server import DAMAGED, FaultServer, packed, slow_tar
 
@@ -274,7 +274,7 @@ def test_progress_has_a_total_and_gets_there(tmp_path, workers):
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_the_bar_moves_while_an_md5_is_taken(tmp_path, monkeypatch, deep):
-    monkeypatch.setattr("sa1b_tfds.checksums._BLOCK", 1000)
+    monkeypatch.setattr("sa1b_tfds.download.checksums._BLOCK", 1000)
     (tmp_path / NAME).write_bytes(slow_tar(0))
     size = len(slow_tar(0))
     md5 = {NAME: hashlib.md5(slow_tar(0)).hexdigest()}
@@ -288,7 +288,7 @@ def test_the_bar_moves_while_an_md5_is_taken(tmp_path, monkeypatch, deep):
 
 def test_a_bar_of_bytes_is_on_the_terminal_only(tmp_path):
     (tmp_path / NAME).write_bytes(slow_tar(0))
-    run = [sys.executable, "-m", "sa1b_tfds.cli", "verify", str(tmp_path)]
+    run = [sys.executable, "-m", "sa1b_tfds", "verify", str(tmp_path)]
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     done = subprocess.run(run, stdout=subprocess.PIPE, stderr=theirs, text=True)
@@ -363,7 +363,7 @@ def test_what_makes_no_sense_is_refused(tmp_path, options, error, message):
 def test_the_command_over_several_processes(tmp_path):
     for number in range(3):
         (tmp_path / f"sa_{number:06d}.tar").write_bytes(GOOD if number else GOOD[:1024])
-    run = [sys.executable, "-m", "sa1b_tfds.cli", "verify", str(tmp_path), "--workers", "2"]
+    run = [sys.executable, "-m", "sa1b_tfds", "verify", str(tmp_path), "--workers", "2"]
 
     text = subprocess.run([*run, "--deep", "--end", "4"], capture_output=True, text=True)
     lines = text.stdout.splitlines()
@@ -440,7 +440,9 @@ def test_a_tar_without_an_md5_that_the_download_checked_is_said(tmp_path, capsys
 
 
 def test_the_command_says_where_a_plain_tar_is_from(downloaded, capsys, monkeypatch):
-    monkeypatch.setattr("sa1b_tfds.checksums.read_md5_table", lambda path: {NAME: md5_of(PACKED)})
+    monkeypatch.setattr(
+        "sa1b_tfds.download.checksums.read_md5_table", lambda path: {NAME: md5_of(PACKED)}
+    )
     unpack([downloaded])
     assert main(["verify", str(downloaded), "--md5"]) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -19,8 +19,10 @@ from pycocotools import mask as coco_mask
 
 import sa1b_tfds
 from dummy_data import make
-from sa1b_tfds import examples, files, tar_writer
-from sa1b_tfds.records import serialise
+from sa1b_tfds.core import files
+from sa1b_tfds.examples import parts as examples
+from sa1b_tfds.examples import write_tars as tar_writer
+from sa1b_tfds.examples.records import serialise
 
 MASKS = np.zeros((2, 24, 32), bool)
 MASKS[0, 3:12, 5:20] = True
@@ -95,7 +97,7 @@ def test_what_is_left_out_is_filled_in(tmp_path):
 def test_every_form_of_images_and_masks(tmp_path, image, masks):
     [tar] = sa1b_tfds.write_tars([{"image": image, "masks": masks}], tmp_path)
     [example] = examples.read_examples(tar)
-    expected = sa1b_tfds.rle.to_checked(masks)
+    expected = sa1b_tfds.masks.rle.to_checked(masks)
     assert list(example["masks"].counts) == expected.counts
     decoded = np.asarray(Image.open(io.BytesIO(example["image"])))
     assert np.abs(decoded.astype(int) - PIXELS).max() < 8
@@ -135,7 +137,7 @@ sides = st.integers(1, 14)
 
 @given(hnp.arrays(bool, st.tuples(sides, sides)), st.sampled_from([bool, int, float]))
 def test_nested_lists_are_the_mask_that_they_show(mask, kind):
-    encoded = sa1b_tfds.rle.to_rle(mask.astype(kind).tolist(), mask.shape)
+    encoded = sa1b_tfds.masks.rle.to_rle(mask.astype(kind).tolist(), mask.shape)
     np.testing.assert_array_equal(sa1b_tfds.decode_rle(encoded), mask)
 
 
@@ -150,7 +152,7 @@ def test_polygons_are_read_as_pycocotools_does(corners):
     values = {value for polygon in corners for value in polygon}
     if len(values) <= 2 and max(map(len, corners)) > 10 and len(corners) > 1:
         return  # so few values in so many places: that may be a mask of another size
-    assert sa1b_tfds.rle.to_rle(corners, (40, 50))["counts"] == expected["counts"]
+    assert sa1b_tfds.masks.rle.to_rle(corners, (40, 50))["counts"] == expected["counts"]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_polygons_are_read_as_pycocotools_does(corners):
 )
 def test_what_may_be_a_mask_and_polygons_is_refused(lists, size):
     with pytest.raises(ValueError, match="mask of the image's size or polygons: pass a mask as an"):
-        sa1b_tfds.rle.to_rle(lists, size)
+        sa1b_tfds.masks.rle.to_rle(lists, size)
 
 
 RECORDS = [
@@ -182,7 +184,7 @@ RECORDS = [
 
 
 def uncompressed(mask):
-    runs = sa1b_tfds.rle.run_lengths([sa1b_tfds.encode_mask(mask)["counts"]], mask.shape)
+    runs = sa1b_tfds.masks.rle.run_lengths([sa1b_tfds.encode_mask(mask)["counts"]], mask.shape)
     return {"size": list(mask.shape), "counts": runs.lengths.tolist()}
 
 
@@ -196,7 +198,7 @@ def test_records_of_the_mask_generator_are_taken_as_they_are(tmp_path, key, form
     [content] = jsons(extracted(tar, tmp_path / "out")).values()
     for record, found, counts in zip(RECORDS, content["annotations"], COUNTS, strict=True):
         assert found["segmentation"] == {"size": [24, 32], "counts": counts.decode()}
-        assert found["bbox"] == sa1b_tfds.rle.bbox(found["segmentation"])
+        assert found["bbox"] == sa1b_tfds.masks.rle.bbox(found["segmentation"])
         names = ("area", "predicted_iou", "stability_score", "point_coords", "crop_box")
         assert {name: found[name] for name in names} == {name: record[name] for name in names}
 
@@ -334,7 +336,7 @@ def blobs(seed):
 )
 def test_the_point_is_in_the_largest_square(mask):
     segmentation = sa1b_tfds.encode_mask(mask)
-    x, y = tar_writer._interior_point(segmentation, sa1b_tfds.rle.bbox(segmentation))
+    x, y = tar_writer._interior_point(segmentation, sa1b_tfds.masks.rle.bbox(segmentation))
     column, row = int(x), int(y)
     assert (x - column, y - row) == (0.5, 0.5)
     assert mask[row, column]
@@ -467,7 +469,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 _WRITE = """
 import sys
 import numpy as np
-from sa1b_tfds import tar_writer
+from sa1b_tfds.examples import write_tars as tar_writer
 example = {"image": np.zeros((300, 400, 3), np.uint8), "masks": np.ones((1, 300, 400), bool)}
 tar_writer.write_tars((example for _ in range(100000)), sys.argv[1], images_per_tar=40)
 """

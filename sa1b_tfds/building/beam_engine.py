@@ -13,9 +13,9 @@ from typing import Any
 import apache_beam as beam
 from absl import logging
 
-from sa1b_tfds import files, own_json
 from sa1b_tfds.building.shards import Task, convert
-from sa1b_tfds.problems import BadInput
+from sa1b_tfds.core import files, own_json
+from sa1b_tfds.core.problems import BadInput
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from absl import logging
 
 from sa1b_tfds.building.shards import Settings, Task
 from sa1b_tfds.building.staging import FinishedTar, Staging
-from sa1b_tfds.image_ids import repeated
-from sa1b_tfds.problems import OnError
-from sa1b_tfds.running.pool import first_failure
+from sa1b_tfds.core.problems import OnError
+from sa1b_tfds.core.running.pool import first_failure
+from sa1b_tfds.examples.image_ids import repeated
 from sa1b_tfds.tars.archive import Archive, TarArchive
 from sa1b_tfds.tars.index import count_pairs, kept_count
 

@@ -20,11 +20,11 @@ from collections.abc import Container, Iterator, Sequence
 from absl import logging
 from etils import epath
 
-from sa1b_tfds import files
 from sa1b_tfds.building.shard_files import ShardFile, which_are_intact
 from sa1b_tfds.building.staging import FinishedTar, Staging
-from sa1b_tfds.own_json import Damaged
-from sa1b_tfds.telling import some_of
+from sa1b_tfds.core import files
+from sa1b_tfds.core.own_json import Damaged
+from sa1b_tfds.core.telling import some_of
 
 TARS = "tars.jsonl"
 _SHARD = re.compile(r"segment_anything-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z")

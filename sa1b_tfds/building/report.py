@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from sa1b_tfds.building.staging import FinishedTar
-from sa1b_tfds.telling import counted, gigabytes
+from sa1b_tfds.core.telling import counted, gigabytes
 
 REPORT = "build_report.json"
 _PACKAGES = ("sa1b_tfds", "tensorflow-datasets", "numpy", "pycocotools", "protobuf", "pillow")

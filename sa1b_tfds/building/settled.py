@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from sa1b_tfds.building.shards import Task
 from sa1b_tfds.building.sources import Sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar, Staging
-from sa1b_tfds.image_ids import ImageIds
+from sa1b_tfds.examples.image_ids import ImageIds
 from sa1b_tfds.tars.archive import Archive
 
 

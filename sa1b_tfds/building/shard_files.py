@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from etils import epath
 from tqdm import tqdm
 
-from sa1b_tfds import files, records
+from sa1b_tfds.core import files
+from sa1b_tfds.examples import records
 
 _THREADS = 8  # they wait for the disk
 

@@ -1,6 +1,6 @@
 """The one task of a build: a tar -> its shards, all of them or none. No TensorFlow here.
 
-A process pool (`running/`) and Beam (`beam_engine.py`) run the same `convert`. What it writes
+A process pool (`core/running/`) and Beam (`beam_engine.py`) run the same `convert`. What it writes
 depends on the tar and the task's settings alone: not on the worker, the engine, the order of files
 in the tar, whether it is compressed, or what was interrupted before.
 
@@ -27,17 +27,19 @@ import numpy as np
 import PIL
 from etils import epath
 
-from sa1b_tfds import files, image_ids, jpeg, records
-from sa1b_tfds.annotations import Example
 from sa1b_tfds.building.shard_files import Shard
 from sa1b_tfds.building.size import expected_bytes, scratch_bytes
 from sa1b_tfds.building.source_record import is_from, md5_taken, recorded_md5, report_mismatch
 from sa1b_tfds.building.staging import FinishedTar, Staging
-from sa1b_tfds.examples import examples_of
-from sa1b_tfds.image_ids import Excluded, ImageIds
-from sa1b_tfds.problems import OnError, Problems
-from sa1b_tfds.running.workers import Progress
+from sa1b_tfds.core import files
+from sa1b_tfds.core.problems import OnError, Problems
+from sa1b_tfds.core.running.workers import Progress
+from sa1b_tfds.examples import image_ids, jpeg, records
+from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.image_ids import Excluded, ImageIds
+from sa1b_tfds.examples.parts import examples_of
 from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive
+from sa1b_tfds.tars.forms import TAR_BYTES
 from sa1b_tfds.tars.pairs import Entry
 from sa1b_tfds.tars.scratch import readable_in_any_order
 
@@ -107,6 +109,9 @@ class Task:
 
     def source_bytes(self) -> int:
         return (self.archive.identity() or {"bytes": 0})["bytes"]
+
+    def expected_bytes(self) -> int:
+        return self.source_bytes() or TAR_BYTES
 
     def written(self, read: int) -> int:
         return expected_bytes(self.archive, read, self.settings.long_side)

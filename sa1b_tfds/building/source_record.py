@@ -1,9 +1,9 @@
 """What is known of the file that a tar is converted from: its MD5, and what it was unpacked from.
 
-`sa1b download` and `sa1b unpack` record that beside the tar (`transfer/folder.py`); the record
-counts while the tar's size and modification time are the same. The MD5 may also be taken while it
-is converted. That is one more read of the tar, in a thread: hashlib leaves the other thread
-running, but it is 1.4 seconds of a core for each GB.
+`sa1b download` and `sa1b unpack` record that beside the tar (`download/transfer/folder.py`). The
+record counts while the tar's size and modification time are the same. The MD5 may also be taken
+while it is converted. That is one more read of the tar, in a thread: hashlib leaves the other
+thread running, but it is 1.4 seconds of a core for each GB.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sa1b_tfds import files
-from sa1b_tfds.check import md5_problem
-from sa1b_tfds.checksums import hash_file
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.core import files
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.download.check import md5_problem
+from sa1b_tfds.download.checksums import hash_file
+from sa1b_tfds.download.transfer.folder import CheckedFiles
 from sa1b_tfds.tars.archive import Archive, TarArchive
-from sa1b_tfds.transfer.folder import CheckedFiles
 
 
 def recorded_md5(archive: Archive) -> str | None:

@@ -14,8 +14,8 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds.building.staging import FinishedTar
-from sa1b_tfds.links import Link
-from sa1b_tfds.running.workers import Fetched
+from sa1b_tfds.core.running.workers import Fetched
+from sa1b_tfds.download.links import Link
 from sa1b_tfds.tars.archive import Archive, TarArchive, archives_at, sorted_by_name
 from sa1b_tfds.tars.kept import forget_all
 from sa1b_tfds.tars.names import tar_stem
@@ -68,8 +68,8 @@ def find_sources(
     def fetch(archive: Archive, on_fetched: Fetched) -> None:
         name = archive.name
         if archive.identity() is None and name in links:
-            from sa1b_tfds.download import download  # who has the tars needs no HTTP
-            from sa1b_tfds.transfer.progress import OfOneFile
+            from sa1b_tfds.download.download import download  # who has the tars needs no HTTP
+            from sa1b_tfds.download.transfer.progress import OfOneFile
 
             reporter = OfOneFile(on_fetched)
             [result] = download([links[name]], in_flight / name, workers=1, reporter=reporter)

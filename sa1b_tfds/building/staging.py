@@ -17,9 +17,9 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sa1b_tfds import files, own_json
 from sa1b_tfds.building.shard_files import Shard, ShardFile, which_are_intact
-from sa1b_tfds.problems import BadInput
+from sa1b_tfds.core import files, own_json
+from sa1b_tfds.core.problems import BadInput
 
 _DRAFT = ".part"
 _DAMAGED = ".damaged"

@@ -1,7 +1,7 @@
 """COCO instances: one JSON, written as a stream, with the masks as compressed RLE.
 
-SA-1B's boxes are XYWH over inclusive pixels (see `rle.py`). COCO's are one larger in width and
-height, as `pycocotools.mask.toBbox` has them: they are taken anew from the masks. All else is
+SA-1B's boxes are XYWH over inclusive pixels (see `masks/rle.py`). COCO's are one larger in width
+and height, as `pycocotools.mask.toBbox` has them: they are taken anew from the masks. All else is
 SA-1B's own: ids, areas, and, as further keys, scores, points and crops.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 from pycocotools import mask as coco_mask
 
-from sa1b_tfds import jpeg
-from sa1b_tfds.annotations import Example, pixel_boxes
+from sa1b_tfds.examples import jpeg
+from sa1b_tfds.examples.annotations import Example, pixel_boxes
 from sa1b_tfds.export.format import PIECES, Finished, Item, append, move
 from sa1b_tfds.export.images import IMAGES, ImageFiles
 

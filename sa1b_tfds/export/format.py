@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from sa1b_tfds.annotations import Example
-from sa1b_tfds.examples import ArchivePart, Part
-from sa1b_tfds.problems import BadInput, Problems
+from sa1b_tfds.core.problems import BadInput, Problems
+from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.parts import ArchivePart, Part
 from sa1b_tfds.tars.pairs import Entry, Pair
 
 PIECES = "pieces"

@@ -9,8 +9,8 @@ from typing import Literal
 
 from etils import epath
 
-from sa1b_tfds import files
-from sa1b_tfds.examples import ArchivePart, Part
+from sa1b_tfds.core import files
+from sa1b_tfds.examples.parts import ArchivePart, Part
 from sa1b_tfds.export.format import Format, Item
 from sa1b_tfds.tars.archive import FolderArchive
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sa1b_tfds import extras, rle
-from sa1b_tfds.runs import run_lengths
+from sa1b_tfds.core import extras
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks.runs import run_lengths
 
 # Corners are left out that lie within a pixel, and within this part of the mask's width (the root
 # of its area), of a straight line.

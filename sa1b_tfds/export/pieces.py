@@ -17,12 +17,13 @@ from typing import Any
 
 from etils import epath
 
-from sa1b_tfds import files, image_ids, own_json
-from sa1b_tfds.examples import ArchivePart, Part, example_of
+from sa1b_tfds.core import files, own_json
+from sa1b_tfds.core.problems import BadInput, OnError, Problems
+from sa1b_tfds.core.running.workers import Progress
+from sa1b_tfds.examples import image_ids
+from sa1b_tfds.examples.image_ids import Excluded, ImageIds
+from sa1b_tfds.examples.parts import ArchivePart, Part, example_of
 from sa1b_tfds.export.format import PIECES, Finished, Format, Item, Span, entries_by_name
-from sa1b_tfds.image_ids import Excluded, ImageIds
-from sa1b_tfds.problems import BadInput, OnError, Problems
-from sa1b_tfds.running.workers import Progress
 
 # Raised whenever the same settings would give other bytes: what an older version wrote is redone.
 _LAYOUT = 2
@@ -56,6 +57,9 @@ class Piece:
 
     def source_bytes(self) -> int:
         return self.span.bytes
+
+    def expected_bytes(self) -> int:
+        return self.source_bytes()
 
     def written(self, read: int) -> int:
         return self.format.written(read)

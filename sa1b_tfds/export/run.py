@@ -20,15 +20,15 @@ import orjson
 from absl import logging
 from etils import epath
 
-from sa1b_tfds import files, own_json
-from sa1b_tfds.examples import ArchivePart, Part, find_parts
+from sa1b_tfds.core import files, own_json
+from sa1b_tfds.core.problems import BadInput, OnError, Problems
+from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.core.running.pool import ProcessPool, first_failure
+from sa1b_tfds.core.running.progress import reporter_for_people
+from sa1b_tfds.examples.image_ids import repeated
+from sa1b_tfds.examples.parts import ArchivePart, Part, find_parts
 from sa1b_tfds.export.format import PIECES, Finished, Format
 from sa1b_tfds.export.pieces import Piece
-from sa1b_tfds.image_ids import repeated
-from sa1b_tfds.problems import BadInput, OnError, Problems
-from sa1b_tfds.processes import worker_count
-from sa1b_tfds.running.pool import ProcessPool, first_failure
-from sa1b_tfds.running.progress import reporter_for_people
 from sa1b_tfds.tars.archive import number_of
 from sa1b_tfds.tars.names import tar_stem
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from sa1b_tfds.examples import ArchivePart, Part
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.examples.parts import ArchivePart, Part
+from sa1b_tfds.examples.write_tars import add_file
 from sa1b_tfds.export.format import Finished, Format, Item, Span, entries_by_name, move
-from sa1b_tfds.problems import Problems
-from sa1b_tfds.tar_writer import add_file
 
 _TAR = "images.tar"
 

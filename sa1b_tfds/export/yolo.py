@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from sa1b_tfds import extras
-from sa1b_tfds.annotations import Example
-from sa1b_tfds.examples import Part
+from sa1b_tfds.core import extras
+from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.parts import Part
 from sa1b_tfds.export.format import Finished, Item, move
 from sa1b_tfds.export.images import IMAGES, ImageFiles
 from sa1b_tfds.export.outline import polygons_of

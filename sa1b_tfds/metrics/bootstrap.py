@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sa1b_tfds import extras
+from sa1b_tfds.core import extras
 
 RESAMPLES = 1000
 _MAX_DRAWN = 2**22  # of indices at a time, 32 MB

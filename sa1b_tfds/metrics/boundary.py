@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sa1b_tfds import extras
-from sa1b_tfds.mask_forms import as_dense, as_rles, require_one_size
+from sa1b_tfds.core import extras
+from sa1b_tfds.masks.forms import as_dense, as_rles, require_one_size
+from sa1b_tfds.masks.runs import Runs, bboxes, run_lengths
 from sa1b_tfds.metrics.iou import compute_iou, iou_of_rles
-from sa1b_tfds.runs import Runs, bboxes, run_lengths
 
 DILATION_RATIO = 0.02
 

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
-from sa1b_tfds.mask_forms import as_rles
+from sa1b_tfds.masks.forms import as_rles
 from sa1b_tfds.metrics.iou import iou_matrix
 
 MAX_DETS = (1, 10, 100, 1000)

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from sa1b_tfds import rle
-from sa1b_tfds.examples import read_examples
-from sa1b_tfds.mask_forms import as_rles
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.core.processes import Processes, in_order, worker_count
+from sa1b_tfds.examples.parts import read_examples
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks.forms import as_rles
+from sa1b_tfds.masks.runs import areas, run_lengths
 from sa1b_tfds.metrics import coco_eval
 from sa1b_tfds.metrics.iou import iou_of_rles
 from sa1b_tfds.metrics.matching import match_best, match_one_to_one
 from sa1b_tfds.metrics.predictions import Prediction, checked_rles, read_predictions
 from sa1b_tfds.metrics.summary import matched_boundary_ious, summarise
-from sa1b_tfds.problems import Problems
-from sa1b_tfds.processes import Processes, in_order, worker_count
-from sa1b_tfds.runs import areas, run_lengths
 
 
 def evaluate_predictions(

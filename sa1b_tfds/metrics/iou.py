@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from sa1b_tfds.mask_forms import as_dense, as_rles, require_one_size
+from sa1b_tfds.masks.forms import as_dense, as_rles, require_one_size
 
 
 def compute_iou(mask1: Any, mask2: Any) -> float:

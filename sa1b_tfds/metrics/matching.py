@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sa1b_tfds import extras
+from sa1b_tfds.core import extras
 
 
 class Matches(NamedTuple):

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TextIO
 
 from etils import epath
 
-from sa1b_tfds import rle
-from sa1b_tfds.runs import run_lengths
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks.runs import run_lengths
 
 _CHUNK = 2**20  # characters
 # SA-1B's longest RLE has some 100,000 characters, and uncompressed counts take a few more.

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from sa1b_tfds import extras, jpeg
-from sa1b_tfds.annotations import Example
-from sa1b_tfds.mask_forms import as_dense, as_rles
+from sa1b_tfds.core import extras
+from sa1b_tfds.examples import jpeg
+from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.masks.forms import as_dense, as_rles
+from sa1b_tfds.masks.runs import areas, run_lengths
 from sa1b_tfds.metrics.bootstrap import mean_interval
 from sa1b_tfds.metrics.iou import iou_matrix
-from sa1b_tfds.runs import areas, run_lengths
 
 Predict = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sa1b_tfds import rle
-from sa1b_tfds.mask_forms import as_rles
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks.forms import as_rles
 from sa1b_tfds.metrics.bootstrap import mean_interval
 from sa1b_tfds.metrics.boundary import DILATION_RATIO, boundary_ious
 from sa1b_tfds.metrics.iou import iou_matrix

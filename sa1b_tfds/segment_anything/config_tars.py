@@ -10,12 +10,12 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds.building.staging import Staging
-from sa1b_tfds.ensure import ensure_tars, find_links_file
-from sa1b_tfds.links import read_links
+from sa1b_tfds.core.telling import some_of
+from sa1b_tfds.download.links import read_links
 from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
+from sa1b_tfds.segment_anything.ensure import ensure_tars, find_links_file
 from sa1b_tfds.tars.archive import Archive, TarArchive, find_archives, number_of, sorted_by_name
 from sa1b_tfds.tars.names import tar_name, tar_number
-from sa1b_tfds.telling import some_of
 
 
 @dataclasses.dataclass(frozen=True)

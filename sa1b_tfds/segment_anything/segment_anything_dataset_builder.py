@@ -11,25 +11,25 @@ from typing import Any, ClassVar
 import tensorflow_datasets.public_api as tfds
 from absl import logging
 
-from sa1b_tfds import features, reading
-from sa1b_tfds.annotations import Example
+from sa1b_tfds import features
 from sa1b_tfds.building import prepared, shards
 from sa1b_tfds.building.conversion import Conversion, Engine
 from sa1b_tfds.building.report import REPORT, report_of
 from sa1b_tfds.building.settled import release_after
 from sa1b_tfds.building.sources import Sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar
-from sa1b_tfds.checksums import read_md5_table
-from sa1b_tfds.image_ids import ImageIds
-from sa1b_tfds.links import LINKS_PAGE
-from sa1b_tfds.mocked import is_mocked
-from sa1b_tfds.problems import BadInput, OnError, Problems
-from sa1b_tfds.processes import worker_count
-from sa1b_tfds.running.pool import ProcessPool
-from sa1b_tfds.running.progress import reporter_for_people
-from sa1b_tfds.running.workers import Fetched
-from sa1b_tfds.segment_anything import configs
+from sa1b_tfds.core.problems import BadInput, OnError, Problems
+from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.core.running.pool import ProcessPool
+from sa1b_tfds.core.running.progress import reporter_for_people
+from sa1b_tfds.core.running.workers import Fetched
+from sa1b_tfds.download.checksums import read_md5_table
+from sa1b_tfds.download.links import LINKS_PAGE
+from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.image_ids import ImageIds
+from sa1b_tfds.segment_anything import configs, reading
 from sa1b_tfds.segment_anything.config_tars import ConfigTars
+from sa1b_tfds.segment_anything.mocked import is_mocked
 from sa1b_tfds.tars import archive
 from sa1b_tfds.tars.scratch import readable_in_any_order
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sa1b_tfds import extras, overlay
+from sa1b_tfds.core import extras
+from sa1b_tfds.masks import overlay
 
 _BLUE = (30, 144, 255)
 _OPACITY = 0.6

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sa1b_tfds import jpeg, overlay
-from sa1b_tfds.annotations import Example
-from sa1b_tfds.problems import BadInput, summed_up
+from sa1b_tfds.core.problems import BadInput, summed_up
+from sa1b_tfds.examples import jpeg
+from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.masks import overlay
 from sa1b_tfds.show import pictures
 from sa1b_tfds.show.charts import number
 from sa1b_tfds.show.numbers import statistics_as_html
@@ -59,7 +60,7 @@ def make_page(
     """Makes a page that needs no other file and no network.
 
     Args:
-      examples: as `sa1b_tfds.examples.read_examples` gives them.
+      examples: as `sa1b_tfds.examples.parts.read_examples` gives them.
       title: its heading.
       statistics: of the dataset, as `sa1b_tfds.stats.Statistics.as_dict` gives them.
       problems: what could not be read; the first of each kind are listed.

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sa1b_tfds import jpeg, overlay, rle
-from sa1b_tfds.annotations import Example
-from sa1b_tfds.examples import Part
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.examples import jpeg
+from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.parts import Part
+from sa1b_tfds.masks import overlay, rle
 
 
 class Picture(NamedTuple):

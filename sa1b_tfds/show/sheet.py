@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sa1b_tfds.annotations import Example
+from sa1b_tfds.examples.annotations import Example
 from sa1b_tfds.show import pictures
 
 _GAP, _CAPTION = 8, 16
@@ -17,7 +17,7 @@ def contact_sheet(examples: Iterable[Example], columns: int = 4, side: int = 320
     """Draws examples side by side, each with its masks over it and its name below.
 
     Args:
-      examples: as `sa1b_tfds.examples.read_examples` gives them.
+      examples: as `sa1b_tfds.examples.parts.read_examples` gives them.
       columns: images in a row.
       side: the longer side of each, in pixels; smaller images are not enlarged.
 

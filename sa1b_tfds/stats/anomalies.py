@@ -10,8 +10,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from sa1b_tfds.annotations import Example, contradictions
-from sa1b_tfds.runs import Runs, areas, bboxes
+from sa1b_tfds.examples.annotations import Example, contradictions
+from sa1b_tfds.masks.runs import Runs, areas, bboxes
 from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
 
 # SAM's head that predicts the IoU is a regression: its 1.0 may come out a little larger.

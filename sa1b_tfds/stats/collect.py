@@ -9,10 +9,10 @@ from concurrent.futures import Future
 
 from etils import epath
 
-from sa1b_tfds.annotations import Example
-from sa1b_tfds.examples import ArchivePart, Part, examples_of, find_parts
-from sa1b_tfds.problems import Problems
-from sa1b_tfds.processes import ProcessDied, Processes, worker_count
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.core.processes import ProcessDied, Processes, worker_count
+from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.parts import ArchivePart, Part, examples_of, find_parts
 from sa1b_tfds.stats.findings import Findings, Problem
 from sa1b_tfds.stats.statistics import Keys, Statistics, digest, statistics_of_example
 from sa1b_tfds.tars.pairs import Entry

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sa1b_tfds.annotations import Example
-from sa1b_tfds.runs import areas, run_lengths
+from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.masks.runs import areas, run_lengths
 from sa1b_tfds.stats.anomalies import KINDS, anomalies
 from sa1b_tfds.stats.findings import Anomaly, Duplicate, Findings, Problem
 from sa1b_tfds.stats.histogram import Histogram

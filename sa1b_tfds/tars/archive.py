@@ -19,8 +19,8 @@ from typing import BinaryIO, Protocol
 from absl import logging
 from etils import epath
 
-from sa1b_tfds import files
-from sa1b_tfds.problems import Problems, TornArchive
+from sa1b_tfds.core import files
+from sa1b_tfds.core.problems import Problems, TornArchive
 from sa1b_tfds.tars.forms import is_packed, opened_forward
 from sa1b_tfds.tars.members import (
     MAX_BYTES,

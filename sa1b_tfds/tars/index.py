@@ -20,8 +20,8 @@ import orjson
 from absl import logging
 from tqdm import tqdm
 
-from sa1b_tfds.problems import BadInput, Problems, TornArchive
-from sa1b_tfds.processes import ProcessDied, Processes, available_cores
+from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.core.processes import ProcessDied, Processes, available_cores
 from sa1b_tfds.tars import kept
 from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive, index_of
 from sa1b_tfds.tars.forms import Inflating, opened_forward

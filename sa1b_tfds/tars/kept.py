@@ -16,7 +16,7 @@ from typing import TypeVar
 from absl import logging
 from etils import epath
 
-from sa1b_tfds import files
+from sa1b_tfds.core import files
 
 INDEX, SEEK = "index", "seek"
 

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from sa1b_tfds.problems import Problems, TornArchive
+from sa1b_tfds.core.problems import Problems, TornArchive
 from sa1b_tfds.tars.inflate import MAGIC, Damaged
 
 # A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.tars.members import MAX_BYTES, Member, suffix_of
 
 _SEEN_BEFORE = "a file of that name was there before"

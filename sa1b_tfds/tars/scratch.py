@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 from etils import epath
 
-from sa1b_tfds import files
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.core import files
+from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive, index_of, read_pairs
 from sa1b_tfds.tars.inflate import Inflated
 from sa1b_tfds.tars.pairs import Entry, Pair

@@ -23,7 +23,7 @@ import numpy as np
 import orjson
 from etils import epath
 
-from sa1b_tfds import files
+from sa1b_tfds.core import files
 from sa1b_tfds.tars import kept
 from sa1b_tfds.tars.forms import Forward, is_packed
 from sa1b_tfds.tars.inflate import Damaged, Inflated, new_inflater

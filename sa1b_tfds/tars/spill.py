@@ -6,7 +6,7 @@ import os
 import tempfile
 from typing import Any, NamedTuple
 
-from sa1b_tfds import files
+from sa1b_tfds.core import files
 
 _PAGE = 2**16
 

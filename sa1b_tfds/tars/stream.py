@@ -10,7 +10,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 
-from sa1b_tfds.problems import Problems
+from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.tars.members import ForwardFile, Member, members, report_damage, report_torn
 from sa1b_tfds.tars.pairs import Pair, Pairing
 from sa1b_tfds.tars.spill import Spill, Stored

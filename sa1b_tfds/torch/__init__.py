@@ -5,7 +5,7 @@ Each name is imported when it is first used; Lightning only with `SA1BDataModule
 
 from etils import epy as _epy
 
-from sa1b_tfds import extras as _extras
+from sa1b_tfds.core import extras as _extras
 
 _extras.load("torch", "torch")
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sa1b_tfds import jpeg, rle
+from sa1b_tfds.examples import jpeg
+from sa1b_tfds.masks import rle
 from sa1b_tfds.torch.dataset import Item
 from sa1b_tfds.training.config import IMAGENET_MEAN, IMAGENET_STD
 

@@ -10,9 +10,9 @@ import torch
 from etils import epath
 from torch.utils.data import DataLoader
 
-from sa1b_tfds import extras
-from sa1b_tfds.processes import available_cores
-from sa1b_tfds.runs import are_large
+from sa1b_tfds.core import extras
+from sa1b_tfds.core.processes import available_cores
+from sa1b_tfds.masks.runs import are_large
 from sa1b_tfds.torch.batches import collate
 from sa1b_tfds.torch.dataset import SA1BDataset
 

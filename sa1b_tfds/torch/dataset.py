@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from etils import epath
 
-from sa1b_tfds import jpeg, rle
-from sa1b_tfds.annotations import Example, pixel_boxes
-from sa1b_tfds.problems import OnError, Problems
-from sa1b_tfds.runs import check_size
-from sa1b_tfds.torch.sources import Source, find_sources
+from sa1b_tfds.core.problems import OnError, Problems
+from sa1b_tfds.examples import jpeg
+from sa1b_tfds.examples.annotations import Example, pixel_boxes
+from sa1b_tfds.examples.random_access import Source, find_sources
+from sa1b_tfds.masks import rle
+from sa1b_tfds.masks.runs import check_size
 
 MaskChoice = Literal["first", "random", "largest", "score"]
 Item = tuple[torch.Tensor, torch.Tensor, dict[str, Any]]

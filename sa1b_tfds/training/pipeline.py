@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
+from sa1b_tfds.training.example import Example, make_example
 from sa1b_tfds.training.layouts import to_layout
-from sa1b_tfds.training.making import Example, make_example
 from sa1b_tfds.training.sources import Source, find_source
 
 # There is no Python control flow on tensors here, and AutoGraph takes seconds to find that out.

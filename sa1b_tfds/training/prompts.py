@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from sa1b_tfds.run_ends import RunEnds, upper_bound
+from sa1b_tfds.masks.tf_run_ends import RunEnds, upper_bound
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.views import View, to_model
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sa1b_tfds import relevance_ops
-from sa1b_tfds.run_ends import run_ends
+from sa1b_tfds.masks import tf_relevance as relevance_ops
+from sa1b_tfds.masks.tf_run_ends import run_ends
 from sa1b_tfds.training import selection, views
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.sources import Record

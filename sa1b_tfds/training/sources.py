@@ -16,8 +16,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
-from sa1b_tfds.examples import builder_at
-from sa1b_tfds.mocked import is_mocked
+from sa1b_tfds.examples.parts import builder_at
+from sa1b_tfds.segment_anything.mocked import is_mocked
 from sa1b_tfds.training.config import TrainingConfig
 
 _CYCLE = 16  # files that are read in turns

@@ -1,0 +1,246 @@
+"""`sa1b download`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sa1b_tfds.cli.options import Commands, add_command, number_of_bytes
+
+if TYPE_CHECKING:
+    from sa1b_tfds.download.links import Selection
+    from sa1b_tfds.download.transfer.plan import Plan
+    from sa1b_tfds.download.transfer.progress import Tally
+
+
+def add(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "download",
+        _download,
+        "Download tars. They come compressed with gzip, 11.3 GB each, under the name .tar; builds"
+        " read them as they are. The same command run again continues, also with a fresh links"
+        " file.",
+    )
+    add = command.add_argument
+    add("--links-file", required=True, metavar="FILE", help="as saved from Meta's page")
+    add("--output-dir", required=True, metavar="DIR", help="where the tars come to")
+    add("--start", type=int, metavar="N", help="first tar, by the number in its name")
+    add("--end", type=int, metavar="N", help="the number after the last tar")
+    add("--names", nargs="+", metavar="NAME", help="these files instead of a range")
+    add("--with-ids", action="store_true", help="sa_images_ids.txt as well")
+    add("--workers", type=int, default=4, metavar="N", help="files at a time (%(default)s)")
+    add(
+        "--max-rate",
+        type=number_of_bytes,
+        metavar="RATE",
+        help="bytes a second in all, such as 200M",
+    )
+    add(
+        "--retries",
+        type=int,
+        default=10,
+        metavar="N",
+        help="retries in a row that may bring no new byte (%(default)s)",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds without a byte that end a connection (%(default)g)",
+    )
+    add(
+        "--speed-limit",
+        type=number_of_bytes,
+        default=1000,
+        metavar="RATE",
+        help="a connection that is slower for a while is given up, 0 for never (1K a second)",
+    )
+    add(
+        "--speed-time",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="how long it may be slower (%(default)g)",
+    )
+    add("--proxy", metavar="URL", help="else the usual environment variables decide")
+    add(
+        "--header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="'NAME: VALUE'",
+        help="sent to the links' own host only; may be given again",
+    )
+    add(
+        "--verify",
+        choices=("md5", "size", "none"),
+        default="md5",
+        help="what a file must pass: md5 = size, form and the MD5 where known (%(default)s)",
+    )
+    add("--md5-file", metavar="FILE", help="in md5sum's format, instead of the community's table")
+    add(
+        "--unpack",
+        action="store_true",
+        help="leave plain tars, of which any image is read at once: 5 %% more disk, and half a"
+        " minute to a minute of a core for each",
+    )
+    add(
+        "--refresh-wait",
+        action="store_true",
+        help="when links expire, wait for the links file to change and go on",
+    )
+    add("--dry-run", action="store_true", help="say what would be done, write nothing")
+    add("--json", action="store_true", help="one JSON object a line on standard output")
+
+
+def _download(options: argparse.Namespace) -> int:
+    from sa1b_tfds.core.telling import a_few
+    from sa1b_tfds.download.checksums import read_md5_table
+    from sa1b_tfds.download.download import download, plan_download
+    from sa1b_tfds.download.links import LinksError, read_links, select
+    from sa1b_tfds.download.transfer.progress import JsonLines, reporter_for_people
+    from sa1b_tfds.download.transfer.settings import TransferConfig
+
+    links = read_links(options.links_file)
+    selection = select(
+        links,
+        start=options.start,
+        end=options.end,
+        names=options.names,
+        with_ids=options.with_ids,
+    )
+    if not selection.names:
+        raise LinksError(
+            f"{options.links_file} has no tar of SA-1B in that range: its {len(links.tars)} tars of"
+            f" SA-1B are {a_few(sorted(links.tars)) or 'none'}, its other files"
+            f" {a_few(sorted(links.others)) or 'none'}. Other files are fetched by --names."
+        )
+    settings: dict[str, Any] = {
+        "workers": options.workers,
+        "max_rate": options.max_rate,
+        "retries": options.retries,
+        "timeout": options.timeout,
+        "speed_limit": options.speed_limit,
+        "speed_time": options.speed_time,
+        "proxy": options.proxy,
+        "headers": dict(options.header),
+        "verify": options.verify,
+        "unpack": options.unpack,
+    }
+    md5 = read_md5_table(options.md5_file) if options.md5_file else None
+    reporter: Tally = JsonLines(sys.stdout) if options.json else reporter_for_people()
+    for note in links.notes:
+        reporter.note(note)
+    if options.dry_run:
+        plan = plan_download(
+            selection, options.output_dir, config=TransferConfig(**settings), md5=md5
+        )
+        return _print_plan(plan, options.max_rate, as_json=options.json)
+
+    try:
+        download(
+            selection,
+            options.output_dir,
+            md5=md5,
+            refresh_wait=options.refresh_wait,
+            reporter=reporter,
+            **settings,
+        )
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        raise
+    finally:
+        if reporter.asked:
+            _print_summary(reporter, selection, options)
+    return 0 if all(result.is_whole for result in reporter.results.values()) else 1
+
+
+def _print_plan(plan: Plan, max_rate: float | None, *, as_json: bool) -> int:
+    from sa1b_tfds.core.telling import gigabytes
+    from sa1b_tfds.download.transfer.expiry import ExpiryNotes
+    from sa1b_tfds.download.transfer.progress import JsonLines, plan_as_json
+
+    possible = plan.needed <= plan.free and not any(
+        file.action in ("expired", "missing") for file in plan.files
+    )
+    unpacked = any(file.unpacked for file in plan.files)
+    notes = ExpiryNotes(plan, max_rate).at_start()
+    if as_json:
+        lines = JsonLines(sys.stdout)
+        lines.emit("plan", **plan_as_json(plan))
+        for note in notes:
+            lines.note(note)
+        return 0 if possible else 1
+    for file in plan.files:
+        size = "size unknown" if file.size is None else gigabytes(file.size)
+        rest = f", {gigabytes(file.to_fetch)} to fetch" if file.action == "continue" else ""
+        print(f"{file.name}: {file.action}, {file.reason or size + rest}")
+    print(
+        f"{len(plan.files)} files, {gigabytes(plan.to_fetch)} to fetch"
+        + (f", {gigabytes(plan.needed)} needed to unpack them" if unpacked else "")
+        + f", {gigabytes(plan.free)} free"
+        + ("" if plan.needed <= plan.free else f"; the first {len(plan.fits)} files fit")
+    )
+    for note in notes:
+        print(note)
+    return 0 if possible else 1
+
+
+def _print_summary(tally: Tally, selection: Selection, options: argparse.Namespace) -> None:
+    from sa1b_tfds.download.links import LINKS_PAGE
+    from sa1b_tfds.download.transfer.progress import JsonLines
+
+    failed = {r.name: r.reason for r in tally.results.values() if r.status == "failed"}
+    expired = sorted(r.name for r in tally.results.values() if r.status == "expired")
+    command = _again(options.argv)
+    if isinstance(tally, JsonLines):
+        tally.emit(
+            "summary",
+            asked=tally.asked,
+            done=tally.count("done"),
+            present=tally.count("present"),
+            expired=expired,
+            failed=failed,
+            not_finished=sorted(set(selection.names) - tally.results.keys()),
+            fetched=tally.fetched,
+            seconds=round(tally.seconds, 1),
+            command=command,
+        )
+        return
+    for name, reason in sorted(failed.items()):
+        print(f"{name} failed: {reason}")
+    if expired:
+        print(
+            f"{len(expired)} of the links expired: {' '.join(expired)}\n"
+            f"Save a fresh links file from {LINKS_PAGE}\n"
+            f"as {options.links_file} and run (finished and partial files are kept):\n"
+            f"  {command}"
+        )
+    print(tally.summary(), flush=True)
+
+
+def _again(argv: Sequence[str]) -> str:
+    """The command as it was given, its secrets masked, to be given again."""
+    masked, before = [], ""
+    for word in argv:
+        if before == "--header" or word.startswith("--header="):
+            word = re.sub(r":.*", ": ...", word, flags=re.S)
+        elif before == "--proxy" or word.startswith("--proxy="):
+            word = re.sub(r"//[^/@]*@", "//...@", word)
+        masked.append(word)
+        before = word
+    return shlex.join(["sa1b", *masked])
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        # The text itself may be a secret.
+        raise argparse.ArgumentTypeError("expected 'Name: value'")
+    return name.strip(), value.strip()

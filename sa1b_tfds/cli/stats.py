@@ -1,0 +1,95 @@
+"""`sa1b stats`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from sa1b_tfds.cli.options import Commands, add_command, add_config, output_file, write_json
+
+if TYPE_CHECKING:
+    from sa1b_tfds.stats import Progress, Statistics
+    from sa1b_tfds.stats.findings import Findings
+
+_SHOWN = 5  # of a kind; the JSON has some more
+
+
+def add(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "stats",
+        _stats,
+        "Count images and masks, show distributions, find duplicates and anomalies.",
+    )
+    add = command.add_argument
+    add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
+    add_config(command)
+    add("--workers", type=int, metavar="N", help="processes (one a core)")
+    add("--json", type=output_file, metavar="FILE", help="write all of it as JSON, with histograms")
+
+
+def read_statistics(source: str, config: str | None, workers: int | None = None) -> Statistics:
+    """`statistics_of`, with a progress bar."""
+    from tqdm import tqdm
+
+    from sa1b_tfds.stats import statistics_of
+
+    with tqdm(unit="image", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.total = progress.images_expected
+            bar.set_postfix_str(f"{progress.parts_done} of {progress.parts} parts", refresh=False)
+            bar.update(progress.images - bar.n)
+
+        return statistics_of(source, config, workers=workers, on_progress=show)
+
+
+def _stats(options: argparse.Namespace) -> int:
+    statistics = read_statistics(options.source, options.config, options.workers)
+    _print(statistics)
+    if options.json:
+        write_json(options.json, statistics.as_dict())
+    return 1 if statistics.problems.count else 0
+
+
+def _print(statistics: Statistics) -> None:
+    from sa1b_tfds.cli.table import number, print_table
+    from sa1b_tfds.stats.anomalies import KINDS
+
+    print(
+        f"{statistics.images:,} images, {statistics.masks:,} masks,"
+        f" {statistics.jpeg_bytes / 1e9:.3f} GB of JPEG in {statistics.parts:,} parts"
+    )
+    print()
+    shares = (0.05, 0.5, 0.95)
+    rows = [["", "min", *(f"{share:.0%}" for share in shares), "max", "mean"]]
+    for name, histogram in statistics.distributions.items():
+        values = [histogram.minimum, *map(histogram.quantile, shares), histogram.maximum]
+        values = values if histogram.count else [None] * len(values)
+        rows.append([name, *map(number, [*values, histogram.mean])])
+    print_table(rows)
+    for name, duplicates in statistics.duplicates.items():
+        what = {"image_id": "images with an id", "jpeg": "images with a JPEG"}[name]
+        _print_findings(f"{what} that was there before", duplicates)
+    for kind, anomalies in statistics.anomalies.items():
+        _print_findings(f"{kind}: {KINDS[kind]}", anomalies)
+    _print_findings("could not be read", statistics.problems)
+    if not (statistics.anomalies or statistics.problems.count):
+        print("\nNo anomalies.")
+
+
+def _print_findings(what: str, findings: Findings) -> None:
+    if not findings.count:
+        return
+    print(f"\n{findings.count:,} {what}")
+    for found in findings.first[:_SHOWN]:
+        print("  " + ": ".join(text for text in _words(found._asdict()) if text))
+    if findings.count > _SHOWN:
+        print(f"  and {findings.count - _SHOWN:,} more")
+
+
+def _words(found: dict) -> list[str]:
+    names = {"image_id": "image ", "annotation_id": "annotation ", "first_part": "first in "}
+    names["first_image_id"] = "image "
+    return [f"{names.get(name, '')}{value}" for name, value in found.items()]

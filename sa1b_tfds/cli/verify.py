@@ -1,0 +1,102 @@
+"""`sa1b verify`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from sa1b_tfds.cli.options import Commands, add_command
+
+if TYPE_CHECKING:
+    from sa1b_tfds.download.verify import TarReport
+
+
+def add(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "verify",
+        _verify,
+        "Say which tars of a folder are whole, torn, wrong or missing. Compressed ones are"
+        " inflated, unless a download has checked them.",
+    )
+    add = command.add_argument
+    add("folder", metavar="DIR")
+    add("--start", type=int, metavar="N", help="first tar that must be there, by its number")
+    add("--end", type=int, metavar="N", help="the number after the last one that must be there")
+    add("--md5", action="store_true", help="compare with the MD5 table (of compressed tars)")
+    add("--md5-file", metavar="FILE", help="in md5sum's format, instead of the community's table")
+    add("--deep", action="store_true", help="read every pair: JSON, masks, areas, boxes, JPEG")
+    add("--workers", type=int, metavar="N", help="tars at a time (one a core)")
+    add("--json", action="store_true", help="one JSON object a line on standard output")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    import json
+    from collections import Counter
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from sa1b_tfds.download.checksums import read_md5_table
+    from sa1b_tfds.download.verify import verify_folder
+
+    with_md5 = bool(options.md5 or options.md5_file)
+    bar = tqdm(
+        unit="B", unit_scale=True, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False
+    )
+
+    def move(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    reports = verify_folder(
+        options.folder,
+        start=options.start,
+        end=options.end,
+        md5=read_md5_table(options.md5_file) if with_md5 else None,
+        md5_of_any_form=options.md5_file is not None,
+        deep=options.deep,
+        workers=options.workers,
+        on_progress=move,
+    )
+    counts: Counter[str] = Counter()
+    without_md5: Counter[str | None] = Counter()
+    any_noted = False
+    with bar:
+        for report in reports:
+            counts[report.status] += 1
+            if with_md5 and report.status == "whole" and not report.md5:
+                without_md5[report.form] += 1
+                any_noted |= report.note is not None
+            if options.json:
+                print(json.dumps({"event": "tar", **asdict(report)}), flush=True)
+                continue
+            tqdm.write(f"{report.name}: {report.status}{_detail(report)}", file=sys.stdout)
+            for reason in report.reasons[1:]:
+                tqdm.write(f"  {reason}", file=sys.stdout)
+    is_whole = counts.total() > 0 and counts["whole"] == counts.total()
+    if options.json:
+        unknown = {"without_md5": without_md5.total()} if with_md5 else {}
+        print(json.dumps({"event": "summary", "ok": is_whole, **counts, **unknown}))
+        return 0 if is_whole else 1
+    others = [f"{counts[status]} {status}" for status in counts if status != "whole"]
+    print(", ".join([f"{counts['whole']} of {counts.total()} tars whole", *sorted(others)]))
+    if number := without_md5["gzip"]:
+        when = ", now or when they were downloaded" if any_noted else ""
+        print(
+            f"The MD5 of {number} of them is not known: they were read up to their checksum{when}."
+        )
+    if number := without_md5["plain"]:
+        read = "they were read whole"
+        if not options.deep:
+            read = "only their headers were read. --deep reads them whole"
+        print(f"No MD5 is known for {number} of them in the plain form: {read}.")
+    return 0 if is_whole else 1
+
+
+def _detail(report: TarReport) -> str:
+    if report.reasons:
+        return f", {report.reasons[0]}"
+    counted = "" if report.pairs is None else f", {report.pairs} pairs"
+    return counted + (f"; {report.note}" if report.note else "")

@@ -1,0 +1,79 @@
+"""What in the input could not become an example, and what happens then: stop, or skip and list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from sa1b_tfds.core.telling import printable
+
+_MAX_LINES = 20
+_OF_A_REASON = 3
+
+OnError = Literal["raise", "skip"]
+
+
+class BadInput(ValueError):
+    """Something in an archive that cannot become an example.
+
+    archive: the tar or folder, relative to where it was looked for.
+    member: the file in it; empty if it is the archive as a whole.
+    reason: what is wrong with it.
+    """
+
+    def __init__(self, archive: str, member: str, reason: str):
+        # A tar may hold names that steer a terminal.
+        member, reason = printable(member), printable(reason)
+        super().__init__(": ".join(part for part in (archive, member, reason) if part))
+        self.archive = archive
+        self.member = member
+        self.reason = reason
+
+    def as_dict(self) -> dict[str, str]:
+        return {"archive": self.archive, "member": self.member, "reason": self.reason}
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.archive, self.member, self.reason)
+
+
+class TornArchive(BadInput):
+    """An archive that ends too early or is no tar: what follows in it cannot be read."""
+
+
+class Problems:
+    """Takes every `BadInput` that is met: raises it, or keeps it and lets the rest go on.
+
+    Attributes:
+      found: what was kept, in the order it was met; only with on_error='skip'.
+    """
+
+    def __init__(self, on_error: OnError = "raise"):
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
+        self.on_error = on_error
+        self.found: list[BadInput] = []
+
+    def report(
+        self, archive: str, member: str, reason: str, kind: type[BadInput] = BadInput
+    ) -> None:
+        """Raises a problem, or keeps it in `found`; see `BadInput` for what it is made of."""
+        problem = kind(archive, member, reason)
+        if self.on_error == "raise":
+            raise problem
+        self.found.append(problem)
+
+
+def summed_up(problems: Iterable[BadInput]) -> list[str]:
+    """Lines for people, at most 21: the first few of each reason, and how many more there are."""
+    by_reason: dict[str, list[BadInput]] = {}
+    for problem in problems:
+        by_reason.setdefault(problem.reason, []).append(problem)
+    lines: list[str] = []
+    for number, (reason, found) in enumerate(by_reason.items()):
+        if len(lines) >= _MAX_LINES - _OF_A_REASON:
+            rest = sum(map(len, list(by_reason.values())[number:]))
+            return [*lines, f"{rest:,} more, for {len(by_reason) - number:,} other reasons"]
+        lines += map(str, found[:_OF_A_REASON])
+        if len(found) > _OF_A_REASON:
+            lines.append(f"{len(found) - _OF_A_REASON:,} more: {reason}")
+    return lines

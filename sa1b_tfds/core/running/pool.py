@@ -1,0 +1,187 @@
+"""Runs tasks in worker processes on this machine, while the disk is watched.
+
+A build's tasks may run on Beam instead (`building/beam_engine.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from absl import logging
+
+from sa1b_tfds.core import files
+from sa1b_tfds.core.running import workers
+from sa1b_tfds.core.running.workers import Ended, Event, Fetched, Running, Task
+from sa1b_tfds.core.telling import about, gigabytes
+
+
+class NotEnoughSpace(OSError):
+    """The disk is full, or what is to be written does not fit."""
+
+    def __init__(self, message: str):
+        super().__init__(errno.ENOSPC, message)
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.strerror or "",)
+
+
+class Reporter(Protocol):
+    """Hears how a run goes, in the thread that called it."""
+
+    def planned(self, tasks: Sequence[Task]) -> None:
+        """These are done now."""
+
+    def hear(self, event: Event) -> None:
+        """Of one of them."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProcessPool:
+    """Runs tasks in processes on this machine, and watches the disk while it does.
+
+    num_workers: tasks at a time.
+    fetch: brings what a task reads and is not there, and may tell how far it is; release: called
+      when it is finished. Both are called in several threads.
+    makes_room: a finished task frees some of the disk, so that the next one may wait for that.
+    """
+
+    num_workers: int
+    reporter: Reporter
+    fetch: Callable[[Any, Fetched], None] | None = None
+    release: Callable[[Any], None] | None = None
+    makes_room: bool = False
+
+    def __call__(self, tasks: Sequence[Task]) -> dict[str, Exception]:
+        failures: dict[str, Exception] = {}
+        space = _Space(tasks, self.makes_room)
+        if not self.makes_room:
+            space.check(self.num_workers)
+        self.reporter.planned(tasks)
+
+        def on_event(event: Event) -> None:
+            space.hear(event)
+            self.reporter.hear(event)
+            if isinstance(event, Ended) and event.error is not None:
+                failures[event.task.name] = event.error
+
+        def before(task: Task, on_fetched: Fetched) -> None:
+            space.refuse_if_full(task)
+            if self.fetch is not None:
+                self.fetch(task, on_fetched)
+            space.begin(task)
+
+        def after(task: Task) -> None:
+            if self.release is not None:
+                self.release(task)
+
+        try:
+            workers.run(
+                tasks,
+                self.num_workers,
+                on_event=on_event,
+                before=before,
+                after=after,
+            )
+        finally:
+            space.close()
+            self.reporter.close()
+        return failures
+
+
+def first_failure(failures: Mapping[str, Exception], tasks: Sequence[Task]) -> Exception:
+    """The first in the order of the tasks; logs all of them."""
+    names = [task.name for task in tasks if task.name in failures]
+    for name in names:
+        logging.error("Failed: %s", about(name, str(failures[name])))
+    if len(names) > 1:
+        logging.error("%d of them failed: %s", len(names), ", ".join(names))
+    return failures[names[0]]
+
+
+class _Space:
+    """Whether what is still to be written fits. Used by several threads.
+
+    makes_room: a task that ends frees some, if those before it have ended too. So what does not fit
+      waits for it, and no task begins before an earlier one whose source is there.
+    """
+
+    def __init__(self, tasks: Sequence[Task], makes_room: bool):
+        self._folder = tasks[0].folder
+        self._makes_room = makes_room
+        self._to_begin = {task.name: task for task in tasks}
+        self._lock = threading.Condition()
+        self._expected: dict[str, int] = {}  # bytes of each running task, in all
+        self._to_come: dict[str, int] = {}  # and still to be written
+        self._full = False
+
+    def check(self, num_workers: int) -> None:
+        tasks = self._to_begin.values()
+        needed = sum(task.written(task.source_bytes()) for task in tasks)
+        needed += sum(sorted(task.scratch_bytes() for task in tasks)[-num_workers:])
+        free = files.free_bytes(self._folder)
+        if free is not None and needed > free:
+            raise NotEnoughSpace(
+                f"What comes of {len(tasks)} tars needs up to {gigabytes(needed)}, and in"
+                f" {self._folder} {gigabytes(free)} are free. Nothing was written; make room, or"
+                " take fewer tars."
+            )
+
+    def refuse_if_full(self, task: Task) -> None:
+        if self._full:
+            raise NotEnoughSpace(
+                f"{task.name} was not begun: the disk is full. Make room in {self._folder}"
+                " and run the same again; what was finished is kept."
+            )
+
+    def begin(self, task: Task) -> None:
+        with self._lock:
+            expected = task.written(task.source_bytes()) + task.scratch_bytes()
+            while not self._full:
+                if self._is_next(task):
+                    if self._fits(expected):
+                        break
+                    self._full = not (self._makes_room and self._to_come)
+                if not self._full:
+                    self._lock.wait()
+            self._forget(task)
+            self.refuse_if_full(task)
+            self._expected[task.name] = self._to_come[task.name] = expected
+
+    def _is_next(self, task: Task) -> bool:
+        earlier = itertools.takewhile(lambda other: other is not task, self._to_begin.values())
+        return not any(other.source_bytes() for other in earlier)
+
+    def _forget(self, task: Task) -> None:
+        """It is not waited for any more."""
+        self._to_begin.pop(task.name, None)
+        self._lock.notify_all()
+
+    def _fits(self, expected: int) -> bool:
+        free = files.free_bytes(self._folder)
+        return free is None or expected + sum(self._to_come.values()) <= free
+
+    def close(self) -> None:
+        """Nobody waits for room any more."""
+        with self._lock:
+            self._full = True
+            self._lock.notify_all()
+
+    def hear(self, event: Event) -> None:
+        task, name = event.task, event.task.name
+        with self._lock:
+            if isinstance(event, Running) and name in self._to_come:
+                left = max(0.0, 1 - event.bytes / max(1, task.source_bytes()))
+                self._to_come[name] = int(left * self._expected[name])
+            elif isinstance(event, Ended):
+                self._to_come.pop(name, None)
+                if isinstance(event.error, OSError) and event.error.errno in files.DISK_FULL:
+                    self._full = True
+                self._forget(task)

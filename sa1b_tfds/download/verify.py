@@ -1,0 +1,283 @@
+"""A folder of tars: which are whole, torn, wrong, missing or not finished. Changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from etils import epath
+
+from sa1b_tfds.core.problems import Problems, TornArchive
+from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.core.running.workers import Ended, Progress, Running, events
+from sa1b_tfds.download.check import md5_problem
+from sa1b_tfds.download.checksums import hash_file
+from sa1b_tfds.download.links import first_of_range, missing_of_range
+from sa1b_tfds.download.transfer.folder import CheckedFiles
+from sa1b_tfds.examples.annotations import check_pair, member_of
+from sa1b_tfds.tars.archive import TarArchive
+from sa1b_tfds.tars.names import is_tar_name, tar_number
+
+_MAX_REASONS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarReport:
+    """What one tar is.
+
+    Attributes:
+      name: of the tar.
+      status: 'whole'; 'torn' (it ends too early, is damaged, or is no tar); 'wrong' (another MD5,
+        no pairs, something in it that is not as it should be, or it cannot be read); 'unfinished'
+        (a partial download); 'missing'.
+      form: 'gzip' or 'plain'; None if that was not seen.
+      pairs: of an image and its annotations; None if they were not counted.
+      md5: whether its MD5 was compared with a known one.
+      note: how it is known to be whole, if not by reading it now.
+      reasons: why it is not whole, the first few.
+    """
+
+    name: str
+    status: Literal["whole", "torn", "wrong", "unfinished", "missing"]
+    form: Literal["gzip", "plain"] | None = None
+    pairs: int | None = None
+    md5: bool = False
+    note: str | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def verify_folder(
+    folder: str | Path,
+    *,
+    start: int | None = None,
+    end: int | None = None,
+    md5: Mapping[str, str] | None = None,
+    md5_of_any_form: bool = False,
+    deep: bool = False,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[TarReport]:
+    """Looks at every tar in a folder, or at those of a range; yields reports as they are ready.
+
+    Of a plain tar the headers are read. A compressed one is inflated, up to its checksum, unless a
+    download of ours has checked it and it has not changed since.
+
+    Args:
+      folder: where the tars are.
+      start: first number of a range, 0 where only `end` is given.
+      end: the number after the last one; with it, every number of the range has to be there.
+      md5: MD5 by name, to compare with; then a compressed tar is not inflated. None compares
+        nothing.
+      md5_of_any_form: whether they are also of plain tars. Else they are of the compressed ones
+        that Meta serves, and a plain one is not compared, unless it is known of what it was
+        unpacked.
+      deep: read every pair: JSON, masks with their areas and boxes, and the JPEG up to its end.
+      workers: processes, by default one a core.
+      on_progress: called now and then with the bytes of all tars that are done, and their sum.
+
+    Raises:
+      NotADirectoryError: there is no such folder.
+      ValueError: a range that holds nothing, or workers below 1.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder: verify takes the folder of the tars.")
+    first = first_of_range(start, end)
+    workers = worker_count(workers)
+
+    def asked_for(name: str) -> bool:
+        number = tar_number(name)
+        if start is None and end is None:
+            return is_tar_name(name)
+        return number is not None and first <= number and (end is None or number < end)
+
+    names = sorted(path.name for path in folder.iterdir() if asked_for(path.name))
+    partial = {path.name.removesuffix(".part") for path in folder.glob("*.part")}
+    unfinished = sorted(name for name in partial - set(names) if asked_for(name))
+    record = CheckedFiles(folder)
+    tasks = [
+        _Verify(
+            path=folder / name,
+            expected_md5=(md5 or {}).get(name),
+            md5_of_any_form=md5_of_any_form,
+            deep=deep,
+            checked_by=record.checked_by(name),
+            checked_md5=record.md5(name),
+        )
+        for name in names
+    ]
+    missing = missing_of_range(first, end, [*names, *unfinished])
+    return _reports(tasks, unfinished, missing, workers, on_progress)
+
+
+def _reports(
+    tasks: list[_Verify],
+    unfinished: list[str],
+    missing: list[str],
+    workers: int,
+    on_progress: Callable[[int, int], None],
+) -> Iterator[TarReport]:
+    for name in unfinished:
+        reason = "a download that was not finished: run it again"
+        yield TarReport(name=name, status="unfinished", reasons=(reason,))
+    for name in missing:
+        yield TarReport(name=name, status="missing", reasons=("not in the folder",))
+    sizes = {task.name: task.source_bytes() for task in tasks}
+    done = dict.fromkeys(sizes, 0)
+
+    def move(name: str, size: int) -> None:
+        done[name] = size
+        on_progress(sum(done.values()), sum(sizes.values()))
+
+    if min(workers, len(tasks)) <= 1:
+        for task in tasks:
+            yield task.run(lambda _, size, name=task.name: move(name, size))  # type: ignore[misc]
+            move(task.name, sizes[task.name])
+        return
+    with contextlib.closing(events(tasks, workers)) as all_events:
+        for event in all_events:
+            name = event.task.name
+            if isinstance(event, Running):
+                move(name, event.bytes)
+            elif isinstance(event, Ended):
+                move(name, sizes[name])
+                reason = f"it was not looked at to its end: {event.error}"
+                yield event.result or TarReport(name=name, status="wrong", reasons=(reason,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Verify:
+    """A task for a worker: looks at one tar.
+
+    expected_md5: what it has to be; None if that is not known.
+    md5_of_any_form: see `verify_folder`.
+    deep: read every pair.
+    checked_by, checked_md5: what a download has recorded of it, or of what it was unpacked from.
+    """
+
+    path: Path
+    expected_md5: str | None
+    md5_of_any_form: bool
+    deep: bool
+    checked_by: str | None
+    checked_md5: str | None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def folder(self) -> epath.Path:
+        return epath.Path(self.path.parent)
+
+    def source_bytes(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0  # a link to nowhere
+
+    def expected_bytes(self) -> int:
+        return self.source_bytes()
+
+    def written(self, read: int) -> int:
+        return 0
+
+    def scratch_bytes(self) -> int:
+        return 0
+
+    def run(self, on_progress: Progress) -> TarReport:
+        """Looks at it; what is wrong with it, its file system included, is in the report."""
+        problems = Problems(on_error="skip")
+        look = _Look()
+        try:
+            self._look(look, problems, lambda size: on_progress(0, size))
+        except OSError as error:
+            look.reasons.append(str(error))
+        reasons = look.reasons + [
+            ": ".join(part for part in (p.member, p.reason) if part) for p in problems.found
+        ]
+        if len(reasons) > _MAX_REASONS:
+            reasons = [*reasons[:_MAX_REASONS], f"and {len(reasons) - _MAX_REASONS} more"]
+        return TarReport(
+            name=self.name,
+            status="torn" if _is_torn(problems) else "wrong" if reasons else "whole",
+            form=look.form,
+            pairs=look.pairs,
+            md5=look.md5,
+            note=None if reasons else look.note,
+            reasons=tuple(reasons),
+        )
+
+    def _look(self, look: _Look, problems: Problems, on_progress: Callable[[int], None]) -> None:
+        furthest = 0
+
+        def on_hashed(size: int) -> None:
+            on_read(size // 2 if self.deep else size)
+
+        def on_read(size: int) -> None:
+            """A tar that is read twice does not go back."""
+            nonlocal furthest
+            if size > furthest:
+                furthest = size
+                on_progress(size)
+
+        archive = TarArchive(self.path)
+        is_packed = archive.is_packed()
+        look.form = "gzip" if is_packed else "plain"
+        if self.expected_md5 is not None:
+            self._compare_md5(look, self.expected_md5, is_packed, on_hashed)
+        if self.deep:
+            look.pairs = _read_all(archive, problems, on_read)
+        elif is_packed and look.md5 and not look.reasons:
+            return
+        elif is_packed and not look.md5 and self.checked_by is not None:
+            look.note = "it was checked when it was downloaded, and has not changed since"
+            return
+        else:
+            look.pairs = len(archive.index(problems, on_read))
+        if not look.pairs and not _is_torn(problems):
+            look.reasons.append("it holds no pair of .jpg and .json")
+
+    def _compare_md5(
+        self, look: _Look, expected: str, is_packed: bool, on_hashed: Callable[[int], None]
+    ) -> None:
+        if is_packed or (self.md5_of_any_form and self.checked_md5 != expected):
+            look.md5 = True
+            if problem := md5_problem(hash_file(self.path, on_hashed=on_hashed), expected):
+                look.reasons.append(problem)
+        elif self.checked_md5 == expected:
+            look.md5 = True
+            look.note = "plain: unpacked from the file with the right MD5"
+        elif self.checked_md5 is not None:
+            look.md5 = True
+            look.reasons.append(
+                f"it was unpacked from a file with the MD5 {self.checked_md5}, the table says"
+                f" {expected}"
+            )
+
+
+def _is_torn(problems: Problems) -> bool:
+    return any(isinstance(found, TornArchive) for found in problems.found)
+
+
+@dataclass
+class _Look:
+    """What a look at a tar has shown so far, see `TarReport`."""
+
+    form: Literal["gzip", "plain"] | None = None
+    pairs: int | None = None
+    md5: bool = False
+    note: str | None = None
+    reasons: list[str] = field(default_factory=list)
+
+
+def _read_all(archive: TarArchive, problems: Problems, on_inflated: Callable[[int], None]) -> int:
+    """Reads every pair; returns their number."""
+    number = 0
+    for pair in archive.pairs(problems, on_inflated):
+        number += 1
+        try:
+            check_pair(pair)
+        except ValueError as error:
+            problems.report(archive.name, member_of(pair, error), str(error))
+    return number

@@ -1,0 +1,5 @@
+"""A (jpeg, json) pair -> a checked `Example`, and every form in which one is stored.
+
+`annotations` and `jpeg` check a pair, `records` and `array_records` store an example, `parts` and
+`random_access` read examples from tars or prepared data, `write_tars` writes users' own.
+"""

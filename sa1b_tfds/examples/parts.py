@@ -1,0 +1,205 @@
+"""Where examples come from, whatever they lie in: a tar, extracted files, or prepared shards.
+
+This is the NumPy way in, for what looks at examples one by one (show, stats, eval, export, torch).
+No TensorFlow here; training reads through tf.data instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from etils import epath
+
+from sa1b_tfds.core.files import os_errors_named
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.examples import records
+from sa1b_tfds.examples.annotations import Example, member_of, read_pair
+from sa1b_tfds.tars.archive import Archive, PairReader, archives_at, identity_of
+from sa1b_tfds.tars.index import IndexedArchive, count_pairs, index_archive
+from sa1b_tfds.tars.pairs import Entry, Pair
+
+_INFO = "dataset_info.json"
+_DATASET = "segment_anything"
+
+
+class Part(Protocol):
+    """A tar, an extracted folder or a prepared shard: what one process reads by itself."""
+
+    @property
+    def name(self) -> str: ...
+
+    def identity(self) -> dict[str, int] | None:
+        """What changes when it does, its bytes among it; None if it is not there."""
+
+    def count(self) -> int:
+        """The number of its images, without reading them."""
+
+    def examples(self, problems: Problems) -> Iterator[Example]:
+        """Yields its examples, images as JPEG bytes, in its own order; reports what is none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArchivePart:
+    """A tar or an extracted folder."""
+
+    archive: Archive
+
+    @property
+    def name(self) -> str:
+        return self.archive.name
+
+    def identity(self) -> dict[str, int] | None:
+        return self.archive.identity()
+
+    def count(self) -> int:
+        return count_pairs(self.archive)
+
+    def indexed(self, problems: Problems) -> IndexedArchive:
+        """What reads its pairs by their numbers; reports what is no pair, torn or unsafe."""
+        with os_errors_named(self.name):
+            return index_archive(self.archive, problems)
+
+    def examples(self, problems: Problems) -> Iterator[Example]:
+        with os_errors_named(self.name):
+            for pair in self.archive.pairs(problems):
+                if (example := example_of(self.name, pair, problems)) is not None:
+                    yield example
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPart:
+    """A shard of prepared data."""
+
+    path: epath.Path
+    file_format: str
+    length: int
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def identity(self) -> dict[str, int] | None:
+        return identity_of(self.path)
+
+    def count(self) -> int:
+        return self.length
+
+    def examples(self, problems: Problems) -> Iterator[Example]:
+        number = 0
+        for record in records.read(self.path, self.file_format):
+            try:
+                example = records.deserialise(record)
+            except ValueError as e:
+                problems.report(self.name, f"record {number}", str(e))
+            else:
+                yield example
+            number += 1
+        if number != self.length:
+            problems.report(self.name, "", f"it has {number} of its {self.length} records")
+
+
+def examples_of(
+    archive: PairReader, entries: Iterable[Entry], problems: Problems, long_side: int | None = None
+) -> Iterator[tuple[str, Example]]:
+    """Yields (name of its JSON, example) of each entry; reports those that are none."""
+    for pair in archive.read(entries, problems):
+        example = example_of(archive.name, pair, problems, long_side)
+        if example is not None:
+            yield pair.json_name, example
+
+
+def example_of(
+    archive: str, pair: Pair, problems: Problems, long_side: int | None = None
+) -> Example | None:
+    """The example of a pair from the archive of that name; None and reported if it is none."""
+    try:
+        return read_pair(pair, long_side)
+    except ValueError as e:
+        problems.report(archive, member_of(pair, e), str(e))
+        return None
+
+
+def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
+    """Finds what holds examples.
+
+    Args:
+      source: a tar; a folder of tars or of extracted files; the folder of a prepared dataset
+        version (with dataset_info.json); or, with `config`, TFDS's data_dir.
+      config: of prepared data, such as 'original'.
+
+    Raises:
+      FileNotFoundError: if there is nothing of that kind, saying what was looked for.
+    """
+    path = epath.Path(source)
+    if config is not None:
+        path = _newest_version(path, config)
+    if (path / _INFO).exists():
+        return _shards(path)
+    parts: list[Part] = [ArchivePart(archive) for archive in archives_at(path)]
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there.")
+    if not parts:
+        raise FileNotFoundError(
+            f"{path} holds neither sa_*.tar, nor extracted sa_*.jpg and .json, nor prepared data"
+            f" ({_INFO}). For TFDS's data_dir, name the config as well; `sa1b repack` wants"
+            " the tars."
+        )
+    return parts
+
+
+def read_examples(
+    source: epath.PathLike, config: str | None = None, problems: Problems | None = None
+) -> Iterator[Example]:
+    """Yields the examples of all parts that `find_parts` finds, one part after the other.
+
+    Args:
+      source, config: see `find_parts`.
+      problems: takes what is no example; default: raise it.
+
+    Yields:
+      What `annotations.to_example` returns.
+    """
+    for part in find_parts(source, config):
+        yield from part.examples(problems or Problems())
+
+
+def _newest_version(data_dir: epath.Path, config: str) -> epath.Path:
+    import tensorflow_datasets as tfds  # workers import this module, and need no TFDS
+
+    folder = data_dir / _DATASET / config
+    versions = tfds.core.utils.version.list_all_versions(folder)
+    if not versions:
+        raise FileNotFoundError(f"{folder} holds no prepared data.")
+    return folder / str(versions[-1])
+
+
+def builder_at(path: epath.PathLike) -> Any:
+    """TFDS's builder of the prepared version in a folder.
+
+    Raises:
+      ValueError: if one of the two files that describe it is damaged. TFDS itself has an error of
+        another kind for each damage, and names no file.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(path)
+    except (ImportError, OSError):
+        raise
+    except Exception as e:
+        raise ValueError(
+            f"{os.fspath(path)} cannot be read: its {_INFO} or features.json is damaged ({e})."
+        ) from e
+
+
+def _shards(path: epath.Path) -> list[Part]:
+    builder = builder_at(path)
+    split = builder.info.splits["train"]
+    file_format = builder.info.file_format.value
+    return [
+        ShardPart(epath.Path(shard), file_format, length)
+        for shard, length in zip(split.filepaths, split.shard_lengths, strict=True)
+    ]

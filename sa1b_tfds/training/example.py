@@ -1,0 +1,127 @@
+"""A record -> one training example: its view, masks, prompts and pixels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from sa1b_tfds.masks import tf_decode as masks
+from sa1b_tfds.masks import tf_rasterize as rasterize
+from sa1b_tfds.masks.tf_run_ends import RunEnds, run_ends
+from sa1b_tfds.training import images, prompts, selection, views
+from sa1b_tfds.training.config import Augment, TrainingConfig
+from sa1b_tfds.training.relevance import relevance
+from sa1b_tfds.training.sources import Record
+
+Example = dict[str, tf.Tensor]
+
+
+def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Example:
+    """One image as a raw batch holds it, but as uint8 and not normalised.
+
+    If no mask is left, all are invalid.
+
+    Args:
+      record: of the image.
+      config: what is asked for.
+      epoch: int64 [], the seed of the epoch; with the image's id it decides all that is random.
+    """
+    seed = tf.stack([epoch, record.image_id])
+    view_seed, mask_seed, prompt_seed, colour_seed, own_seed = tf.unstack(tf.random.split(seed, 5))
+    number = config.masks_per_image
+
+    view = views.random(record.size, config, view_seed)
+    candidates = selection.eligible(record, config)
+    if config.scale_range is None:
+        _, chosen, ends, runs = _pick(record, view, candidates, config, mask_seed)
+        box = selection.padded(selection.boxes(record), chosen, number)
+    else:
+        met = candidates & selection.may_be_seen(record, view)
+        picked = _pick(record, view, met, config, mask_seed)
+        whole_image = views.whole(record.size, config)._replace(flip=view.flip)
+        # A crop that shows none of them is no use: then the whole image is taken.
+        view, chosen, ends, runs = tf.cond(
+            tf.reduce_any(picked.runs.pixels > 0),
+            lambda: picked,
+            lambda: _pick(record, whole_image, candidates, config, mask_seed),
+        )
+        box = prompts.boxes(runs)
+    drawn, whole = _masks(ends, record, view, config)
+    valid = whole & (runs.pixels > 0)
+
+    index = tf.pad(chosen, [[0, number - tf.size(chosen)]], constant_values=-1)
+
+    stored = selection.padded(record.point_coords, chosen, number)
+    points, labels, box = prompts.make(runs, box, stored, view, config, prompt_seed)
+    example = {
+        "image": images.decode(record.image, record.size, view, config, colour_seed),
+        **drawn,
+        "mask_valid": valid,
+        "mask_index": tf.where(valid, tf.ensure_shape(index, [number]), -1),
+        "boxes": tf.where(valid[:, None], box, 0.0),
+        "points": tf.where(valid[:, None, None], points, 0.0),
+        "labels": tf.where(valid[:, None], labels, -1),
+        "image_id": record.image_id,
+        "original_size": record.size,
+        "resized_size": view.resized,
+    }
+    if config.relevance:
+        example["relevance"] = relevance(record, view, config)
+    return example if config.augment is None else _checked(example, config.augment, own_seed)
+
+
+class _Picked(NamedTuple):
+    """A view, the indices of the masks that were chosen for it, their runs, and those it shows."""
+
+    view: views.View
+    chosen: tf.Tensor
+    ends: RunEnds
+    runs: prompts.Shown
+
+
+def _pick(
+    record: Record,
+    view: views.View,
+    candidates: tf.Tensor,
+    config: TrainingConfig,
+    seed: tf.Tensor,
+) -> _Picked:
+    chosen = selection.choose(record, candidates, config, seed)
+    ends = run_ends(tf.gather(record.counts, chosen), record.size)
+    if config.scale_range is None:
+        rank = ends.position
+    else:
+        rank = prompts.window_rank(ends, record.size, view.window)
+    runs = prompts.shown(ends, rank, view.window[2], config.masks_per_image)
+    return _Picked(view, chosen, ends, runs)
+
+
+def _masks(
+    ends: RunEnds, record: Record, view: views.View, config: TrainingConfig
+) -> tuple[Example, tf.Tensor]:
+    """({'masks'} or {'runs'}, bool [K]: those that are complete)."""
+    number, side = config.masks_per_image, config.mask_size
+    window = views.mask_window(view, config.image_size)
+    if config.masks_as == "runs":
+        room = number * config.runs_per_mask
+        packed = rasterize.pack(ends, number, record.size, (side, side), window, view.flip, room)
+        return {"runs": packed.toggles}, packed.whole
+    drawn = masks.draw(ends, number, record.size, tf.constant([side, side]), window, view.flip)
+    return {"masks": tf.ensure_shape(drawn, [number, side, side])}, tf.ones([number], tf.bool)
+
+
+def _checked(example: Example, augment: Augment, seed: tf.Tensor) -> Example:
+    """Calls the user's function, and holds it to the shapes that batches need."""
+    result = tf.function(augment)(dict(example), seed)  # with AutoGraph, as map functions have
+    if not isinstance(result, dict) or result.keys() != example.keys():
+        raise ValueError(f"augment must return a dict with the keys {sorted(example)}.")
+    for name, before in example.items():
+        after = result[name] = tf.convert_to_tensor(result[name])
+        if after.dtype != before.dtype or not after.shape.is_compatible_with(before.shape):
+            raise ValueError(
+                f"augment must leave {name!r} {before.dtype.name} {before.shape}, it made"
+                f" {after.dtype.name} {after.shape}."
+            )
+        result[name] = tf.ensure_shape(after, before.shape)
+    return result

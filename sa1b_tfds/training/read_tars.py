@@ -1,0 +1,161 @@
+"""`read_tars`: raw tars as a tf.data.Dataset, with nothing prepared."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging
+from etils import epath
+
+from sa1b_tfds.core.problems import BadInput, OnError, Problems
+from sa1b_tfds.core.processes import available_cores
+from sa1b_tfds.download.links import Link, SignedUrl
+from sa1b_tfds.features import features_dict
+from sa1b_tfds.segment_anything import reading
+from sa1b_tfds.tars.archive import Archive, archives_at
+from sa1b_tfds.tars.names import tar_number
+from sa1b_tfds.training.tar_records import Order, is_stream, read_records
+
+Source = str | os.PathLike[str] | Link
+
+_INTERLEAVE_SHUFFLED = 16
+# What is read forward takes a quarter of its tar in temporary files, 3 GB.
+_INTERLEAVE = 2
+
+
+def read_tars(
+    paths_or_urls: Source | Iterable[Source],
+    *,
+    decoders: Any = None,
+    shuffle: bool = False,
+    seed: int | None = None,
+    interleave: int | None = None,
+    num_workers: int | None = None,
+    on_error: OnError = "raise",
+) -> tf.data.Dataset:
+    """Reads raw tars: the elements of `tfds.load('segment_anything', split='train')`.
+
+        dataset = sa1b_tfds.read_tars(
+            "tars", decoders={"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=32)})
+
+    Plain tars on a disk are read in any order by an index of their headers, which is kept beside
+    each tar or in the cache folder (`sa1b_tfds/tars/kept.py`). Compressed tars, as Meta serves
+    them, and links are read in one pass; what waits for its other half goes to a temporary file
+    (`TMPDIR`), up to a quarter of the tar. A broken connection is taken up where it broke.
+
+    Records are made by processes of their own and decoded in TensorFlow ops. The Python that feeds
+    them cannot travel: use it on the machine that trains, not on remote tf.data workers. Images
+    that come twice are not looked for.
+
+    Args:
+      paths_or_urls: one or several of: a tar; a folder of tars or of extracted files; an http(s)
+        link to a tar; a `links.Link`.
+      decoders: as in `tfds.load`; default: decode all. Full-size masks take 340 MB an image: they
+        are decoded one image ahead, and not in parallel.
+      shuffle: read the tars, and the images of each, in an order that is another one in each pass.
+        The images of compressed tars and of links are shuffled in a buffer of 100.
+      seed: makes the shuffled orders the same in each run.
+      interleave: tars to read at a time, a few images of each in turn; default: 2, or 16 where
+        plain tars are shuffled.
+      num_workers: processes that make records; default: one for every four cores.
+      on_error: 'raise' stops at the first image that cannot become an example, with an error that
+        names its tar, member and reason; 'skip' logs each and counts them at the end of a pass.
+
+    Returns:
+      A dataset of dicts, see the README. Its length is unknown.
+
+    Raises:
+      FileNotFoundError: if a path holds neither tars nor extracted files.
+      ValueError: if there is no source, or an option is not what it may be.
+    """
+    sources = _find(paths_or_urls)
+    if interleave is None:
+        in_any_order = shuffle and not any(map(is_stream, sources))
+        interleave = _INTERLEAVE_SHUFFLED if in_any_order else _INTERLEAVE
+    workers = max(1, available_cores() // 4) if num_workers is None else num_workers
+    for name, value in (("interleave", interleave), ("num_workers", workers)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+    if seed is not None and not shuffle:
+        raise ValueError(f"seed={seed} has no effect without shuffle=True.")
+    Problems(on_error)  # says what is wrong with it, before any file is read
+    if seed is None:
+        seed = int(np.random.default_rng().integers(2**63))
+    passes = itertools.count()
+
+    def records() -> Iterator[bytes]:
+        order = Order(interleave=interleave, seed=(seed, next(passes)) if shuffle else None)
+        problems = _Logged(on_error)
+        images = 0
+        for record in read_records(sources, order, workers, problems):
+            images += 1
+            yield record
+        problems.sum_up(images, len(sources))
+
+    features: Any = features_dict()
+    large = reading.decodes_large_masks(features, decoders)
+    if isinstance(decoders, tfds.decode.PartialDecoding):
+        features = decoders.extract_features(features)
+        decoders = decoders.decoders
+    dataset = tf.data.Dataset.from_generator(records, output_signature=tf.TensorSpec((), tf.string))
+    dataset = dataset.map(
+        lambda record: features.deserialize_example(record, decoders=decoders),
+        num_parallel_calls=1 if large else tf.data.AUTOTUNE,
+    )
+    if large:
+        return dataset.with_options(reading.one_at_a_time())
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+class _Logged(Problems):
+    """Logs what is skipped when it is met: a pass over a stream may take days."""
+
+    def report(
+        self, archive: str, member: str, reason: str, kind: type[BadInput] = BadInput
+    ) -> None:
+        super().report(archive, member, reason, kind)
+        logging.warning("Skipped: %s", self.found[-1])
+
+    def sum_up(self, images: int, archives: int) -> None:
+        skipped = len(self.found)
+        level = logging.WARNING if skipped else logging.INFO
+        logging.log(level, "Images: %d, archives: %d, skipped: %d", images, archives, skipped)
+
+
+def _find(paths_or_urls: Source | Iterable[Source]) -> list[Archive | Link]:
+    single = isinstance(paths_or_urls, str | os.PathLike | Link)
+    given: list[Any] = [paths_or_urls] if single else list(paths_or_urls)  # type: ignore[arg-type]
+    found = [each for number, source in enumerate(given) for each in _find_one(source, number)]
+    if not found:
+        raise ValueError("read_tars needs at least one tar, folder or link.")
+    return found
+
+
+def _find_one(source: Any, number: int) -> Sequence[Archive | Link]:
+    if isinstance(source, Link):
+        return [source]
+    if isinstance(source, str) and re.match("https?://", source, re.IGNORECASE):
+        url = SignedUrl(source)
+        # Of a link only the name of a tar is no secret.
+        name = urlsplit(source).path.rpartition("/")[2]
+        if tar_number(name) is None:
+            name = f"link {number} ({url.host})"
+        return [Link(name=name, url=url)]
+    if epath.Path(source).suffix in (".txt", ".tsv") and epath.Path(source).is_file():
+        raise ValueError(
+            f"{source} is no tar. Of a links file pass the links: read_tars(select(read_links("
+            f"{os.fspath(source)!r}), end=1).links), both from sa1b_tfds.download.links."
+        )
+    if archives := archives_at(source):
+        return archives
+    if not epath.Path(source).exists():
+        raise FileNotFoundError(f"{source} is not there.")
+    raise FileNotFoundError(f"{source} holds neither sa_*.tar nor extracted sa_*.jpg and .json.")

@@ -1,0 +1,188 @@
+"""Raw tars -> records, as the prepared data has them, by several processes. No TensorFlow here.
+
+Up to `interleave` tars are read at a time, a few images of each in turn. A process reads a pair by
+its offsets, checks it and serialises its example; the parent hands on the records in an order that
+depends on the seed alone, not on the number of processes. Compressed tars and links are read
+forward, each by a thread of the parent, and their pairs sent to the processes.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+
+from sa1b_tfds.core.files import os_errors_named
+from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
+from sa1b_tfds.core.processes import Processes, in_order, in_thread
+from sa1b_tfds.download.links import Link
+from sa1b_tfds.download.tar_stream import stream_link
+from sa1b_tfds.download.transfer.transport import TransferError
+from sa1b_tfds.examples import records
+from sa1b_tfds.examples.parts import example_of, examples_of
+from sa1b_tfds.tars.archive import Archive
+from sa1b_tfds.tars.index import IndexedArchive, index_archive
+from sa1b_tfds.tars.pairs import Entry, Pair
+
+_AT_A_TIME = 4  # images of a tar that a process makes for one order
+_AHEAD = 8  # images of a stream that are read before they are asked for
+_SHUFFLED = 100  # images of a stream, 100 MB, that are shuffled in memory
+
+Records = tuple[list[bytes], list[BadInput]]  # records, and what could not become one
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """In which order images are read.
+
+    interleave: tars that are read at a time.
+    seed: shuffles the tars, and the images of each, those of a stream in a buffer; None leaves both
+      as they are.
+    """
+
+    interleave: int
+    seed: tuple[int, ...] | None = None
+
+    def rng(self, tar: int = -1) -> np.random.Generator | None:
+        """For the images of one tar, or for the order of all tars."""
+        return None if self.seed is None else np.random.default_rng([*self.seed, tar + 1])
+
+
+def read_records(
+    sources: Sequence[Archive | Link], order: Order, num_workers: int, problems: Problems
+) -> Iterator[bytes]:
+    """Yields the records of all sources.
+
+    Args:
+      sources: tars and extracted folders, and links to tars that are read without storing them.
+      order: see `Order`.
+      num_workers: processes.
+      problems: takes what is no example; or raises it.
+    """
+    rng = order.rng()
+    numbers = range(len(sources)) if rng is None else rng.permutation(len(sources))
+    with Processes(num_workers) as processes:
+        lanes = (_open(sources[i], order.rng(i), processes, problems) for i in numbers)
+        ahead = 2 * num_workers
+        for part, found in in_order(_in_turn(lanes, order.interleave), ahead):
+            report_all(found, problems)
+            yield from part
+
+
+def report_all(found: Iterable[BadInput], problems: Problems) -> None:
+    """Reports what a process has found."""
+    for problem in found:
+        problems.report(problem.archive, problem.member, problem.reason, type(problem))
+
+
+def _in_turn(
+    lanes: Iterator[Iterator[Future[Records]]], interleave: int
+) -> Iterator[Future[Records]]:
+    """One of each of `interleave` lanes in turn; where a lane ends, the next one takes its place.
+
+    One more is open, so that its index is there when its turn comes.
+    """
+    opened: collections.deque[Iterator[Future[Records]]] = collections.deque()
+    active: collections.deque[Iterator[Future[Records]]] = collections.deque()
+    while True:
+        while len(active) + len(opened) <= interleave and (lane := next(lanes, None)):
+            opened.append(lane)
+        while len(active) < interleave and opened:
+            active.append(opened.popleft())
+        if not active:
+            return
+        lane = active.popleft()
+        if (future := next(lane, None)) is not None:
+            active.append(lane)
+            yield future
+
+
+def _open(
+    source: Archive | Link,
+    rng: np.random.Generator | None,
+    processes: Processes,
+    problems: Problems,
+) -> Iterator[Future[Records]]:
+    if is_stream(source):
+        pairs = in_thread(lambda: _pairs(source, problems), _AHEAD)
+        return _of_stream(source.name, _in_order_of(rng, pairs), processes)
+    return _of_archive(processes.submit(_index, source), rng, processes, problems)
+
+
+def is_stream(source: Archive | Link) -> bool:
+    """Whether it is read forward only."""
+    return isinstance(source, Link) or source.is_packed()
+
+
+def _of_archive(
+    indexed: Future[tuple[IndexedArchive, list[BadInput]]],
+    rng: np.random.Generator | None,
+    processes: Processes,
+    problems: Problems,
+) -> Iterator[Future[Records]]:
+    archive, found = indexed.result()
+    report_all(found, problems)
+    numbers = np.arange(len(archive)) if rng is None else rng.permutation(len(archive))
+    for start in range(0, len(numbers), _AT_A_TIME):
+        entries = [archive.index[int(i)] for i in numbers[start : start + _AT_A_TIME]]
+        yield processes.submit(_read, archive.archive, entries)
+
+
+def _of_stream(name: str, pairs: Iterator[Pair], processes: Processes) -> Iterator[Future[Records]]:
+    while some := list(itertools.islice(pairs, _AT_A_TIME)):
+        yield processes.submit(_convert, name, some)
+
+
+def _pairs(source: Archive | Link, problems: Problems) -> Iterator[Pair]:
+    if not isinstance(source, Link):
+        with os_errors_named(source.name):
+            yield from source.pairs(problems)
+        return
+    try:
+        yield from stream_link(source, problems)
+    except TransferError as e:
+        reason = f"it was not read to its end: {e}"
+        problems.report(source.name, "", reason, TornArchive)
+
+
+def _in_order_of(rng: np.random.Generator | None, pairs: Iterator[Pair]) -> Iterator[Pair]:
+    """Shuffles a stream: each is one of the next `_SHUFFLED`."""
+    if rng is None:
+        yield from pairs
+        return
+    buffer: list[Pair] = []
+    for pair in pairs:
+        if len(buffer) < _SHUFFLED:
+            buffer.append(pair)
+            continue
+        place = int(rng.integers(_SHUFFLED))
+        yield buffer[place]
+        buffer[place] = pair
+    for place in rng.permutation(len(buffer)):
+        yield buffer[place]
+
+
+# What runs in a process:
+
+
+def _index(archive: Archive) -> tuple[IndexedArchive, list[BadInput]]:
+    problems = Problems("skip")
+    with os_errors_named(archive.name):
+        return index_archive(archive, problems), problems.found
+
+
+def _read(archive: Archive, entries: list[Entry]) -> Records:
+    problems = Problems("skip")
+    examples = examples_of(archive, entries, problems)
+    with os_errors_named(archive.name):
+        return [records.serialise(example) for _, example in examples], problems.found
+
+
+def _convert(archive: str, pairs: list[Pair]) -> Records:
+    problems = Problems("skip")
+    examples = (example_of(archive, pair, problems) for pair in pairs)
+    return [records.serialise(e) for e in examples if e is not None], problems.found
