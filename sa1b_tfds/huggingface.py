@@ -42,7 +42,7 @@ def streaming(
         [x, y] in pixels of the masks.
 
     Args:
-      paths: one or several of what `sa1b_tfds.examples.parts.find_parts` takes: tars, folders of
+      paths: one or several of what `sa1b_tfds.examples.find_parts` takes: tars, folders of
         tars or of extracted files, folders of prepared versions; or, with `config`, TFDS's
         data_dir.
       config: of prepared data in a data_dir, such as 'original'.
