@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sa1b_tfds.cli.options import Commands, add_command, add_config, output_file
+from sa1b_tfds.core.telling import counted
 
 if TYPE_CHECKING:
     from etils import epath
@@ -15,12 +16,26 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     command = add_command(
-        commands, "show", _show, "Draw images with their masks: a page of HTML or a contact sheet."
+        commands,
+        "show",
+        _show,
+        "Draw images with their masks: a page of HTML, a contact sheet, or a training batch.",
     )
     add = command.add_argument
     add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
-    add("--out", required=True, type=_out, metavar="FILE", help="page.html or sheet.png")
-    add("--n", type=_positive, default=16, metavar="N", help="images, from all tars (%(default)s)")
+    add(
+        "--out",
+        type=_out,
+        metavar="FILE",
+        help="a page (.html) or a picture (.png); defaults to sa1b.html, with --batch to batch.png",
+    )
+    add("--n", type=_positive, metavar="N", help="images, from all tars (16; with --batch 4)")
+    add(
+        "--batch",
+        action="store_true",
+        help="draw what a model sees: images of a training batch, with masks, boxes and points",
+    )
+    add("--open", action="store_true", help="open the file in the browser")
     add_config(command)
     add(
         "--stats",
@@ -32,6 +47,50 @@ def add(commands: Commands) -> None:
 
 def _show(options: argparse.Namespace) -> int:
     from sa1b_tfds.core.files import write_whole
+
+    if options.batch:
+        out = options.out or output_file("batch.png")
+        if out.suffix != ".png":
+            raise ValueError(f"--batch draws a picture: --out must end in .png, got {out}.")
+        n, content = _batch(options)
+    else:
+        out = options.out or output_file("sa1b.html")
+        n, content = _examples(options, is_page=out.suffix == ".html")
+    write_whole(out, content)
+    print(f"{counted(n, 'image')} in {out}")
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(pathlib.Path(out).absolute().as_uri())
+    return 0
+
+
+def _batch(options: argparse.Namespace) -> tuple[int, bytes]:
+    """The images of a training batch, and their picture."""
+    import numpy as np
+    import tensorflow_datasets as tfds
+
+    import sa1b_tfds
+    from sa1b_tfds.examples.parts import ShardPart, find_parts
+    from sa1b_tfds.show import show_batch
+    from sa1b_tfds.show.pictures import encode_png
+
+    config = sa1b_tfds.TrainingConfig(
+        batch_size=options.n or 4, masks_per_image=16, drop_remainder=False
+    )
+    source: Any = options.source
+    parts = find_parts(source, options.config)
+    if isinstance(parts[0], ShardPart):
+        source = parts[0].path.parent
+    else:
+        skip = tfds.decode.SkipDecoding()
+        source = sa1b_tfds.read_tars(source, decoders={"image": skip, "masks": skip})
+    batch = next(iter(sa1b_tfds.training_dataset(source, config)))
+    return len(batch["image"]), encode_png(np.asarray(show_batch(batch)))
+
+
+def _examples(options: argparse.Namespace, *, is_page: bool) -> tuple[int, bytes]:
+    """The number of images, and the page or the contact sheet of them."""
     from sa1b_tfds.core.problems import Problems, summed_up
     from sa1b_tfds.examples.parts import find_parts
     from sa1b_tfds.show import contact_sheet, make_page
@@ -39,23 +98,15 @@ def _show(options: argparse.Namespace) -> int:
 
     problems = Problems("skip")
     parts = find_parts(options.source, options.config)
-    examples = take(parts, options.n, problems)
+    examples = take(parts, options.n or 16, problems)
     for line in summed_up(problems.found):
         print(f"left out: {line}", file=sys.stderr)
     if not examples:
         raise ValueError(f"{options.source} holds no image that can be shown.")
-    if options.out.suffix == ".png":
-        content = encode_png(contact_sheet(examples))
-    else:
-        content = make_page(
-            examples,
-            title=options.source,
-            statistics=_statistics(options),
-            problems=problems.found,
-        ).encode()
-    write_whole(options.out, content)
-    print(f"{len(examples)} images in {options.out}")
-    return 0
+    if not is_page:
+        return len(examples), encode_png(contact_sheet(examples))
+    page = make_page(examples, statistics=_statistics(options), problems=problems.found)
+    return len(examples), page.encode()
 
 
 def _statistics(options: argparse.Namespace) -> dict[str, Any]:

@@ -27,8 +27,8 @@ def duration(seconds: float) -> str:
 
 
 def counted(number: int, name: str) -> str:
-    """'1 tar', '2 tars'."""
-    return f"{number} {name}{'s' * (number != 1)}"
+    """'1 tar', '2,000 tars'."""
+    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def some_of(names: Sequence[str]) -> str:

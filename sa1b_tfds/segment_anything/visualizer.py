@@ -62,8 +62,7 @@ class MasksVisualizer(tfds.visualization.Visualizer):
         for ax, example in zip(grid.flat, tfds.as_numpy(ds.take(rows * cols))):  # noqa: B905
             image = _shrunk(example["image"], long_side)
             masks = _masks_at(example["masks"], image.shape[:2])
-            ids = example.get("annotations", {}).get("id", np.arange(len(masks)))
-            ax.imshow(overlay.paint_masks(masks, image, ids[: len(masks)]))
+            ax.imshow(overlay.paint_masks(masks, image))
             ax.set_title(f"{len(masks)} masks", fontsize="small")
         plt.show()
         return figure

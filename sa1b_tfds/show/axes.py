@@ -35,7 +35,7 @@ def show_mask(mask: Any, ax: Any, random_color: bool = False) -> None:
 
 
 def show_masks_on_image(
-    image: Any, masks: Any, ax: Any = None, ids: Sequence[int] | np.ndarray | None = None
+    image: Any, masks: Any, ax: Any = None, numbers: Sequence[int] | np.ndarray | None = None
 ) -> Any:
     """Shows an image with all of its masks over it, the largest first.
 
@@ -43,8 +43,8 @@ def show_masks_on_image(
       image: uint8 [H, W, 3].
       masks: [N, H, W], an array or a list of N masks; what is not zero is inside.
       ax: a matplotlib Axes; default: the current one.
-      ids: of the masks, such as `annotations/id`, for colours that stay with a mask; default: the
-        numbers of the rows.
+      numbers: N integers that choose the colours, such as the masks' rows in the example if only
+        some of them are shown. Defaults to 0 to N - 1.
 
     Returns:
       The Axes.
@@ -62,7 +62,7 @@ def show_masks_on_image(
             f" the shape {list(image.shape)}."
         )
     ax = plt.gca() if ax is None else ax
-    ax.imshow(overlay.paint_masks(masks, image, ids))
+    ax.imshow(overlay.paint_masks(masks, image, numbers))
     ax.set_axis_off()
     return ax
 

@@ -1,22 +1,28 @@
-"""A dataset's statistics as HTML: a table, histograms, and what is wrong with it."""
+"""A dataset's statistics as HTML: what is wrong with it, and its distributions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
+from sa1b_tfds.core.telling import gigabytes
 from sa1b_tfds.show.charts import histogram, number
 
-_TITLES = {
-    "masks_per_image": "masks an image",
-    "area_fraction": "area, as a share of the image (logarithmic)",
-    "predicted_iou": "predicted IoU",
-    "stability_score": "stability score",
-    "short_side": "short side, in pixels",
-    "long_side": "long side, in pixels",
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %" if value >= 0.1 else f"{100 * value:.2g} %"
+
+
+# name -> (title, how to write a value)
+_DISTRIBUTIONS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "masks_per_image": ("masks per image", number),
+    "area_fraction": ("area of a mask, as a share of its image", _percent),
+    "predicted_iou": ("predicted IoU", number),
+    "stability_score": ("stability score", number),
+    "short_side": ("short side in pixels", number),
+    "long_side": ("long side in pixels", number),
 }
-_QUANTILES = ("0.05", "0.5", "0.95")
 
 
 def statistics_as_html(statistics: Mapping[str, Any]) -> str:
@@ -32,36 +38,62 @@ def statistics_as_html(statistics: Mapping[str, Any]) -> str:
 
 
 def _as_html(statistics: Mapping[str, Any]) -> str:
-    distributions = statistics["distributions"]
-    rows = "".join(_row(title, distributions[name]) for name, title in _TITLES.items())
+    images, masks = statistics["images"], statistics["masks"]
     charts = "".join(
-        histogram(title, distributions[name]["counts"], distributions[name]["edges"])
-        for name, title in _TITLES.items()
-        if distributions[name]["counts"]
+        _distribution(title, write, statistics["distributions"][name])
+        for name, (title, write) in _DISTRIBUTIONS.items()
     )
-    return f"""<h2>All {statistics["images"]:,} images of {statistics["parts"]:,} parts</h2>
-<p>{statistics["masks"]:,} masks, {statistics["jpeg_bytes"] / 1e9:.3f} GB of JPEG</p>
-<div class="charts">{charts}</div>
-<table><tr><th></th><th>min</th><th>5%</th><th>median</th><th>95%</th><th>max</th><th>mean</th></tr>
-{rows}</table>
-{_wrong(statistics)}"""
+    return f"""{_wrong(statistics)}
+<details><summary>Statistics of all {images:,} images: {masks:,} masks,
+{gigabytes(statistics["jpeg_bytes"])} of JPEG, in {statistics["parts"]:,} parts</summary>
+<div class="charts">{charts}</div></details>"""
 
 
-def _row(title: str, distribution: Mapping[str, Any]) -> str:
-    quantiles = [distribution["quantiles"][name] for name in _QUANTILES]
-    values = [distribution["min"], *quantiles, distribution["max"], distribution["mean"]]
-    cells = "".join(f"<td>{'-' if v is None else number(v)}</td>" for v in values)
-    return f"<tr><td>{escape(title)}</td>{cells}</tr>\n"
+def _distribution(title: str, write: Callable[[float], str], values: Mapping[str, Any]) -> str:
+    """A histogram and the numbers that describe it; one number if all values are the same."""
+    low, high, quantiles = values["min"], values["max"], values["quantiles"]
+    if not values["count"]:
+        return ""
+    if low == high:
+        return f'<p class="chart">{escape(title)}: <b>{write(low)}</b>, all of them</p>'
+    median, near, far = (write(quantiles[name]) for name in ("0.5", "0.05", "0.95"))
+    caption = (
+        f"half are below {median}, nine of ten from {near} to {far};"
+        f" all from {write(low)} to {write(high)}"
+    )
+    return histogram(title, values["counts"], values["edges"], caption, write)
 
 
 def _wrong(statistics: Mapping[str, Any]) -> str:
-    """How often, of what there is any; `sa1b stats` names the images."""
-    found = {f"the {name} was there before": d for name, d in statistics["duplicates"].items()}
-    found |= {anomaly["what"]: anomaly for anomaly in statistics["anomalies"].values()}
-    found["could not be read"] = statistics["problems"]
-    items = "".join(
-        f"<li>{f['count']:,}: {escape(what)}</li>" for what, f in found.items() if f["count"]
-    )
-    if not items:
-        return "<p>No duplicates, no anomalies, nothing that could not be read.</p>"
-    return f'<ul class="problems">{items}</ul>'
+    """A sentence for each kind of thing that is wrong, and its first case."""
+    images, masks = statistics["images"], statistics["masks"]
+    sentences = [
+        _sentence(found["count"], images, "image", f"the {name} was there before", "")
+        for name, found in statistics["duplicates"].items()
+        if found["count"]
+    ]
+    sentences += [
+        _sentence(found["count"], masks, "mask", found["what"], _first_case(found["first"]))
+        for found in statistics["anomalies"].values()
+        if found["count"]
+    ]
+    if left_out := statistics["problems"]["count"]:
+        sentences.append(f"{left_out:,} could not be read")
+    if not sentences:
+        return "<p>Nothing is wrong in all that was read: no duplicates, no anomalies.</p>"
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f'<h2>What is wrong</h2><ul class="problems">{items}</ul>'
+
+
+def _sentence(count: int, total: int, name: str, what: str, case: str) -> str:
+    share = f" ({_percent(count / total)})" if total else ""
+    return f"{count:,} of {total:,} {name}s{share}: {what}{case}"
+
+
+def _first_case(first: list[Mapping[str, Any]]) -> str:
+    """Where the first one is, and how wrong it is."""
+    if not first:
+        return ""
+    case = first[0]
+    detail = f", {case['detail']}" if case["detail"] else ""
+    return f"; the first is in image {case['image_id']}{detail}"

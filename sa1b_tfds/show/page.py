@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from sa1b_tfds.core.problems import BadInput, summed_up
+from sa1b_tfds.core.telling import counted
 from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.annotations import Example
 from sa1b_tfds.masks import overlay
@@ -28,22 +29,27 @@ _QUALITY = 85
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }
 body { margin: 1.5rem }
-h1 { font-size: 1.3rem; overflow-wrap: anywhere }
-main, .charts { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start }
+h1 { font-size: 1.4rem; margin-bottom: 0; overflow-wrap: anywhere }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr)) }
+main, .charts { gap: 1rem; align-items: start; margin: 1rem 0 }
+.charts { display: flex; flex-wrap: wrap }
 figure { margin: 0 }
-.image { width: min(24rem, 100%) }
 .image figcaption { overflow-wrap: anywhere }
 .picture { position: relative; background: #8884 }
 .picture img { display: block; width: 100% }
 .picture .masks { position: absolute; inset: 0; height: 100%; opacity: 0 }
-.picture:hover .masks, #all:checked ~ main .masks { opacity: .55 }
-.chart { width: 16rem }
+#masks:checked ~ main .masks, .picture:hover .masks { opacity: 1 }
+#masks:checked ~ main .picture:hover .masks { opacity: 0 }
+.chart { width: min(16rem, 100%) }
 .chart rect { fill: #1e90ff }
 .chart line { stroke: currentColor }
 .chart text { fill: currentColor; font-size: 11px }
-details { max-height: 20rem; overflow: auto }
+.image details { max-height: 20rem; overflow: auto }
+summary { cursor: pointer; margin: 1rem 0 }
+.image summary { margin: 0 }
+small { opacity: .8 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .1rem .5rem; text-align: right; font-weight: normal; white-space: nowrap }
+th, td { padding: .1rem .4rem; text-align: right; font-weight: normal }
 th:first-child, td:first-child { text-align: left }
 td i { display: inline-block; width: .8em; height: .8em; margin-right: .4em }
 .problems { color: #c22 }
@@ -52,7 +58,7 @@ td i { display: inline-block; width: .8em; height: .8em; margin-right: .4em }
 
 def make_page(
     examples: Iterable[Example],
-    title: str = "SA-1B",
+    title: str | None = None,
     statistics: Mapping[str, Any] | None = None,
     problems: Sequence[BadInput] = (),
     long_side: int = 480,
@@ -60,20 +66,24 @@ def make_page(
     """Makes a page that needs no other file and no network.
 
     Args:
-      examples: as `sa1b_tfds.examples.parts.read_examples` gives them.
-      title: its heading.
+      examples: as `sa1b_tfds.examples.read_examples` gives them.
+      title: its heading. Defaults to the numbers of images and masks.
       statistics: of the dataset, as `sa1b_tfds.stats.Statistics.as_dict` gives them.
       problems: what could not be read; the first of each kind are listed.
       long_side: of the thumbnails, in pixels.
 
     Returns:
-      The HTML. Each image is followed by a PNG of its masks, opaque, in the masks' colours.
+      The HTML. Over each image lies a PNG of its masks, which one can switch off.
 
     Raises:
       ValueError: if an example's JPEG does not decode.
     """
-    above = "" if statistics is None else statistics_as_html(statistics)
+    below = "" if statistics is None else statistics_as_html(statistics)
+    examples = list(examples)
     images = [_image(example, long_side) for example in examples]
+    if title is None:
+        masks = sum(len(example["masks"].counts) for example in examples)
+        title = f"SA-1B sample: {counted(len(images), 'image')}, {counted(masks, 'mask')}"
     listed = "".join(f"<li>{escape(line)}</li>" for line in summed_up(problems))
     if listed:
         listed = f'<h2>Left out</h2><ul class="problems">{listed}</ul>'
@@ -88,11 +98,12 @@ def make_page(
 </head>
 <body>
 <h1>{escape(title)}</h1>
-{above}{listed}
-<h2>{len(images)} images</h2>
-<input type="checkbox" id="all"> <label for="all">show all masks</label> (or point at an image)
+<input type="checkbox" id="masks" checked> <label for="masks">masks</label>
+<small>(point at an image to switch)</small>
 <main>
 {"".join(images)}</main>
+{listed}
+{below}
 </body>
 </html>
 """
@@ -106,7 +117,7 @@ def _image(example: Example, long_side: int) -> str:
         f'<tr><td><i style="background: #{bytes(colour).hex()}"></i>{mask_id}</td>'
         f"<td>{area:,}</td><td>{iou:.3f}</td><td>{stability:.3f}</td></tr>"
         for colour, mask_id, area, iou, stability in zip(
-            overlay.colours(columns["id"]),
+            overlay.colours(range(len(columns["id"]))),
             columns["id"],
             columns["area"],
             columns["predicted_iou"],
@@ -115,14 +126,14 @@ def _image(example: Example, long_side: int) -> str:
         )
     )
     name = escape(example["file_name"])
+    layer = pictures.encode_png(overlay.layer(picture.masks))
     return f"""<figure class="image">
 <div class="picture">
 <img alt="{name}" src="{_data("jpeg", _jpeg(picture.image))}">
-<img class="masks" alt="its masks" src="{_data("png", pictures.encode_png(picture.layer()))}">
+<img class="masks" alt="its masks" src="{_data("png", layer)}">
 </div>
-<figcaption><b>{name}</b>, id {example["image_id"]}, {width} x {height}, {len(picture.masks)} masks
-{_means(columns)}</figcaption>
-<details><summary>masks</summary>
+<figcaption><b>{name}</b>, {width} x {height}, {counted(len(picture.masks), "mask")}</figcaption>
+<details><summary>id {example["image_id"]}{_means(columns)}</summary>
 <table><tr><th>id</th><th>pixels</th><th>predicted IoU</th><th>stability</th></tr>
 {rows}</table></details>
 </figure>
@@ -133,7 +144,7 @@ def _means(columns: dict[str, np.ndarray]) -> str:
     if not len(columns["id"]):
         return ""
     return (
-        f"<br>mean predicted IoU {columns['predicted_iou'].mean():.3f},"
+        f"; means: predicted IoU {columns['predicted_iou'].mean():.3f},"
         f" stability {columns['stability_score'].mean():.3f},"
         f" area {number(round(columns['area'].mean()))} pixels"
     )

@@ -18,21 +18,14 @@ from sa1b_tfds.masks import overlay, rle
 
 
 class Picture(NamedTuple):
-    """image: uint8 [h, w, 3]. masks: uint8 [N, h, w]. ids: int64 [N], the masks' ids."""
+    """image: uint8 [h, w, 3]. masks: uint8 [N, h, w]."""
 
     image: np.ndarray
     masks: np.ndarray
-    ids: np.ndarray
 
     def painted(self) -> np.ndarray:
-        """uint8 [h, w, 3]: the masks half transparent over the image."""
-        return overlay.paint_masks(self.masks, self.image, self.ids)
-
-    def layer(self) -> np.ndarray:
-        """uint8 [h, w, 4]: the masks alone, opaque, and transparent where there is none."""
-        covered = 255 * (self.masks != 0).any(axis=0)
-        colours = overlay.paint_masks(self.masks, ids=self.ids)
-        return np.dstack([colours, covered.astype(np.uint8)])
+        """uint8 [h, w, 3]: the masks over the image."""
+        return overlay.paint_masks(self.masks, self.image)
 
 
 def picture_of(example: Example, long_side: int) -> Picture:
@@ -44,7 +37,7 @@ def picture_of(example: Example, long_side: int) -> Picture:
     image = jpeg.thumbnail(example["image"], long_side)
     counts, size = example["masks"]
     masks = rle.decode_rles(counts, size, image.shape[:2])
-    return Picture(image, masks, example["annotations"]["id"])
+    return Picture(image, masks)
 
 
 def take(parts: Sequence[Part], n: int, problems: Problems) -> list[Example]:

@@ -1,8 +1,8 @@
-"""A contact sheet: many images with their masks in one picture."""
+"""Many images in one picture: a contact sheet of examples, and the grid that it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,7 +17,7 @@ def contact_sheet(examples: Iterable[Example], columns: int = 4, side: int = 320
     """Draws examples side by side, each with its masks over it and its name below.
 
     Args:
-      examples: as `sa1b_tfds.examples.parts.read_examples` gives them.
+      examples: as `sa1b_tfds.examples.read_examples` gives them.
       columns: images in a row.
       side: the longer side of each, in pixels; smaller images are not enlarged.
 
@@ -27,18 +27,25 @@ def contact_sheet(examples: Iterable[Example], columns: int = 4, side: int = 320
     Raises:
       ValueError: if there is no example, or one does not decode.
     """
-    cells = [_cell(example, side) for example in examples]
+    return np.asarray(grid([_cell(example, side) for example in examples], columns))
+
+
+def grid(cells: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Puts pictures of one size side by side, `columns` in a row, on white.
+
+    Raises:
+      ValueError: if there is no picture.
+    """
     if not cells:
         raise ValueError("There is no image to draw.")
     columns = min(columns, len(cells))
-    step = side + _GAP, side + _CAPTION + _GAP
-    sheet = Image.new(
-        "RGB", (_GAP + columns * step[0], _GAP + -(-len(cells) // columns) * step[1]), "white"
-    )
+    rows = -(-len(cells) // columns)
+    width, height = cells[0].width + _GAP, cells[0].height + _GAP
+    sheet = Image.new("RGB", (_GAP + columns * width, _GAP + rows * height), "white")
     for number, cell in enumerate(cells):
         row, column = divmod(number, columns)
-        sheet.paste(cell, (_GAP + column * step[0], _GAP + row * step[1]))
-    return np.asarray(sheet)
+        sheet.paste(cell, (_GAP + column * width, _GAP + row * height))
+    return sheet
 
 
 def _cell(example: Example, side: int) -> Image.Image:
