@@ -2,7 +2,7 @@
 
 The first tar is compressed with gzip, as Meta serves SA-1B's, and the second one plain.
 
-python dummy_data/make.py     # writes the two tars beside this file again
+python -m dummy_data.make     # writes the two tars beside this file again
 """
 
 from __future__ import annotations
@@ -14,48 +14,30 @@ import pathlib
 import tarfile
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from dummy_data import scene
 from sa1b_tfds.masks import rle
 
 Files = dict[str, bytes]
 
 # (tar, whether it is compressed, first image id, [(height, width, shapes), ...])
 _TARS = [
-    ("sa_000000.tar", True, 101, [(240, 360, 24), (251, 333, 17), (360, 240, 9), (201, 307, 1)]),
-    ("sa_000001.tar", False, 205, [(240, 320, 30), (300, 225, 12), (180, 270, 0), (226, 341, 15)]),
+    ("sa_000000.tar", True, 101, [(400, 600, 60), (400, 533, 44), (450, 301, 9), (201, 307, 1)]),
+    ("sa_000001.tar", False, 205, [(400, 600, 52), (300, 225, 12), (180, 270, 0), (226, 341, 15)]),
 ]
 
 
 def draw(image_id: int, height: int, width: int, shapes: int) -> tuple[bytes, dict]:
-    """Draws overlapping shapes; each one's visible part is a mask.
+    """Draws a scene with at most `shapes` masks.
 
     Returns:
       (JPEG bytes, the content of the image's JSON file).
     """
-    rng = np.random.default_rng(image_id)
-    top, bottom = rng.integers(60, 200, (2, 3))
-    slope = np.linspace(0, 1, height)[:, None, None]
-    image = Image.fromarray(np.uint8(np.ones((1, width, 1)) * ((1 - slope) * top + slope * bottom)))
-    owner = np.zeros((height, width), int)
-    for shape in range(1, shapes + 1):
-        inside = Image.new("1", (width, height))
-        pen = ImageDraw.Draw(inside)
-        radius = rng.uniform(0.04, 0.22) * min(height, width)
-        center = rng.uniform((0, 0), (width, height))
-        if shape % 3 == 0:
-            half = np.array([radius, 0.8 * radius])
-            pen.ellipse([*(center - half), *(center + half)], fill=1)
-        else:
-            angles = np.sort(rng.uniform(0, 2 * np.pi, 3 + shape % 4))
-            corners = center + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-            pen.polygon([tuple(corner) for corner in corners], fill=1)
-        image.paste(tuple(int(c) for c in rng.integers(0, 256, 3)), mask=inside)
-        owner[np.array(inside)] = shape
+    pixels, masks = scene.draw(image_id, height, width, shapes)
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=90)
-    masks = [owner == shape for shape in range(1, shapes + 1)]
-    return out.getvalue(), describe(image_id, height, width, [m for m in masks if m.any()])
+    Image.fromarray(pixels).save(out, "JPEG", quality=90)
+    return out.getvalue(), describe(image_id, height, width, masks)
 
 
 def describe(image_id: int, height: int, width: int, masks: list[np.ndarray]) -> dict:

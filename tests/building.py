@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.util
 import json
 import os
 import pathlib
@@ -14,11 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_MAKE = pathlib.Path(__file__).parents[1] / "dummy_data" / "make.py"
-_spec = importlib.util.spec_from_file_location("dummy_data_make", _MAKE)
-assert _spec is not None
-make = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(make)  # type: ignore[union-attr]
+from dummy_data import make
 
 FINAL = "segment_anything/original/2.0.0"
 STAGED = "segment_anything/original/staged.2.0.0"
