@@ -1,64 +1,55 @@
-"""The main job on the dummy data: tars -> prepared dataset -> batches, and a picture.
+"""The main job on the synthetic data: tars -> prepared data -> training batches, and pictures.
 
 python examples/demo.py      # or: make demo
 """
 
-import os
 import pathlib
-import tempfile
+import shutil
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 import sa1b_tfds
-from sa1b_tfds.masks import overlay
+from sa1b_tfds import show
+from sa1b_tfds.cli.main import main as sa1b
+from sa1b_tfds.core import quiet
 
 ROOT = pathlib.Path(__file__).parents[1]
-PICTURE = ROOT / "demo.png"
-EPOCHS = 20
-
-
-def show_features(info: tfds.core.DatasetInfo) -> None:
-    for feature in info.features.catalog_documentation():
-        if feature.tensor_info is not None:
-            shape = ", ".join(
-                "?" if side is None else str(side) for side in feature.tensor_info.shape
-            )
-            dtype = feature.tensor_info.tf_dtype.name
-            print(f"  {feature.name:28} {dtype:8} [{shape}]".ljust(56), feature.description or "")
+TARS = ROOT / "dummy_data"
+OUT = ROOT / "build" / "demo"
+BATCHES = 30
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as data_dir:
-        config = tfds.download.DownloadConfig(manual_dir=ROOT / "dummy_data")
-        dataset, info = tfds.load(
-            "segment_anything",
-            split="train",
-            data_dir=data_dir,
-            with_info=True,
-            decoders={"masks": sa1b_tfds.decode_masks_to(size=(128, 128), max_masks=16)},
-            download_and_prepare_kwargs={"download_config": config},
-        )
-        print(f"\n{info.full_name}: {info.splits['train'].num_examples} images, whose features are")
-        show_features(info)
+    quiet.import_tensorflow()
+    shutil.rmtree(OUT, ignore_errors=True)
 
-        batches = dataset.repeat(EPOCHS).padded_batch(4).prefetch(2)
-        start, images = time.perf_counter(), 0
-        for batch in batches:
-            images += len(batch["image"])
-        shapes = {key: tuple(batch[key].shape) for key in ("image", "masks")}
-        print(f"batches of {shapes}: {images / (time.perf_counter() - start):.0f} images/s")
+    print("\n1. Tars -> prepared data:  sa1b build dummy_data --data-dir build/demo/data")
+    sa1b(["build", str(TARS), "--data-dir", str(OUT / "data")])
 
-        full = tfds.load("segment_anything", split="train", data_dir=data_dir)
-        example = max(full.as_numpy_iterator(), key=lambda example: len(example["masks"]))
-        picture = overlay.paint_masks(example["masks"], example["image"])
-        Image.fromarray(np.hstack([example["image"], picture])).save(PICTURE)
-        name, n = example["file_name"].decode(), len(example["masks"])
-        print(f"{n} masks over {name}: see {PICTURE.name}")
+    print("\n2. Prepared data -> tensors:  tfds.load('segment_anything', split='train')")
+    dataset = tfds.load("segment_anything", split="train", data_dir=OUT / "data")
+    for example in dataset.take(2):
+        print(f"   image {example['image'].shape}, masks {example['masks'].shape}")
+
+    print("\n3. Prepared data -> training batches:  sa1b_tfds.training_dataset(...)")
+    config = sa1b_tfds.TrainingConfig(
+        batch_size=2, image_size=512, masks_per_image=16, min_area=100, repeat=True
+    )
+    batches = sa1b_tfds.training_dataset("segment_anything", config, data_dir=OUT / "data")
+    stream = iter(batches)
+    first = next(stream)
+    for name in ("image", "masks", "boxes", "points"):
+        print(f"   {name:7}{first[name].shape}")
+    start = time.perf_counter()
+    images = sum(len(next(stream)["image"]) for _ in range(BATCHES))
+    print(f"   {images / (time.perf_counter() - start):.0f} images/s on this machine")
+
+    print("\n4. Pictures")
+    show.show_batch(first).save(OUT / "batch.png")
+    sa1b(["show", str(OUT / "data"), "--config", "original", "--out", str(OUT / "page.html")])
+    print(f"   a training batch: {OUT / 'batch.png'}")
+    print(f"   all images:       {OUT / 'page.html'}")
 
 
 if __name__ == "__main__":

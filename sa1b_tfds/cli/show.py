@@ -67,6 +67,10 @@ def _show(options: argparse.Namespace) -> int:
 
 def _batch(options: argparse.Namespace) -> tuple[int, bytes]:
     """The images of a training batch, and their picture."""
+    from sa1b_tfds.core import quiet
+
+    quiet.import_tensorflow()
+
     import numpy as np
     import tensorflow_datasets as tfds
 
