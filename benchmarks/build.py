@@ -30,6 +30,7 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+import bars
 import psutil
 import synthetic
 
@@ -144,20 +145,18 @@ def _judge(runs: dict[str, list[Run]], prepared: int, scratch: int) -> None:
         return statistics.median(b.seconds / a.seconds for a, b in pairs)
 
     disk = max(run.disk for run in runs[_TWO])
-    bars = [
-        ("memory at most 0.5 GB", _memory(runs[_TWO]) / 1e9, "<=", 0.5),
-        ("memory when a tar doubles", _memory(runs[_TWO]) / _memory(runs[_HALF]), "<=", 1.15),
-        ("disk, of data and 2 plain tars", disk / (prepared + scratch), "<=", 1.05),
-        ("speed, of bare inflating", faster(_TWO, _FLOOR), ">=", 0.5),
-        ("speed, of plain tars", faster(_TWO, _PLAIN), ">=", 0.3),
-        ("2 workers, of 1", faster(_TWO_IN_MEMORY, _ONE_IN_MEMORY), ">=", 1.6),
-    ]
+    bars.report("GB of memory", _memory(runs[_TWO]) / 1e9, at_most=0.5)
+    doubled = _memory(runs[_TWO]) / _memory(runs[_HALF])
+    bars.report("memory when a tar doubles", doubled, at_most=1.15)
+    bars.report("disk, of data and 2 plain tars", disk / (prepared + scratch), at_most=1.05)
+    bars.report("speed, of bare inflating", faster(_TWO, _FLOOR), at_least=0.5)
+    bars.report("speed, of plain tars", faster(_TWO, _PLAIN), at_least=0.3)
+    ratio = faster(_TWO_IN_MEMORY, _ONE_IN_MEMORY)
+    bars.report("2 workers, of 1", ratio, at_least=1.6)
     if _OFFICIAL_BUILDER in runs:
-        bars.append(("speed, of the official", faster(_TWO, _OFFICIAL_BUILDER), ">=", 10.0))
-    for name, value, sign, bar in bars:
-        good = value <= bar if sign == "<=" else value >= bar
-        print(f"{'ok  ' if good else 'MISS'} {name}: {value:.2f} (bar {sign} {bar})")
-    print(f"ratio: {bars[-1][1]:.2f}")
+        ratio = faster(_TWO, _OFFICIAL_BUILDER)
+        bars.report("speed, of the official", ratio, at_least=10)
+    print(f"ratio: {ratio:.2f}")
 
 
 def _watch(command: list[str], source: pathlib.Path, folder: pathlib.Path, *arguments: Any) -> Run:

@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+import bars
 import numpy as np
 import synthetic
 from PIL import Image
@@ -110,14 +111,8 @@ def _measure(folder: pathlib.Path, rounds: int) -> None:
     }
     for name, label in labels.items():
         print(f"({name}) {label:34} {speed[name]:7.1f} images/s", flush=True)
-    bars = [
-        ("b / a", speed["b"] / speed["a"], 0.55),
-        ("c / a", speed["c"] / speed["a"], 0.45),
-        ("b / d", speed["b"] / speed["d"], 8),
-        ("b / e", speed["b"] / speed["e"], 20),
-    ]
-    for name, value, bar in bars:
-        print(f"{'ok  ' if value >= bar else 'MISS'} {name}: {value:.2f} (bar {bar})")
+    for one, other, bar in (("b", "a", 0.55), ("c", "a", 0.45), ("b", "d", 8), ("b", "e", 20)):
+        bars.report(f"{one} / {other}", speed[one] / speed[other], at_least=bar)
     print(f"ratio: {speed['b'] / speed['a']:.2f}", flush=True)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import datetime
+import html
 import importlib.metadata
 import json
 import os
@@ -22,7 +23,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results.json"
@@ -39,7 +40,75 @@ _PACKAGES = (
     "pillow",
     "webdataset",
 )
+README = FOLDER.parent / "README.md"
 _BEGIN, _END = "<!-- results: written by benchmarks/run_all.py -->\n", "<!-- end of results -->\n"
+_FIGURES = "<!-- figures: written by benchmarks/run_all.py -->\n", "<!-- end of figures -->\n"
+_NUMBER = r"([\d.,]+)"
+
+
+class Comparison(NamedTuple):
+    """A row of the table that the page begins with; the last match in what a script printed counts.
+
+    ours, theirs: patterns of the two figures in it. less: whether less is better.
+    """
+
+    what: str
+    script: str
+    ours: str
+    theirs: str
+    unit: str
+    beside: str
+    less: bool = False
+    in_readme: bool = False
+
+
+COMPARISONS = (
+    Comparison(
+        "build shards from gzip tars",
+        "build.py",
+        rf"ours, 2 workers +{_NUMBER}",
+        rf"official +{_NUMBER}",
+        "images/s",
+        "TFDS's own builder",
+        in_readme=True,
+    ),
+    Comparison(
+        "memory for that",
+        "build.py",
+        rf"ours, 2 workers +\S+ +\S+ +{_NUMBER}",
+        rf"official +\S+ +\S+ +{_NUMBER}",
+        "MB",
+        "TFDS's own builder",
+        less=True,
+    ),
+    Comparison(
+        "decode 100 masks to 256 x 256",
+        "masks.py",
+        rf"256x256: .*decode_masks {_NUMBER} ms",
+        rf"256x256: pycocotools {_NUMBER} ms",
+        "ms",
+        "pycocotools",
+        less=True,
+        in_readme=True,
+    ),
+    Comparison(
+        "training batches from prepared data",
+        "input_pipeline.py",
+        rf"\(b\) .*? {_NUMBER} images/s",
+        rf"\(d\) .*? {_NUMBER} images/s",
+        "images/s",
+        "TFDS's own data, masks decoded in a Python function",
+        in_readme=True,
+    ),
+    Comparison(
+        "a PyTorch DataLoader, from tars",
+        "torch_loader.py",
+        rf"ours: {_NUMBER}",
+        rf"peer: {_NUMBER}",
+        "images/s",
+        "a script in use for SA-1B",
+    ),
+)
 
 
 def scripts() -> list[str]:
@@ -67,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
         results[name] = result
         RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     PAGE.write_text(with_results(PAGE.read_text(), results))
+    README.write_text(with_figures(README.read_text(), results))
     for name, reason in failed.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
     return 1 if failed else 0
@@ -135,9 +205,37 @@ def versions() -> dict[str, str]:
 
 def with_results(page: str, results: dict[str, Any]) -> str:
     """The page with these results in place of those that it had."""
-    before, _, rest = page.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    return before + _BEGIN + as_markdown(results) + _END + after
+    return _replaced(page, (_BEGIN, _END), as_markdown(results))
+
+
+def with_figures(readme: str, results: dict[str, Any]) -> str:
+    """The README with the figures of these results in place of those that it had."""
+    return _replaced(readme, _FIGURES, "\n".join(["", *comparisons(results, short=True), "", ""]))
+
+
+def _replaced(page: str, marks: tuple[str, str], text: str) -> str:
+    before, _, rest = page.partition(marks[0])
+    _, _, after = rest.partition(marks[1])
+    return before + marks[0] + text + marks[1] + after
+
+
+def comparisons(results: dict[str, Any], *, short: bool) -> list[str]:
+    """The lines of a table that compares with what people use; `short` is the README's."""
+    lines = ["| | sa1b_tfds | what people use | factor |", "|---|---|---|---|"]
+    for row in COMPARISONS:
+        if row.script not in results or (short and not row.in_readme):
+            continue
+        printed = "\n".join(results[row.script]["printed"])
+        ours, theirs = (re.findall(pattern, printed) for pattern in (row.ours, row.theirs))
+        if not ours or not theirs:
+            continue  # a run that left the other side out
+        one, other = (float(found[-1].replace(",", "")) for found in (ours, theirs))
+        factor = other / one if row.less else one / other
+        lines.append(
+            f"| {row.what} | **{one:,.4g} {row.unit}** | {other:,.4g} {row.unit}, {row.beside}"
+            f" | **{factor:.3g}** |"
+        )
+    return lines
 
 
 def as_markdown(results: dict[str, Any]) -> str:
@@ -145,11 +243,13 @@ def as_markdown(results: dict[str, Any]) -> str:
         f"| {result['what']} | **{result['ratio']:g}** | `{result['command']}` | {result['date']} |"
         for _, result in sorted(results.items())
     ]
-    lines = ["", "| what | ratio | command | on |", "|---|---|---|---|", *rows, ""]
+    lines = ["", *comparisons(results, short=False), "", "## All scripts", ""]
+    lines += ["| what | ratio | command | on |", "|---|---|---|---|", *rows, ""]
     for kind in sorted({_where(result) for result in results.values()}):
         lines += [f"Measured on {kind}.", ""]
     for name, result in sorted(results.items()):
-        lines += [f"## {name}", "", "```text", *result["printed"], "```", ""]
+        printed = "\n".join(map(html.escape, result["printed"]))
+        lines += [f"<details><summary>{name}</summary><pre>{printed}", "</pre></details>", ""]
     return "\n".join(lines)
 
 

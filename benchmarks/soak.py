@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 
+import bars
 import psutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -53,9 +54,7 @@ def main() -> None:
                 print(f"batch {number:5}: {sizes[-1]:.0f} MB", flush=True)
     tenth = batches // 10
     early, late = (statistics.median(s) for s in (sizes[tenth : 2 * tenth], sizes[-tenth:]))
-    print(
-        f"{'ok  ' if late <= 1.1 * early else 'MISS'} from {early:.0f} to {late:.0f} MB (bar 1.1)"
-    )
+    bars.report(f"from {early:.0f} to {late:.0f} MB", late / early, at_most=1.1)
     print(f"ratio: {late / early:.2f}")
 
 
