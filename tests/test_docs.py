@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = pathlib.Path(sys.executable).parent
 _DATA_DIR = "data"
-_BUILD = {"README.md", "build.md"}  # the pages that prepare the data themselves
+_BUILD = {"README.md", "index.md", "build.md"}  # the pages that prepare the data themselves
 
 
 @pytest.fixture(scope="module")
