@@ -14,10 +14,12 @@ _GOOD = '"""Ours beside theirs."""\nprint("a 1")\nprint("ratio: 2.50")\n'
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    """A folder of benchmarks of its own, and a page."""
+    """A folder of benchmarks of its own, a page and a README."""
     monkeypatch.setattr(run_all, "FOLDER", tmp_path)
     monkeypatch.setattr(run_all, "RESULTS", tmp_path / "results.json")
     monkeypatch.setattr(run_all, "PAGE", tmp_path / "performance.md")
+    monkeypatch.setattr(run_all, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text("# R\n\n" + "old\n".join(run_all._FIGURES) + "after\n")
     (tmp_path / "performance.md").write_text(f"# P\n\n{run_all._BEGIN}old\n{run_all._END}\nafter\n")
     return tmp_path
 
@@ -66,7 +68,7 @@ def test_unknown_names_are_refused(bench, capsys):
 
 
 def test_every_benchmark_prints_a_ratio_and_is_in_the_results():
-    helpers = {"run_all.py", "synthetic.py"}
+    helpers = {"bars.py", "run_all.py", "synthetic.py"}
     names = {path.name for path in (ROOT / "benchmarks").glob("*.py")} - helpers
     assert set(run_all.scripts()) == names
     results = json.loads(run_all.RESULTS.read_text())
@@ -76,3 +78,8 @@ def test_every_benchmark_prints_a_ratio_and_is_in_the_results():
 def test_the_page_is_what_the_results_give():
     page = run_all.PAGE.read_text()
     assert page == run_all.with_results(page, json.loads(run_all.RESULTS.read_text()))
+
+
+def test_the_readme_is_what_the_results_give():
+    readme = run_all.README.read_text()
+    assert readme == run_all.with_figures(readme, json.loads(run_all.RESULTS.read_text()))
