@@ -20,7 +20,7 @@ from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.cli.main import main
-from sa1b_tfds.download.transfer.folder import lock_folder
+from sa1b_tfds.core.lock import lock_folder
 from sa1b_tfds.examples import records
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.segment_anything.build import BuildConfig, plan
@@ -568,7 +568,7 @@ def test_a_finished_build_removes_nothing_of_another_one_in_flight(tars, links, 
         (folder / f"{folder.name}.part").touch()
     shutil.copy(tars / converted.name, converted)
     os.utime(converted / converted.name, (0, 0))  # it came at another time
-    with lock_folder(running):
+    with lock_folder(running, "sa1b download"):
         assert _sa1b(*arguments) == 0
     assert [folder.exists() for folder in (running, left, converted)] == [True, False, True]
     assert _sa1b(*arguments) == 0

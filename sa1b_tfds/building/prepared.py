@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
 import re
 from collections.abc import Container, Iterator, Sequence
 
@@ -23,6 +22,7 @@ from etils import epath
 from sa1b_tfds.building.shard_files import ShardFile, which_are_intact
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core import files
+from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.core.own_json import Damaged
 from sa1b_tfds.core.telling import some_of
 
@@ -48,19 +48,8 @@ class Folder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other builds of this config away."""
-        with files.locked(self.path.parent):
+        with lock_folder(self.path.parent):
             yield
-
-    @contextlib.contextmanager
-    def full_disk_named(self) -> Iterator[None]:
-        """Says where the disk is full, of an error that says no more than that it is."""
-        try:
-            yield
-        except OSError as e:
-            if e.errno in files.DISK_FULL and str(e) == f"[Errno {e.errno}] {os.strerror(e.errno)}":
-                text = f"{e.strerror} in {self.path.parent}: make room there and build again;"
-                raise OSError(e.errno, f"{text} finished tars are kept.") from e
-            raise
 
     def clean(self) -> None:
         """Removes what a build that was killed left behind and no other one can use."""
@@ -90,7 +79,7 @@ class Folder:
         Who may only read the data leaves it as it is.
         """
         if self.staging.folder.exists():
-            with contextlib.suppress(files.FolderInUse, OSError, Damaged), self.locked():
+            with contextlib.suppress(FolderInUse, OSError, Damaged), self.locked():
                 self.clean()
 
     def is_settled(self) -> bool:

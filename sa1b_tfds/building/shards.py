@@ -333,15 +333,15 @@ class _Drafts:
         path = self._task.staging.draft(self._task.archive.name, len(self.paths))
         self.paths.append(path)
         writer = records.open_writer(path, self._task.settings.file_format)
-        sent = files.SentMeanwhile(path)
+        synced = files.BackgroundSync(path)
         examples = 0
         with contextlib.closing(writer):
             for example in itertools.chain([first], others):
                 record = records.serialise(example)
                 writer.write(record)
-                sent.written(len(record))
+                synced.written(len(record))
                 examples += 1
-        sent.finish()
+        synced.finish()
         size = files.stat_of(path).bytes
         self.shards.append(Shard(examples=examples, bytes=size, crc32c=writer.crc32c))
 
@@ -353,13 +353,10 @@ class _Drafts:
 @contextlib.contextmanager
 def _drafts(task: Task) -> Iterator[_Drafts]:
     drafts = _Drafts(task)
+    where = f"in {task.staging.folder}, while writing {task.archive.name}"
     try:
-        yield drafts
-    except OSError as e:
-        if e.errno in files.DISK_FULL:
-            text = f"{e.strerror} in {task.staging.folder}, while writing {task.archive.name}"
-            raise OSError(e.errno, text) from e
-        raise
+        with files.full_disk_named(where):
+            yield drafts
     finally:
         drafts.remove()
 

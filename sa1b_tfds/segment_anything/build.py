@@ -20,11 +20,11 @@ from sa1b_tfds.building.source_record import is_from
 from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.core import files, own_json
+from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.core.problems import OnError
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.core.telling import counted, some_of
 from sa1b_tfds.download.links import Link, read_links
-from sa1b_tfds.download.transfer.folder import lock_folder
 from sa1b_tfds.segment_anything.ensure import ensure_tars
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.tars.archive import TarArchive, number_of
@@ -287,7 +287,7 @@ def _remove_partial(archive: TarArchive) -> None:
     """Removes what a kill left of a download; not what another build downloads or converts now."""
     folder = Path(archive.path.parent)
     if archive.identity() is None:
-        with contextlib.suppress(files.FolderInUse, OSError), lock_folder(folder):
+        with contextlib.suppress(FolderInUse, OSError), lock_folder(folder, "sa1b build"):
             shutil.rmtree(folder)
 
 

@@ -18,6 +18,7 @@ from sa1b_tfds.building.report import REPORT, report_of
 from sa1b_tfds.building.settled import release_after
 from sa1b_tfds.building.sources import Sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar
+from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import BadInput, OnError, Problems
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.core.running.pool import ProcessPool
@@ -180,10 +181,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             )
             return
         _refuse_what_cannot_apply(download_config or tfds.download.DownloadConfig())
-        with self._folder.locked():
+        in_folder = f"in {self._folder.path.parent}: make room there and build again; finished tars"
+        with self._folder.locked(), files.full_disk_named(f"{in_folder} are kept."):
             self._folder.clean()
             try:
-                with self._folder.full_disk_named(), self._room_for_data(download_config):
+                with self._room_for_data(download_config):
                     super().download_and_prepare(
                         download_config=download_config, file_format=file_format, **kwargs
                     )
