@@ -1,4 +1,4 @@
-"""How many bytes a tar becomes, before it was read."""
+"""What converting a tar will cost, before it was read: bytes of shards, of scratch, and seconds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from sa1b_tfds.tars.forms import unpacked_bytes
 # a long side of 1024 pixels.
 _RESIZED_1024 = 0.5
 
+# Of a tar, by one worker: benchmarks/build.py on 2 cores of a cloud machine. Where images are made
+# smaller, benchmarks/resize.py: 26 a second of 772 kB.
+_BYTES_PER_SECOND = 200e6
+_RESIZED_BYTES_PER_SECOND = 20e6
+_INFLATED_PER_SECOND = 250e6
 
-def expected_bytes(archive: Archive, source: int, long_side: int | None) -> int:
-    """About so many bytes of shards, rather less, for so many bytes of an archive."""
+
+def shard_bytes(archive: Archive, source: int, long_side: int | None) -> int:
+    """About how many bytes of shards come of `source` bytes of an archive; rather too many."""
     plain = unpacked_bytes(source) if archive.is_packed() else source
     if long_side is None:
         return plain
@@ -19,5 +25,11 @@ def expected_bytes(archive: Archive, source: int, long_side: int | None) -> int:
 
 
 def scratch_bytes(archive: Archive, source: int) -> int:
-    """The bytes that converting it takes besides, for as long as it goes on."""
+    """The bytes that its unpacked tar takes, as long as the archive is being converted."""
     return unpacked_bytes(source) if archive.is_packed() else 0
+
+
+def seconds(archive: Archive, source: int, long_side: int | None) -> float:
+    """About how long one worker takes to convert `source` bytes of an archive."""
+    speed = _BYTES_PER_SECOND if long_side is None else _RESIZED_BYTES_PER_SECOND
+    return source / speed + scratch_bytes(archive, source) / _INFLATED_PER_SECOND
