@@ -1,7 +1,7 @@
 """Tars -> shards of prepared data: one task for each tar, and what survives a crash.
 
 tar_supply.py        which tars there are, and how missing ones are downloaded
-conversion.py        all tars of a build: which tasks are left, until none is
+conversion.py        all tars of a build: which tasks are left, until all are done
 engines.py           which engine runs the tasks: processes, or Beam (beam_engine.py)
 conversion_task.py   one task: a tar -> its shards, all of them or none
 shard_order.py       in which order images lie in the shards, and where a shard ends

@@ -1,4 +1,4 @@
-"""All tars of a build -> staged shards: which tasks are left, until none is. Knows no TFDS.
+"""All tars of a build -> staged shards: which tasks are left, until all are done. Knows no TFDS.
 
 Two things are not known before other tars were read: which of a tar's images an earlier tar has as
 well, and how many of its images are taken if the split is limited. So all tars are converted at
@@ -30,13 +30,13 @@ _DEPENDS_ON_OTHER_TARS = ("limit", "excluded")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What is to be staged.
+    """All tars that a build converts, and how.
 
     archives: in the order in which their shards are to be read.
-    num_shards: in all; None cuts each tar by size.
-    max_examples: take the first ones in that order; None takes all.
+    num_shards: of all tars together. None cuts each tar by size.
+    max_examples: take only the first ones in that order. None takes all.
     md5: take the MD5 of every tar, and compare it with `known_md5` by file name.
-    kept: names of tars in data that is extended, see `ConversionTask`.
+    kept: names of tars in data that is extended, see `ConversionTask.is_kept`.
     """
 
     archives: Sequence[Archive]
@@ -57,7 +57,7 @@ class Conversion:
             )
         folders = [a.name for a in self.archives if not isinstance(a, TarArchive)]
         if self.md5 and folders:
-            raise ValueError(f"md5 is of tars; {folders[0]!r} is a folder of extracted files.")
+            raise ValueError(f"md5 needs tars, and {folders[0]!r} is a folder of extracted files.")
 
     def run(self, engine: Engine) -> list[FinishedTar]:
         """Has all tars converted that are not staged yet.

@@ -69,9 +69,9 @@ class ShardSettings:
 class ConversionTask:
     """One tar to convert.
 
-    num_shards: exactly so many, whatever their size; None cuts by size.
-    limit: take the first ones up to this number of examples; None takes all.
-    excluded: (image id, tar) of images that an earlier tar has.
+    num_shards: exactly so many, whatever their size. None cuts by size.
+    limit: take this number of examples, the first ones. None takes all.
+    excluded: (image id, tar) of images to leave out, as an earlier tar has them.
     is_kept: its shards are in data that is extended, and stay however they were cut and coded.
     md5: take the tar's MD5. Without this it is known only if a download has recorded it.
     expected_md5: what the MD5 has to be. None does not compare it.
@@ -112,7 +112,7 @@ class ConversionTask:
         convert(self, on_progress)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the shards depend on, besides the tar; in a sidecar, to know them again."""
+        """What the shards depend on, besides the tar. It stands in the sidecar."""
         how = {"layout": _LAYOUT, **dataclasses.asdict(self.settings)}
         if self.settings.long_side is not None:
             how |= {"quality": jpeg.QUALITY, "scaling_margin": jpeg.DCT_MARGIN}
@@ -129,7 +129,7 @@ class ConversionTask:
         """
         fingerprint = self.fingerprint()
         if self.limit is not None and self.limit >= finished.pairs:
-            fingerprint["limit"] = None  # it takes all, as if there were none
+            fingerprint["limit"] = None  # all are taken, as without a limit
         for name in sorted(fingerprint.keys() | finished.settings.keys()):
             if name in ignoring or (self.is_kept and name not in _NEVER_KEPT):
                 continue
@@ -253,7 +253,7 @@ def _md5(task: ConversionTask, problems: Problems) -> Iterator[Callable[[], str 
 
         def checked() -> str:
             digest = taken()
-            if task.expected_md5 and task.archive.is_packed():  # of a plain tar none is known
+            if task.expected_md5 and task.archive.is_packed():  # the table has no MD5 of plain tars
                 report_mismatch(task.archive, digest, task.expected_md5, problems)
             return digest.hexdigest()
 

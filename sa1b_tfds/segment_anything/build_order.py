@@ -17,24 +17,26 @@ class BuildOrder:
 
     supply: the archives. None looks for them in manual_dir.
     deletion: deletes finished tars. None deletes nothing.
-    extend: if there is data, convert only what is not in it and exchange it. What is staged is read
-      first, to convert again what is damaged.
+    extend: if there is data, exchange it for data with the archives that are not in it as well.
+      Staged shards are read first, and tars whose shards are damaged are converted again.
     damaged: names of the data's tars whose shards are damaged.
-    kept: names of the data's tars whose shards stay. The builder fills it in.
     """
 
     supply: TarSupply | None = None
     deletion: TarDeletion | None = None
     extend: bool = False
     damaged: Container[str] = ()
-    kept: Container[str] = ()
 
 
 @dataclasses.dataclass(eq=False)
 class OrderedConfig(tfds.download.DownloadConfig):
-    """TFDS's config with the order in it: TFDS hands its config on to `_generate_splits`."""
+    """TFDS's config with the order in it, as TFDS hands its config on to `_generate_splits`.
+
+    kept: names of the tars in data that is extended, whose shards stay.
+    """
 
     order: BuildOrder = BuildOrder()
+    kept: Container[str] = ()
 
     @classmethod
     def of(
@@ -47,7 +49,7 @@ class OrderedConfig(tfds.download.DownloadConfig):
 
 
 def refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
-    """Raises a ValueError that names the first setting that has no effect here."""
+    """Raises a ValueError for a setting that would have no effect."""
     limit = config.max_examples_per_split
     if limit is not None and limit < 1:
         raise ValueError(f"max_examples_per_split must be positive, got {limit}.")

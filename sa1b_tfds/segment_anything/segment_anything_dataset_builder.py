@@ -80,7 +80,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           on_error: 'raise' stops at the first image that cannot become an example, with an error
             that names its tar, member and reason; 'skip' leaves such images out, counts them, and
             lists each in build_report.json beside the data.
-          num_workers: processes that convert tars; default: one a core.
+          num_workers: processes that convert tars. Defaults to one for each core.
           md5: take the MD5 of every tar that no download of ours has checked, compare it with the
             community's table where that has the name, and list it in build_report.json. It costs
             1.4 seconds of a core for each GB.
@@ -192,23 +192,27 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             self._folder.finish()
 
     def clean_up(self) -> None:
-        """Removes what a build left that was killed, unless another one is at work.
+        """Removes what a killed build left, unless another build is at work.
 
-        Data that such a build had set aside is put back, and the builder then knows it.
+        Data that the killed build had set aside is put back, and the builder reads its metadata.
         """
         was_there = self.data_path.exists()
         self._folder.clean_if_free()
         if self.data_path.exists() and not was_there:
-            # As TFDS does at construction. The format is that of new data until it is cleared.
+            # As TFDS does at construction. Unless it is cleared, the format stays that of new data.
             self.info.as_proto.ClearField("file_format")
             self.info.read_from_directory(self.data_path)
             self.info.set_file_format(self._original_state.get("file_format"))
 
     @contextlib.contextmanager
     def _room_for_data(self, config: OrderedConfig) -> Iterator[OrderedConfig]:
-        """Sets data aside that is extended, as TFDS writes only where no data is.
+        """Sets data aside that is to be extended, as TFDS writes only where no data is.
 
-        Before that it stages all of the new data. The body prepares with the config that it gets.
+        Before that, all of the new data is staged: the body only has to assemble it. If the body
+        fails, the old data is put back.
+
+        Yields:
+          The config for TFDS.
         """
         order, supply = config.order, config.order.supply
         if order.extend:
@@ -216,17 +220,16 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         if not (supply and order.extend and self._folder.path.exists()):
             yield config
             return
-        # Read in here, where the folder is locked: another build may have extended the data before.
+        # Read again now that the folder is locked: another build may have extended the data.
         there = self._folder.prepared()
-        order = dataclasses.replace(order, kept=there.names)
-        config = dataclasses.replace(config, order=order)
+        config = dataclasses.replace(config, kept=there.names)
         config.max_shard_size = there.tars[-1].settings["max_shard_size"]  # all are cut alike
         archives = supply.archives
         available = {a.name for a in archives if is_in_flight(a) or a.identity() is not None}
         self._folder.restage(there, available, order.damaged)
         conversion = self._conversion(archives, config)
         conversion.run(self._engine(conversion, config))
-        # With the tars that are staged and gone, so that they are not reported once more.
+        # These include tars that are staged and gone, so that they are reported only once.
         supply = dataclasses.replace(supply, archives=conversion.archives)
         splits = self.info.splits
         with self._folder.exchanged():
@@ -292,7 +295,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             max_examples=config.max_examples_per_split,
             md5=self._md5,
             known_md5=read_md5_table() if self._md5 else {},
-            kept=config.order.kept,
+            kept=config.kept,
         )
 
     def _engine(self, conversion: Conversion, config: OrderedConfig) -> Engine:
