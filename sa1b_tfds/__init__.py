@@ -4,14 +4,7 @@ Importing this package makes `tfds.load('segment_anything')` and `tfds build` us
 loads no TensorFlow; each public name is imported when it is first used.
 """
 
-import os as _os
-
 from etils import epy as _epy
-
-# TensorFlow then keeps the memory of a batch for the next one, instead of having each tensor of
-# over 32 MB from the kernel anew, page by page. It looks before its first op; "false" in the
-# environment leaves it as TensorFlow has it.
-_os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
 
 with _epy.lazy_api_imports(globals()):
     # Side rooms; not in __all__, as some need an extra.

@@ -19,8 +19,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from sa1b_tfds.building.conversion import Conversion
+from sa1b_tfds.building.conversion_task import ShardSettings, convert
 from sa1b_tfds.building.prepared import Folder
-from sa1b_tfds.building.shards import Settings, convert
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.core.problems import BadInput
 from sa1b_tfds.core.running import pool
@@ -59,7 +59,7 @@ def _conversion(manual_dir, folder, **options) -> Conversion:
     return Conversion(
         archives=archive.find_archives(manual_dir),
         staging=Staging(epath.Path(folder)),
-        settings=options.pop("settings", Settings()),
+        settings=options.pop("settings", ShardSettings()),
         **options,
     )
 
@@ -302,7 +302,7 @@ def test_a_changed_config_converts_again_and_says_so(tars, tmp_path, caplog):
     _conversion(tars, tmp_path).run(counting)
     assert converted == []
     with caplog.at_level(logging.WARNING, "absl"):
-        _conversion(tars, tmp_path, settings=Settings(long_side=16)).run(counting)
+        _conversion(tars, tmp_path, settings=ShardSettings(long_side=16)).run(counting)
     assert len(converted) == 3
     assert "sa_000001.tar is converted again: its long_side was None, now it is 16." in caplog.text
 
@@ -407,8 +407,7 @@ def test_an_interrupt_ends_the_workers_and_keeps_finished_tars(slow_tars, tmp_pa
 def test_killed_between_the_last_steps(tars, tmp_path):
     """The data is there and the staged tars still are, too: the next call tidies up."""
     builder = _build(tars, tmp_path)
-    paths = sorted((tmp_path / building.FINAL).glob("*.tfrecord-*"))
-    builder._folder.restage([epath.Path(path) for path in paths], available=(), damaged=())
+    builder._folder.restage(builder._folder.prepared(), available=(), damaged=())
     assert building.leftovers(tmp_path) == ["staged.2.0.0"]
     _build(tars, tmp_path)
     assert building.leftovers(tmp_path) == []

@@ -15,15 +15,18 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
+from sa1b_tfds.building import tar_supply
 from sa1b_tfds.building.conversion import Conversion
 from sa1b_tfds.building.prepared import Folder
-from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.building.staging import Staging
+from sa1b_tfds.building.tar_supply import IN_FLIGHT
 from sa1b_tfds.cli.main import main
-from sa1b_tfds.download.transfer.folder import lock_folder
+from sa1b_tfds.core.lock import lock_folder
 from sa1b_tfds.examples import records
 from sa1b_tfds.examples.parts import read_examples
-from sa1b_tfds.segment_anything.build import BuildConfig, plan
+from sa1b_tfds.segment_anything import build_state
+from sa1b_tfds.segment_anything.build_config import BuildConfig
+from sa1b_tfds.segment_anything.plan import plan
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.tars import kept
 from sa1b_tfds.tars.archive import TarArchive, find_archives
@@ -445,11 +448,12 @@ def test_add_tells_of_a_deleted_tar_once(tars, tmp_path, caplog):
     assert messages == [f"sa_00000{i}.tar is deleted: all of it is in the data." for i in range(3)]
 
 
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
 @pytest.mark.parametrize("again", ["sa1b", "tfds"])
-def test_killed_while_an_add_exchanges_the_data(tars, tmp_path, monkeypatch, again):
+def test_killed_while_an_add_exchanges_the_data(tars, tmp_path, monkeypatch, again, file_format):
     data = tmp_path / "data"
     held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
-    assert _sa1b(tars, "--data-dir", data) == 0
+    assert _sa1b(tars, "--data-dir", data, "--file-format", file_format) == 0
     held_back.rename(tars / "sa_000001.tar")
     extend = (tars, "--data-dir", data, "--add", "--delete-tars=all")
     with monkeypatch.context() as patch:
@@ -458,11 +462,70 @@ def test_killed_while_an_add_exchanges_the_data(tars, tmp_path, monkeypatch, aga
     assert building.leftovers(data) == ["replaced.2.0.0", "staged.2.0.0"]
     assert list(tars.iterdir()) == []
     if again == "tfds":
-        assert len(tfds.load("segment_anything", split="train", data_dir=data)) == 8
+        builder = tfds.builder("segment_anything", data_dir=data)
+        builder.download_and_prepare()
+        assert builder.info.splits["train"].num_examples == 8
+        assert builder.info.file_format.value == file_format
         assert building.leftovers(data) == ["staged.2.0.0"]
     assert _sa1b(*extend) == 0
     assert _ids(data) == list(range(12))
     assert building.leftovers(data) == []
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """What a build has read or constructed so far, and when it converted."""
+    found = []
+
+    def count(module, name, what):
+        function = getattr(module, name)
+
+        def counted(*arguments, **options):
+            found.append(what)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(Builder, "__init__", "builder")
+    count(tar_supply, "archives_at", "tars")
+    count(build_state, "read_links", "links")
+    count(Folder, "prepared", "data")
+    count(Staging, "archives", "staging")
+    count(Conversion, "run", "CONVERTED")
+    return found
+
+
+_ONCE = ["builder", "data", "staging", "tars"]
+
+
+def test_a_build_reads_what_is_there_once_and_then_converts(tars, links, tmp_path, reads):
+    own = tmp_path / "own"  # with one of the tars; the others are downloaded
+    own.mkdir()
+    shutil.copy2(tars / "sa_000001.tar", own)
+    assert _sa1b(own, "--data-dir", tmp_path / "data", "--links-file", links[0]) == 0
+    before = reads[: reads.index("CONVERTED")]
+    # `including_staged` looks once more in the folder of staged tars, which is locked by then.
+    assert sorted(before) == sorted([*_ONCE, "links", "staging"])
+    after = reads[reads.index("CONVERTED") + 1 :]
+    assert not {"builder", "tars", "links", "CONVERTED"} & set(after)
+
+
+def test_a_build_with_nothing_to_do_and_a_plan_read_what_is_there_once(tars, tmp_path, reads):
+    assert _sa1b(tars, "--data-dir", tmp_path) == 0
+    for flags in ([], ["--plan"]):
+        reads.clear()
+        assert _sa1b(tars, "--data-dir", tmp_path, *flags) == 0
+        assert sorted(reads) == _ONCE
+
+
+def test_an_add_reads_the_data_again_only_where_it_is_locked(tars, tmp_path, reads):
+    held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
+    assert _sa1b(tars, "--data-dir", tmp_path) == 0
+    held_back.rename(tars / "sa_000001.tar")
+    reads.clear()
+    assert _sa1b(tars, "--data-dir", tmp_path, "--add") == 0
+    before = reads[: reads.index("CONVERTED")]
+    assert sorted(before) == sorted([*_ONCE, "data", "staging", "staging"])
 
 
 def test_killed_while_an_add_tidies_up(tars, tmp_path, monkeypatch):
@@ -525,7 +588,7 @@ def test_an_earlier_tar_with_images_of_one_that_is_gone(tars, tmp_path, capsys):
     (tars / "sa_000002.tar").rename(tars / "sa_000000.tar")
     assert _sa1b(tars, "--data-dir", data, "--add") == 1
     found = re.search(
-        "image id (8|9|10|11) of sa_000002.tar is in sa_000000.tar as well, .* put it back, or"
+        "image id (8|9|10|11) is in sa_000002.tar and in sa_000000.tar, .* put it back, or"
         r" remove sa_000000.tar and (.*)\.$",
         capsys.readouterr().err,
     )
@@ -568,7 +631,7 @@ def test_a_finished_build_removes_nothing_of_another_one_in_flight(tars, links, 
         (folder / f"{folder.name}.part").touch()
     shutil.copy(tars / converted.name, converted)
     os.utime(converted / converted.name, (0, 0))  # it came at another time
-    with lock_folder(running):
+    with lock_folder(running, "sa1b download"):
         assert _sa1b(*arguments) == 0
     assert [folder.exists() for folder in (running, left, converted)] == [True, False, True]
     assert _sa1b(*arguments) == 0
@@ -808,7 +871,7 @@ def test_a_damaged_staged_shard_of_a_deleted_tar_is_kept_and_named(tars, tmp_pat
     for _ in range(2):
         assert _sa1b(tars, "--data-dir", data, "--add") == 1
         said = capsys.readouterr().err
-        assert "sa_000000.tar is not there any more, and what was finished of it" in said
+        assert "sa_000000.tar is not there any more, and its finished shards are" in said
         assert staged.with_name(f"{staged.name}.damaged").read_bytes() == damaged
     (tars / "sa_000000.tar").write_bytes(first)
     assert _sa1b(tars, "--data-dir", data, "--add") == 0

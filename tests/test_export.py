@@ -648,10 +648,10 @@ def test_a_disk_that_becomes_full(slow_tars, small_disk, monkeypatch):
 def test_one_run_at_a_time(tars, tmp_path):
     from etils import epath
 
-    from sa1b_tfds.core.files import FolderInUse, locked
+    from sa1b_tfds.core.lock import FolderInUse, lock_folder
 
     with (
-        locked(epath.Path(tmp_path / "out.incomplete")),
+        lock_folder(epath.Path(tmp_path / "out.incomplete")),
         pytest.raises(FolderInUse, match=r"Another process works in .*out.incomplete"),
     ):
         run(tars, tmp_path / "out", Coco())

@@ -1,6 +1,8 @@
 """Files that appear whole or not at all; builds and downloads are killed in their own tests."""
 
+import errno
 import os
+import pickle
 import time
 
 import pytest
@@ -31,3 +33,29 @@ def test_what_fails_leaves_the_old_content_and_no_draft(tmp_path, monkeypatch):
         files.write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_who_writes_alone_leaves_one_draft_at_most(tmp_path):
+    draft = tmp_path / "a.json.tmp"
+    draft.write_bytes(b"half")  # as a kill leaves it
+    files.write_whole(tmp_path / "a.json", b"new", alone=True)
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_once_by_who_is_nearest(number):
+    with (
+        pytest.raises(files.DiskFull, match=f"{os.strerror(number)} while writing /a$") as caught,
+        files.full_disk_named("in /"),
+        files.full_disk_named("while writing /a"),
+    ):
+        raise OSError(number, "short")
+    again = pickle.loads(pickle.dumps(caught.value))  # as from a worker
+    assert (type(again), str(again)) == (files.DiskFull, str(caught.value))
+
+
+def test_another_error_of_the_disk_stays_as_it_is():
+    error = OSError(errno.EIO, "broken")
+    with pytest.raises(OSError, match="broken") as caught, files.full_disk_named("in /"):
+        raise error
+    assert caught.value is error

@@ -115,7 +115,7 @@ def test_a_damaged_sidecar_is_no_finished_tar(tmp_path, damage):
         own_json.Damaged, match=r"\.json is damaged \(.*: remove it and build again"
     ):
         staging.archives()  # the name of the second one stands in it alone
-    assert not Folder(epath.Path(tmp_path)).is_settled()
+    assert not Folder(epath.Path(tmp_path)).has_all_staged()
 
 
 @any_damage
@@ -123,16 +123,16 @@ def test_a_damaged_list_of_wanted_tars_is_named(tmp_path, damage):
     staging = Staging(epath.Path(tmp_path))
     staging.wanted.write_bytes(damage)
     if damage == b"[]":  # as an earlier version wrote it, where nothing was wanted
-        assert staging.lacking() == []
+        assert staging.unfinished() == []
         return
     with pytest.raises(
         own_json.Damaged, match=r"/wanted is damaged .*: remove it, to build without"
     ):
-        staging.lacking()
+        staging.unfinished()
     staging.want(["sa_000000.tar"])
-    assert staging.lacking() == ["sa_000000.tar"]
+    assert staging.unfinished() == ["sa_000000.tar"]
     staging.wanted.write_bytes(b'["sa_000001.tar"]')
-    assert staging.lacking() == ["sa_000001.tar"]
+    assert staging.unfinished() == ["sa_000001.tar"]
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_data_of_an_earlier_version_is_extended(build, tmp_path):
     more = building.write_tars(tmp_path / "more", tars=3, images=2)
     code = main(["build", str(more), "--data-dir", str(tmp_path / "data"), "--add"])
     assert code == 0
-    tars = Folder(epath.Path(path.parent)).tars()
+    tars = Folder(epath.Path(path.parent)).prepared().tars
     assert [tar.images for tar in tars] == [2, 2, 2]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from sa1b_tfds.building.shards import Settings, Task, convert, cut, shuffled
+from sa1b_tfds.building.conversion_task import ConversionTask, ShardSettings, convert
+from sa1b_tfds.building.shard_order import cut, shuffled
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.download.transfer.folder import CheckedFiles
@@ -24,16 +25,19 @@ from sa1b_tfds.tars.members import Member
 from tests import building
 
 
-def _task(tar, folder, **options) -> Task:
+def _task(tar, folder, **options) -> ConversionTask:
     settings = {k: options.pop(k) for k in ("file_format", "max_shard_size") if k in options}
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return Task(
-        archive=TarArchive(tar), staging=Staging(folder), settings=Settings(**settings), **options
+    return ConversionTask(
+        archive=TarArchive(tar),
+        staging=Staging(folder),
+        settings=ShardSettings(**settings),
+        **options,
     )
 
 
-def _bytes_of(task: Task) -> list[bytes]:
+def _bytes_of(task: ConversionTask) -> list[bytes]:
     finished = convert(task)
     number = range(len(finished.shards))
     return [task.staging.shard(finished.archive, i).read_bytes() for i in number]
@@ -119,9 +123,9 @@ def test_the_order_is_a_fair_sample_and_fixed_for_ever():
         ([100] * 10, {"limit": 4, "num_shards": 2}, [2, 8]),
     ],
 )
-def test_cut(tmp_path, sizes, options, expected):
+def test_cut(sizes, options, expected):
     entries = [Entry(Member("a.jpg", size), Member("a.json", size)) for size in sizes]
-    parts = cut(entries, _task("sa_0.tar", tmp_path, **options))
+    parts = cut(entries, **options)
     assert [len(part) for part in parts] == expected
     assert [entry for part in parts for entry in part] == entries
 
@@ -145,11 +149,12 @@ def test_a_limit_takes_the_first_examples(tar, tmp_path, limit):
 def test_a_task_loads_no_tensorflow(tar, tmp_path):
     code = (
         "import sys; from etils import epath; from sa1b_tfds.tars import archive\n"
-        "from sa1b_tfds.building import shards, staging\n"
+        "from sa1b_tfds.building import conversion_task as task, staging\n"
         "staged = staging.Staging(epath.Path(sys.argv[2])); staged.folder.mkdir()\n"
         "for form in ('tfrecord', 'array_record'):\n"
-        "    shards.convert(shards.Task(archive=archive.TarArchive(sys.argv[1]), staging=staged,\n"
-        "        settings=shards.Settings(file_format=form, long_side=16)))\n"
+        "    task.convert(task.ConversionTask(\n"
+        "        archive=archive.TarArchive(sys.argv[1]), staging=staged,\n"
+        "        settings=task.ShardSettings(file_format=form, long_side=16)))\n"
         "assert 'tensorflow' not in sys.modules and 'apache_beam' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tar), str(tmp_path / "out")], check=True)
@@ -167,8 +172,10 @@ def test_a_failure_leaves_nothing_behind(tar, tmp_path):
     finished = convert(skipping)
     assert 0 < finished.images < 12
     assert any(isinstance(problem, TornArchive) for problem in finished.problems)
-    assert task.misfit(finished).startswith("it was built with on_error='skip': sa_000000.tar: ")
-    assert skipping.misfit(finished) is None
+    assert task.reason_to_redo(finished).startswith(
+        "it was built with on_error='skip': sa_000000.tar: "
+    )
+    assert skipping.reason_to_redo(finished) is None
 
 
 def test_a_sidecar_without_its_shards_is_no_finished_tar(tar, tmp_path):
@@ -176,7 +183,7 @@ def test_a_sidecar_without_its_shards_is_no_finished_tar(tar, tmp_path):
     finished = convert(task)
     assert len(finished.shards) > 1
     read = task.staging.finished("sa_000000.tar")
-    assert task.misfit(read) is None
+    assert task.reason_to_redo(read) is None
     assert read.to_json() == finished.to_json()
     last = task.staging.shard("sa_000000.tar", len(finished.shards) - 1)
     last.write_bytes(last.read_bytes()[:-1])
@@ -190,13 +197,13 @@ def test_a_sidecar_without_its_shards_is_no_finished_tar(tar, tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"settings": Settings(long_side=16)}, "its long_side was None, now it is 16"),
+        ({"settings": ShardSettings(long_side=16)}, "its long_side was None, now it is 16"),
         (
-            {"settings": Settings(max_shard_size=9999)},
+            {"settings": ShardSettings(max_shard_size=9999)},
             "its max_shard_size was 1073741824, now it is 9999",
         ),
         (
-            {"settings": Settings(file_format="array_record")},
+            {"settings": ShardSettings(file_format="array_record")},
             "its file_format was tfrecord, now it is array_record",
         ),
         ({"num_shards": 2}, "its num_shards was None, now it is 2"),
@@ -207,7 +214,7 @@ def test_a_sidecar_without_its_shards_is_no_finished_tar(tar, tmp_path):
 def test_what_no_longer_fits_is_told(tar, tmp_path, change, reason):
     task = _task(tar, tmp_path / "out")
     finished = convert(task)
-    assert dataclasses.replace(task, **change).misfit(finished).startswith(reason)
+    assert dataclasses.replace(task, **change).reason_to_redo(finished).startswith(reason)
 
 
 def test_the_md5_of_a_tar_is_taken_and_compared(tar, tmp_path):
@@ -215,14 +222,14 @@ def test_the_md5_of_a_tar_is_taken_and_compared(tar, tmp_path):
     without = convert(plain)
     assert without.md5 is None
     task = dataclasses.replace(plain, md5=True)
-    assert task.misfit(without) == "its MD5 was not taken"
+    assert task.reason_to_redo(without) == "its MD5 was not taken"
     md5 = hashlib.md5(tar.read_bytes()).hexdigest()
     for expected in (None, md5):
         convert(dataclasses.replace(task, expected_md5=expected))
         finished = task.staging.finished("sa_000000.tar")
         assert finished.md5 == md5
-        assert task.misfit(finished) is None
-        assert plain.misfit(finished) is None
+        assert task.reason_to_redo(finished) is None
+        assert plain.reason_to_redo(finished) is None
     other = dataclasses.replace(task, expected_md5="0" * 32)
     if not _is_packed(tar):  # what is known is of the tar as it was served
         assert convert(other).md5 == md5
@@ -246,16 +253,16 @@ def test_another_tar_of_the_same_name_is_told(tar, tmp_path):
     finished = convert(task)
     building.write_tars(tar.parent, tars=1, images=3)
     source = r"[\d,]+ bytes of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-    assert re.fullmatch(f"the tar was {source}, now it is {source}", task.misfit(finished))
+    assert re.fullmatch(f"the tar was {source}, now it is {source}", task.reason_to_redo(finished))
     tar.unlink()  # after it was converted it is not needed any more
-    assert task.misfit(finished) is None
+    assert task.reason_to_redo(finished) is None
 
 
 def test_settings_refuse_nonsense():
     with pytest.raises(ValueError, match="file_format 'riegeli' cannot be written here"):
-        Settings(file_format="riegeli")
+        ShardSettings(file_format="riegeli")
     with pytest.raises(ValueError, match="max_shard_size must be positive, got 0"):
-        Settings(max_shard_size=0)
+        ShardSettings(max_shard_size=0)
 
 
 def test_an_extracted_folder_is_a_task_as_well(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 
 from dummy_data import make
-from sa1b_tfds.building.shards import Settings, Task, convert
+from sa1b_tfds.building.conversion_task import ConversionTask, ShardSettings, convert
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.tars import inflate
@@ -42,11 +42,11 @@ def small_reads(monkeypatch):
     monkeypatch.setattr(inflate, "_READ", 1024)
 
 
-def task_of(tar, folder, **options) -> Task:
+def task_of(tar, folder, **options) -> ConversionTask:
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    options = {"settings": Settings(max_shard_size=60_000), **options}
-    return Task(archive=TarArchive(tar), staging=Staging(folder), **options)
+    options = {"settings": ShardSettings(max_shard_size=60_000), **options}
+    return ConversionTask(archive=TarArchive(tar), staging=Staging(folder), **options)
 
 
 def shards_of(task):
@@ -125,7 +125,7 @@ def test_one_unpacked_tar_and_little_memory_at_a_time(tar, plain, tmp_path):
 _KILLED = """
 import os, signal, sys
 from etils import epath
-from sa1b_tfds.building.shards import Settings, Task, convert
+from sa1b_tfds.building.conversion_task import ConversionTask, ShardSettings, convert
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.tars import inflate
 from sa1b_tfds.tars.archive import TarArchive
@@ -139,8 +139,8 @@ def on_progress(images, size):
         print(images, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
-convert(Task(archive=TarArchive(sys.argv[1]), staging=Staging(epath.Path(sys.argv[2])),
-    settings=Settings(max_shard_size=60_000)), on_progress)
+convert(ConversionTask(archive=TarArchive(sys.argv[1]), staging=Staging(epath.Path(sys.argv[2])),
+    settings=ShardSettings(max_shard_size=60_000)), on_progress)
 """
 
 

@@ -16,7 +16,8 @@ from sa1b_tfds.download.unpack import unpack
 from sa1b_tfds.download.verify import verify_folder
 from sa1b_tfds.examples.random_access import find_sources
 from sa1b_tfds.export import Coco, ExportConfig, export
-from sa1b_tfds.segment_anything.build import BuildConfig, build
+from sa1b_tfds.segment_anything.build import build
+from sa1b_tfds.segment_anything.build_config import BuildConfig
 from sa1b_tfds.stats import statistics_of
 from sa1b_tfds.tars.archive import TarArchive
 from sa1b_tfds.tars.index import count_pairs, index_archive

@@ -13,11 +13,11 @@ import time
 import pytest
 
 from sa1b_tfds.cli.main import main
-from sa1b_tfds.core.files import FolderInUse
-from sa1b_tfds.core.running.pool import NotEnoughSpace
+from sa1b_tfds.core.files import DiskFull
+from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.core.telling import gigabytes
 from sa1b_tfds.download import check
-from sa1b_tfds.download.transfer.folder import CheckedFiles, lock_folder
+from sa1b_tfds.download.transfer.folder import CheckedFiles
 from sa1b_tfds.download.unpack import unpack
 from tests import building
 from tests.downloading import (
@@ -395,7 +395,7 @@ def test_too_little_room_is_seen_before_anything_is_written(
     disk = small_disk(tars * len(larger[0]))
     folder = disk if to == "in place" else tmp_path / "tars"
     write_all(folder, larger)
-    with pytest.raises(NotEnoughSpace, match=message.replace("DISK", str(disk))):
+    with pytest.raises(DiskFull, match=message.replace("DISK", str(disk))):
         unpack([folder], None if folder == disk else disk, workers=1)
     assert [(folder / name).read_bytes() for name in NAMES] == larger
     assert {path.name for path in disk.iterdir()} <= {*NAMES, ".sa1b.lock"}
@@ -407,13 +407,15 @@ def test_one_run_in_a_folder_at_a_time(tmp_path, to):
     (tmp_path / to).mkdir(exist_ok=True)
     out = None if to == "tars" else tmp_path / "out"
     with (
-        lock_folder(tmp_path / to),
-        pytest.raises(FolderInUse, match=rf"{to} is in use by another .*process {os.getpid()} on"),
+        lock_folder(tmp_path / to, "sa1b download"),
+        pytest.raises(
+            FolderInUse, match=rf"{to} \(sa1b download, process {os.getpid()} on .*\)\. W"
+        ),
     ):
         unpack([tmp_path / "tars"], out)
     with (
         lock_folder(tmp_path / to, "sa1b unpack"),
-        pytest.raises(FolderInUse, match=r"another download or unpack \(sa1b unpack, process \d"),
+        pytest.raises(FolderInUse, match=r"process works in .* \(sa1b unpack, process \d"),
     ):
         unpack([tmp_path / "tars"], out)
     assert read(tmp_path) == IN_TARS
@@ -428,7 +430,7 @@ def test_a_folder_with_a_download_running_is_refused(tmp_path, capsys):
         process = sa1b(*write_inputs(server, tmp_path))
         wait_for(lambda: (out / f"{A}.part").exists())
         assert main(["unpack", str(out)]) == 1
-        assert f"{out} is in use by another" in capsys.readouterr().err
+        assert f"Another process works in {out} " in capsys.readouterr().err
         process.kill()
         process.communicate()
     assert main(["unpack", str(out)]) == 0

@@ -19,7 +19,7 @@ from pycocotools import mask as coco_mask
 
 import sa1b_tfds
 from dummy_data import make
-from sa1b_tfds.core import files
+from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.examples import parts as examples
 from sa1b_tfds.examples import write_tars as tar_writer
 from sa1b_tfds.examples.records import serialise
@@ -452,7 +452,7 @@ def test_nothing_is_overwritten(tmp_path, there):
     with pytest.raises(FileExistsError, match=f"{there} is there already"):
         sa1b_tfds.write_tars(never(), tmp_path)
     assert (tmp_path / there).read_bytes() == b"mine"
-    with files.locked(tmp_path / "held"), pytest.raises(files.FolderInUse, match="Another process"):
+    with lock_folder(tmp_path / "held"), pytest.raises(FolderInUse, match="Another process"):
         sa1b_tfds.write_tars(never(), tmp_path / "held")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 from absl import logging
 
-from sa1b_tfds.building.shards import Task, convert
+from sa1b_tfds.building.conversion_task import ConversionTask, convert
 from sa1b_tfds.core import files, own_json
 from sa1b_tfds.core.problems import BadInput
 
@@ -29,7 +29,7 @@ class BeamEngine:
     runner: Any = None
     options: Any = None
 
-    def __call__(self, tasks: Sequence[Task]) -> Mapping[str, Exception]:
+    def __call__(self, tasks: Sequence[ConversionTask]) -> Mapping[str, Exception]:
         staging = tasks[0].staging
         for task in tasks:
             staging.failure(task.archive.name).unlink(missing_ok=True)
@@ -48,12 +48,13 @@ class BeamEngine:
         failures: dict[str, Exception] = {}
         for task in tasks:
             name = task.archive.name
-            misfit: str | None = "it does not say why"
+            reason: str | None = "it does not say why"
             if (finished := staging.finished(name)) is not None:
-                misfit = task.misfit(finished)  # as of a worker with another version of Pillow
-            if misfit is None:
+                # A worker with another version of Pillow has written other shards.
+                reason = task.reason_to_redo(finished)
+            if reason is None:
                 continue
-            why: Any = error or misfit
+            why: Any = error or reason
             if (failure := staging.failure(name)).exists():
                 try:
                     said = own_json.read(failure, lambda fields: BadInput(**fields), "build again")
@@ -71,17 +72,17 @@ class BeamEngine:
 
 
 class ConvertTar(beam.DoFn):
-    """Task -> the name of the finished tar."""
+    """ConversionTask -> the name of the finished tar."""
 
     def __init__(self) -> None:
         super().__init__()
         self._images = beam.metrics.Metrics.counter("sa1b_tfds", "images")
         self._skipped = beam.metrics.Metrics.counter("sa1b_tfds", "skipped")
 
-    def process(self, task: Task) -> Iterator[str]:
+    def process(self, task: ConversionTask) -> Iterator[str]:
         try:
             finished = convert(task)
-        except BadInput as e:  # tells the same at every try; all else the runner may try again
+        except BadInput as e:  # the same at every try; the runner may try again after other errors
             failure = task.staging.failure(task.archive.name)
             files.write_whole(failure, own_json.dumps(e.as_dict()))
             return

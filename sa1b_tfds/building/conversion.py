@@ -1,8 +1,9 @@
-"""All tars of a build -> staged shards: which are left to do, until none is. Knows no TFDS.
+"""All tars of a build -> staged shards: which tasks are left, until all are done. Knows no TFDS.
 
-Two things cannot be known before other tars were read: which of a tar's images an earlier tar has
-as well, and how many of its images a limit over the split leaves to it. So tars are converted as if
-there were none of that, all at once, and those few that have to be otherwise are converted again.
+Two things are not known before other tars were read: which of a tar's images an earlier tar has as
+well, and how many of its images are taken if the split is limited. So all tars are converted at
+once as if they shared no image and each were within the limit; the few for which that proves wrong
+are converted again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from absl import logging
 
-from sa1b_tfds.building.shards import Settings, Task
+from sa1b_tfds.building.conversion_task import ConversionTask, ShardSettings
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core.problems import OnError
 from sa1b_tfds.core.running.pool import first_failure
@@ -21,26 +22,26 @@ from sa1b_tfds.examples.image_ids import repeated
 from sa1b_tfds.tars.archive import Archive, TarArchive
 from sa1b_tfds.tars.index import count_pairs, kept_count
 
-# Converts tasks as far as it can; returns, by the tar's name, why one could not be.
-Engine = Callable[[Sequence[Task]], Mapping[str, Exception]]
+# Runs tasks as far as it can; returns the error of each that failed, by the tar's name.
+Engine = Callable[[Sequence[ConversionTask]], Mapping[str, Exception]]
 
-_FROM_OTHER_TARS = ("limit", "excluded")
+_DEPENDS_ON_OTHER_TARS = ("limit", "excluded")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What is to be staged.
+    """All tars that a build converts, and how.
 
     archives: in the order in which their shards are to be read.
-    num_shards: in all; None cuts each tar by size.
-    max_examples: take the first ones in that order; None takes all.
+    num_shards: of all tars together. None cuts each tar by size.
+    max_examples: take only the first ones in that order. None takes all.
     md5: take the MD5 of every tar, and compare it with `known_md5` by file name.
-    kept: names of tars in data that is extended, see `Task`.
+    kept: names of tars in data that is extended, see `ConversionTask.is_kept`.
     """
 
     archives: Sequence[Archive]
     staging: Staging
-    settings: Settings
+    settings: ShardSettings
     on_error: OnError = "raise"
     num_shards: int | None = None
     max_examples: int | None = None
@@ -56,7 +57,7 @@ class Conversion:
             )
         folders = [a.name for a in self.archives if not isinstance(a, TarArchive)]
         if self.md5 and folders:
-            raise ValueError(f"md5 is of tars; {folders[0]!r} is a folder of extracted files.")
+            raise ValueError(f"md5 needs tars, and {folders[0]!r} is a folder of extracted files.")
 
     def run(self, engine: Engine) -> list[FinishedTar]:
         """Has all tars converted that are not staged yet.
@@ -74,7 +75,7 @@ class Conversion:
         staged = self.staged()
         while True:
             tasks = self.tasks(staged)
-            missing = [t for t in tasks if not _fits(staged.get(t.archive.name), t)]
+            missing = [task for task in tasks if not _is_done(task, staged)]
             if not missing:
                 return [staged[task.archive.name] for task in tasks]
             for task in missing:
@@ -86,24 +87,25 @@ class Conversion:
             staged.update(self._read(missing))
 
     def staged(self) -> dict[str, FinishedTar]:
-        """What is staged and still fits, by name; says of the rest why it does not."""
-        fitting = {}
+        """The staged tars that can be used, by name; logs why the others are converted again."""
+        usable = {}
         for name, finished in self._read(self._all_tasks.values()).items():
-            if reason := self._misfit(finished):
+            if reason := self._reason_to_redo(finished):
                 logging.warning("%s is converted again: %s.", name, reason)
             else:
-                fitting[name] = finished
-        return fitting
+                usable[name] = finished
+        return usable
 
-    def fits(self, finished: FinishedTar) -> bool:
-        """Whether a tar's shards are not written anew, but for what other tars may tell."""
-        return finished.archive not in self._all_tasks or self._misfit(finished) is None
+    def is_up_to_date(self, finished: FinishedTar) -> bool:
+        """Whether a staged tar can be used, unless another tar turns out to share its images."""
+        return finished.archive not in self._all_tasks or self._reason_to_redo(finished) is None
 
-    def _misfit(self, finished: FinishedTar) -> str | None:
-        return self._all_tasks[finished.archive].misfit(finished, besides=_FROM_OTHER_TARS)
+    def _reason_to_redo(self, finished: FinishedTar) -> str | None:
+        task = self._all_tasks[finished.archive]
+        return task.reason_to_redo(finished, ignoring=_DEPENDS_ON_OTHER_TARS)
 
-    def tasks(self, staged: Mapping[str, FinishedTar]) -> list[Task]:
-        """One task a tar, as far as what is staged tells what each has to leave out."""
+    def tasks(self, staged: Mapping[str, FinishedTar]) -> list[ConversionTask]:
+        """One task for each tar. The tars in `staged` say what each task has to leave out."""
         there = [staged[a.name] for a in self.archives if a.name in staged]
         found = repeated({tar.archive: tar.image_ids for tar in there})
         remaining = self.max_examples
@@ -115,25 +117,25 @@ class Conversion:
                 if remaining == 0:
                     break
                 pairs = staged[name].pairs if name in staged else _count(task.archive)
-                if pairs is None:  # nobody knows what the tars after it may take
+                if pairs is None:  # so it is not known how many are left for the tars after it
                     tasks.append(dataclasses.replace(task, limit=remaining))
                     break
                 if pairs > remaining:
                     task = dataclasses.replace(task, limit=remaining)
-                done = staged.get(name)
-                remaining -= done.images if done and _fits(done, task) else min(pairs, remaining)
+                done = _is_done(task, staged)
+                remaining -= staged[name].images if done else min(pairs, remaining)
             tasks.append(task)
         return tasks
 
     @functools.cached_property
-    def _all_tasks(self) -> dict[str, Task]:
+    def _all_tasks(self) -> dict[str, ConversionTask]:
         tasks = {}
         for i, archive in enumerate(self.archives):
             num_shards = None
             if self.num_shards is not None:
                 few, more = divmod(self.num_shards, len(self.archives))
                 num_shards = few + (i < more)
-            tasks[archive.name] = Task(
+            tasks[archive.name] = ConversionTask(
                 archive=archive,
                 staging=self.staging,
                 settings=self.settings,
@@ -145,21 +147,22 @@ class Conversion:
             )
         return tasks
 
-    def _read(self, tasks: Iterable[Task]) -> dict[str, FinishedTar]:
+    def _read(self, tasks: Iterable[ConversionTask]) -> dict[str, FinishedTar]:
         read = {task.archive.name: self.staging.finished(task.archive.name) for task in tasks}
         return {name: finished for name, finished in read.items() if finished is not None}
 
 
 def _count(archive: Archive) -> int | None:
-    """The number of pairs; None of a compressed tar, of which all would have to be inflated."""
+    """The number of pairs; None if all of a compressed tar would have to be inflated for it."""
     return kept_count(archive) if archive.is_packed() else count_pairs(archive)
 
 
-def _fits(finished: FinishedTar | None, task: Task) -> bool:
-    return finished is not None and task.misfit(finished) is None
+def _is_done(task: ConversionTask, staged: Mapping[str, FinishedTar]) -> bool:
+    finished = staged.get(task.name)
+    return finished is not None and task.reason_to_redo(finished) is None
 
 
-def _why(task: Task) -> str:
+def _why(task: ConversionTask) -> str:
     if task.excluded:
         return f"{len(task.excluded)} of its images are in an earlier tar."
-    return "another number of its images is needed for the limit over all tars."
+    return "the limit over all tars takes another number of its images."

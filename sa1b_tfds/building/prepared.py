@@ -13,9 +13,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from absl import logging
 from etils import epath
@@ -23,12 +22,49 @@ from etils import epath
 from sa1b_tfds.building.shard_files import ShardFile, which_are_intact
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core import files
+from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.core.own_json import Damaged
 from sa1b_tfds.core.telling import some_of
 
 TARS = "tars.jsonl"
 _SHARD = re.compile(r"segment_anything-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z")
 _STAGED, _REPLACED, _INCOMPLETE = "staged.", "replaced.", "incomplete."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreparedTars:
+    """The tars in a dataset version's data, as they were when it was read.
+
+    tars: in the order of their shards.
+    shard_files: where the shards of each tar are, by its name.
+    """
+
+    tars: Sequence[FinishedTar] = ()
+    shard_files: Mapping[str, Sequence[ShardFile]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self.shard_files)
+
+    def damaged(self, read: Container[str] = ()) -> set[str]:
+        """The names of the tars whose shards are missing, or of another size.
+
+        Args:
+          read: names of tars whose shards are also read, to compare their checksums.
+        """
+        found = set()
+        unread = []
+        for name, shards in self.shard_files.items():
+            if not all(file.has_its_size() for file in shards):
+                found.add(name)
+            elif name in read:
+                unread += [(name, file) for file in shards]
+        intact = which_are_intact([file for _, file in unread], with_bar=True)
+        return found | {name for (name, _), right in zip(unread, intact, strict=True) if not right}
+
+    def is_intact(self, tar: FinishedTar) -> bool:
+        """Whether the shards of one of the tars are what was written; reads them."""
+        return all(which_are_intact(self.shard_files[tar.archive]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,22 +84,11 @@ class Folder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other builds of this config away."""
-        with files.locked(self.path.parent):
+        with lock_folder(self.path.parent):
             yield
-
-    @contextlib.contextmanager
-    def full_disk_named(self) -> Iterator[None]:
-        """Says where the disk is full, of an error that says no more than that it is."""
-        try:
-            yield
-        except OSError as e:
-            if e.errno in files.DISK_FULL and str(e) == f"[Errno {e.errno}] {os.strerror(e.errno)}":
-                text = f"{e.strerror} in {self.path.parent}: make room there and build again;"
-                raise OSError(e.errno, f"{text} finished tars are kept.") from e
-            raise
 
     def clean(self) -> None:
-        """Removes what a build that was killed left behind and no other one can use."""
+        """Removes what a killed build left behind and no other build can use."""
         if self._replaced.exists() and not self.path.exists():
             self._replaced.rename(self.path)
         for path in self.path.parent.iterdir():
@@ -73,7 +98,7 @@ class Folder:
             if other_version and (tars := _only_staged(path)):
                 logging.warning(
                     "%s has what another version made of %d tars (%s), and stays: it may be all"
-                    " that is left of them. Remove it if you have them.",
+                    " that is left of them. Remove it if you have these tars.",
                     path,
                     len(tars),
                     some_of(tars),
@@ -81,34 +106,35 @@ class Folder:
             elif ours or other_version or path == self._replaced:
                 logging.warning("Removing %s, which an earlier build left behind.", path)
                 path.rmtree()
-        if self.is_settled():
+        if self.staging.folder.exists() and self.has_all_staged():
             self.staging.remove()
 
     def clean_if_free(self) -> None:
-        """Cleans where a build ended between its last steps, unless another one is at work.
+        """Cleans after a build that was killed in its last steps, unless another one is at work.
 
-        Who may only read the data leaves it as it is.
+        A user who may only read the data leaves it as it is.
         """
         if self.staging.folder.exists():
-            with contextlib.suppress(files.FolderInUse, OSError, Damaged), self.locked():
+            with contextlib.suppress(FolderInUse, OSError, Damaged), self.locked():
                 self.clean()
 
-    def is_settled(self) -> bool:
-        """Whether there is data, and no staged tar that is not in it, undamaged."""
+    def has_all_staged(self) -> bool:
+        """Whether there is data and every staged tar is in it, undamaged."""
         try:
             staged = self.staging.archives()
-            there = {tar.archive: (tar.source, tar.settings) for tar in self.tars()}
-        except (FileNotFoundError, Damaged):  # no data, or nobody knows what is in it
+            prepared = self.prepared()
+        except (FileNotFoundError, Damaged):  # it is not known what is in the data
             return False
-        if not there.keys() - self.damaged() >= set(staged):
+        there = {tar.archive: (tar.source, tar.settings) for tar in prepared.tars}
+        if not self.path.exists() or not there.keys() - prepared.damaged() >= set(staged):
             return False
         finished = filter(None, map(self.staging.finished, staged))
         return all(there[tar.archive] == (tar.source, tar.settings) for tar in finished)
 
-    def settle(self) -> None:
-        """Removes the staged tars, once the data that links to them is on the disk.
+    def finish(self) -> None:
+        """Syncs the data to the disk, then removes the staged tars that it links to.
 
-        They stay while one of them is not in it: it may be the only copy, and `--add` takes it.
+        All of them stay if one is not in the data: that may be the only copy, and `--add` takes it.
         """
         for path in self.path.iterdir():
             files.sync(path)
@@ -116,26 +142,29 @@ class Folder:
         files.sync(self.path.parent)
         if self._replaced.exists():
             self._replaced.rmtree()
-        if self.is_settled():
-            self.staging.remove()  # while it is there, `clean_if_free` goes on with this
+        if self.has_all_staged():
+            # Last: as long as it is there, `clean_if_free` finishes what a kill has left of this.
+            self.staging.remove()
 
     def assemble(
         self, tars: Sequence[FinishedTar], target: epath.Path, shards: Sequence[epath.Path]
     ) -> None:
-        """Puts the staged shards of `tars`, one after the other, where `shards` says."""
+        """Links the staged shards of `tars` to the paths in `shards`, and lists the tars."""
         names = iter(shards)
         for tar in tars:
             for number in range(len(tar.shards)):
                 files.link_or_copy(self.staging.shard(tar.archive, number), next(names))
         (target / TARS).write_bytes(b"".join(tar.to_json() + b"\n" for tar in tars))
 
-    def tars(self) -> list[FinishedTar]:
-        """The tars of the data, in the order of their shards.
+    def prepared(self) -> PreparedTars:
+        """Reads which tars are in the data and where their shards are; none if there is no data.
 
         Raises:
-          FileNotFoundError: if there is no data, or it was not built by this package.
-          Damaged: if the list of them is damaged.
+          FileNotFoundError: if the data was not built by this package.
+          Damaged: if the list of the tars is damaged.
         """
+        if not self.path.exists():
+            return PreparedTars()
         path = self.path / TARS
         tars = []
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
@@ -143,37 +172,19 @@ class Folder:
                 tars.append(FinishedTar.from_json(line))
             except Damaged as e:
                 raise _damaged_list(path, f"line {number}: {e}") from e
-        there, listed = self._shard_paths()[1], sum(len(tar.shards) for tar in tars)
-        if there not in (None, listed):
-            raise _damaged_list(path, f"it lists {listed} of {there} shards")
-        return tars
-
-    def damaged(self, read: Container[str] = ()) -> set[str]:
-        """The names of the data's tars whose shards are not there, or of another size.
-
-        Of the tars in `read` the shards are also read, and their checksums compared.
-        """
-        found = set()
-        unread = []
-        for name, shards in self.shard_files().items():
-            if not all(file.has_its_size() for file in shards):
-                found.add(name)
-            elif name in read:
-                unread += [(name, file) for file in shards]
-        intact = which_are_intact([file for _, file in unread], with_bar=True)
-        return found | {name for (name, _), right in zip(unread, intact, strict=True) if not right}
-
-    def shard_files(self) -> dict[str, list[ShardFile]]:
-        """Where the shards of each of the data's tars are."""
-        paths = self._shard_paths()[0]
+        paths, expected = self._shard_paths()
+        listed = sum(len(tar.shards) for tar in tars)
+        if expected not in (None, listed):
+            raise _damaged_list(path, f"it lists {listed} of {expected} shards")
         numbers = itertools.count()
-        return {
+        files_of = {
             tar.archive: tar.shard_files([paths.get(next(numbers)) for _ in tar.shards])
-            for tar in self.tars()
+            for tar in tars
         }
+        return PreparedTars(tars=tars, shard_files=files_of)
 
     def _shard_paths(self) -> tuple[dict[int, epath.Path], int | None]:
-        """The data's shards by number; and how many there should be, None if none is there."""
+        """The data's shards by number, and how many there should be; None if there is no shard."""
         paths = {}
         of = None
         for path in self.path.glob("*-train.*"):
@@ -183,29 +194,36 @@ class Folder:
         return paths, of
 
     def restage(
-        self, shards: Sequence[epath.Path], available: Container[str], damaged: Container[str]
+        self, prepared: PreparedTars, available: Container[str], damaged: Container[str]
     ) -> None:
-        """Stages the data's own tars, as if a build had not ended yet; copies no bytes.
+        """Stages the data's own tars, as if the build had not ended yet. Copies no bytes.
 
-        Those whose shards are `damaged` are left out, to be converted again: they must be
-        available.
+        Args:
+          prepared: what is in the data.
+          available: names of tars that can be converted again.
+          damaged: names of tars whose shards are damaged. They are left out, to be converted again,
+            unless they are staged already.
+
+        Raises:
+          FileNotFoundError: if a damaged tar is not available.
         """
-        there = [tar.archive for tar in self.tars() if tar.archive in damaged]
-        damaged = [name for name in there if not self.staging.finished(name)]
-        if lost := [name for name in damaged if name not in available]:
+        damaged = {tar.archive for tar in prepared.tars if tar.archive in damaged}
+        damaged |= prepared.damaged()
+        to_stage = [tar for tar in prepared.tars if not self.staging.finished(tar.archive)]
+        lost = [t.archive for t in to_stage if t.archive in damaged and t.archive not in available]
+        if lost:
             raise FileNotFoundError(
                 f"Shards of {some_of(lost)} are damaged or gone in {self.path}, and the tars are"
                 " not there: put these back, to have them converted again, or the shards."
             )
-        names = iter(shards)
         self.staging.folder.mkdir(parents=True, exist_ok=True)
-        for tar in self.tars():
-            sources = [next(names) for _ in tar.shards]
-            if tar.archive in damaged or self.staging.finished(tar.archive) is not None:
+        for tar in to_stage:
+            if tar.archive in damaged:
                 continue
-            drafts = [self.staging.draft(tar.archive, i) for i in range(len(sources))]
-            for source, draft in zip(sources, drafts, strict=True):
-                files.link_or_copy(source, draft)
+            shards = [file.path for file in prepared.shard_files[tar.archive] if file.path]
+            drafts = [self.staging.draft(tar.archive, i) for i in range(len(shards))]
+            for shard, draft in zip(shards, drafts, strict=True):
+                files.link_or_copy(shard, draft)
             self.staging.finish(tar, drafts)
 
     @contextlib.contextmanager
@@ -230,4 +248,4 @@ def _damaged_list(path: epath.Path, why: str) -> Damaged:
 def _only_staged(staged: epath.Path) -> list[str]:
     """The finished tars in a version's staging folder; none if all are in that version's data."""
     folder = Folder(staged.parent / staged.name.removeprefix(_STAGED))
-    return [] if folder.is_settled() else folder.staging.archives()
+    return [] if folder.has_all_staged() else folder.staging.archives()

@@ -1,4 +1,4 @@
-"""build_report.json: what a prepared dataset was made of, with what, and what is not in it."""
+"""build_report.json: the tars and options that a dataset was built with, and what was skipped."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+from absl import logging
+from etils import epath
 
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.core.telling import counted, gigabytes
@@ -17,7 +19,34 @@ REPORT = "build_report.json"
 _PACKAGES = ("sa1b_tfds", "tensorflow-datasets", "numpy", "pycocotools", "protobuf", "pillow")
 
 
-def report_of(tars: Sequence[FinishedTar], options: Mapping[str, Any]) -> bytes:
+def write_report(
+    folder: epath.Path,
+    tars: Sequence[FinishedTar],
+    options: Mapping[str, Any],
+    shown_as: epath.Path,
+) -> None:
+    """Writes the report, and logs its totals.
+
+    Args:
+      folder: the draft of the data.
+      tars: what is in the data.
+      options: what it was built with.
+      shown_as: the folder of the data once it is whole, for the log.
+    """
+    (folder / REPORT).write_bytes(_report_of(tars, options))
+    images = sum(tar.images for tar in tars)
+    skipped = sum(len(tar.problems) for tar in tars)
+    logging.log(
+        logging.WARNING if skipped else logging.INFO,
+        "Images: %d, archives: %d, skipped: %d; see %s",
+        images,
+        len(tars),
+        skipped,
+        shown_as / REPORT,
+    )
+
+
+def _report_of(tars: Sequence[FinishedTar], options: Mapping[str, Any]) -> bytes:
     """The report as JSON, for people and for programs."""
     content = {
         "options": options,
@@ -51,7 +80,7 @@ def report_of(tars: Sequence[FinishedTar], options: Mapping[str, Any]) -> bytes:
 
 
 def checked(report: Any) -> Mapping[str, Any]:
-    """The content of a report, if `print_summary` can print it; raises something if not."""
+    """Returns a report if `print_summary` can print it; raises an error if not."""
     for name in ("images", "tars", "shards", "bytes", "skipped"):
         int(report["totals"][name])
     dict(report["reasons"])
@@ -59,7 +88,7 @@ def checked(report: Any) -> Mapping[str, Any]:
 
 
 def print_summary(report: Mapping[str, Any]) -> None:
-    """What is in the data, in a few lines."""
+    """Prints what is in the data, in a few lines."""
     totals = report["totals"]
     for reason, number in sorted(report["reasons"].items(), key=lambda item: -item[1])[:10]:
         print(f"skipped {number}: {reason}")

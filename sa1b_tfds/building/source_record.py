@@ -1,9 +1,10 @@
-"""What is known of the file that a tar is converted from: its MD5, and what it was unpacked from.
+"""What is known of a tar's file: its MD5, and which compressed tar it was unpacked from.
 
-`sa1b download` and `sa1b unpack` record that beside the tar (`download/transfer/folder.py`). The
-record counts while the tar's size and modification time are the same. The MD5 may also be taken
-while it is converted. That is one more read of the tar, in a thread: hashlib leaves the other
-thread running, but it is 1.4 seconds of a core for each GB.
+`sa1b download` and `sa1b unpack` record both beside the tar (`download/transfer/folder.py`). The
+record is valid as long as the tar's size and modification time stay the same.
+
+The MD5 may also be taken while the tar is converted. That reads the tar once more, in a thread. The
+converting thread goes on meanwhile, but the MD5 takes 1.4 seconds of a core for each GB.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from sa1b_tfds.tars.archive import Archive, TarArchive
 
 
 def recorded_md5(archive: Archive) -> str | None:
-    """The MD5 that was taken of this very file, or of the one that it was unpacked from."""
+    """The recorded MD5 of this file, or of the compressed tar that it was unpacked from."""
     path = _local_tar(archive)
     return CheckedFiles(path.parent).md5(path.name) if path else None
 
 
 def is_from(archive: Archive, source: Mapping[str, int]) -> bool:
-    """Whether an archive is the one with the identity `source`, or was unpacked from that."""
+    """Whether an archive has the identity `source`, or was unpacked from a tar that had it."""
     if archive.identity() == source:
         return True
     path = _local_tar(archive)

@@ -35,11 +35,12 @@ class FinishedTar:
     archive: the tar's name.
     settings: what its shards depend on, besides the tar.
     source: the tar's `identity` when it was read.
-    pairs: that the tar holds; images: that became examples; problems: the others.
+    pairs: how many the tar holds.
     image_ids: int64, of the images and of those left out because an earlier tar has them.
+    problems: why pairs did not become examples.
     shards: in their order.
-    seconds: that it took.
-    md5: of the tar; None if nobody took it.
+    seconds: how long it took.
+    md5: of the tar; None if it was not taken.
     """
 
     archive: str
@@ -58,7 +59,7 @@ class FinishedTar:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the tar's images are in the shards, some, and nothing was skipped."""
+        """Whether the tar has images, all of them are in the shards, and nothing was skipped."""
         return not self.problems and self.images == self.pairs > 0
 
     @property
@@ -110,16 +111,16 @@ class Staging:
         return self.folder / f"{_file_name(archive)}.{number:05d}"
 
     def failure(self, archive: str) -> epath.Path:
-        """Where a worker elsewhere says what is wrong in a tar."""
+        """The file in which a Beam worker says what is wrong in a tar."""
         return self.folder / f"{_file_name(archive)}.failure"
 
     def draft(self, archive: str, number: int) -> epath.Path:
-        """A new name at each call, for a shard that is being written."""
+        """A path for a shard that is being written, new at each call."""
         unique = uuid.uuid4().hex[:8]
         return self.folder / f"{_file_name(archive)}.{number:05d}.{unique}{_DRAFT}"
 
     def finished(self, archive: str) -> FinishedTar | None:
-        """What the sidecar says; None if there is none or its shards are not all there."""
+        """What the sidecar says; None if it or one of its shards is missing or damaged."""
         try:
             tar = FinishedTar.from_json(self.sidecar(archive).read_bytes())
         except (OSError, own_json.Damaged):
@@ -134,9 +135,9 @@ class Staging:
         return all(which_are_intact(self._files(tar)))
 
     def set_damaged_aside(self) -> None:
-        """Reads all staged shards and renames what is damaged: such a tar is not finished.
+        """Reads all staged shards and renames damaged ones, whose tars are then not finished.
 
-        It is not deleted: where the tar is gone, it has the only images that are left.
+        They are not deleted: if the tar is gone, they have the only images that are left.
         """
         tars = [tar for tar in map(self.finished, self.archives()) if tar is not None]
         shards = [file for tar in tars for file in self._files(tar)]
@@ -156,14 +157,14 @@ class Staging:
 
     @property
     def wanted(self) -> epath.Path:
-        """Where the tars are listed that the last build was to finish."""
+        """The list of the tars that the last build was to finish."""
         return self.folder / "wanted"
 
     def want(self, archives: Iterable[str]) -> None:
         files.write_whole(self.wanted, own_json.dumps({"archives": list(archives)}))
 
-    def lacking(self) -> list[str] | None:
-        """The wanted tars that are not finished; None if nobody said which are wanted.
+    def unfinished(self) -> list[str] | None:
+        """The wanted tars that are not finished; None if there is no list of wanted tars.
 
         Raises:
           Damaged: if the list of them is damaged.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sa1b_tfds.cli.options import Commands, add_command, add_on_error
 
 if TYPE_CHECKING:
-    from sa1b_tfds.segment_anything.build import BuildPlan
+    from sa1b_tfds.segment_anything.plan import BuildPlan
 
 
 def add(commands: Commands) -> None:
@@ -58,7 +58,9 @@ def _build(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from sa1b_tfds.building.report import print_summary
-    from sa1b_tfds.segment_anything.build import BuildConfig, build, plan
+    from sa1b_tfds.segment_anything.build import build
+    from sa1b_tfds.segment_anything.build_config import BuildConfig
+    from sa1b_tfds.segment_anything.plan import plan
 
     config = BuildConfig(
         tars=Path(options.tars),

@@ -1,12 +1,12 @@
 """Files that appear whole or not at all, on a local disk; and as well as it can be done elsewhere.
 
+A full disk is one error everywhere, `DiskFull`. `lock.py` keeps other processes out of a folder.
 Object stores (gs://, s3://) show a file only when it was closed and know no links, locks or fsync.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import os
 import shutil
@@ -15,20 +15,39 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from etils import epath
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# So much is written before it is sent to the disk: few enough threads and syncs, and a short last
-# one.
-_SEND_BYTES = 64 * 2**20
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Bytes between two syncs in the background: few threads and syncs, and a short last sync.
+_SYNC_BYTES = 64 * 2**20
 _ABANDONED_S = 3600.0  # a draft of `write_whole` is written in seconds
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS)
 
 
-class FolderInUse(RuntimeError):
-    """Another process works in the folder."""
+class DiskFull(OSError):
+    """The disk or the quota is used up, or what is to be written does not fit. It says where."""
+
+
+@contextmanager
+def full_disk_named(where: str) -> Iterator[None]:
+    """Raises `DiskFull` in place of the system's error, which does not say where the disk is full.
+
+    A `DiskFull` that was raised nearer to the place stays as it is.
+
+    Args:
+      where: the end of the sentence, such as "while writing /data/a.tar".
+    """
+    try:
+        yield
+    except DiskFull:
+        raise
+    except OSError as e:
+        if e.errno not in _DISK_FULL:
+            raise
+        raise DiskFull(e.errno, f"{os.strerror(e.errno)} {where}") from e
 
 
 @contextmanager
@@ -37,7 +56,7 @@ def os_errors_named(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.filename is None and e.errno is not None and e.errno not in DISK_FULL:
+        if e.filename is None and e.errno is not None and e.errno not in _DISK_FULL:
             e.filename = name
         raise
 
@@ -80,60 +99,78 @@ def sync(path: epath.PathLike) -> None:
         os.close(handle)
 
 
-class SentMeanwhile:
-    """Sends a file that is being written to the disk bit by bit, in a thread.
+class BackgroundSync:
+    """Syncs a file in a thread while it is being written.
 
-    So the disk works while the next bytes are made, and the sync in the end is short.
+    So the disk works while the next bytes are made, and the sync at the end is short.
     """
 
     def __init__(self, path: epath.PathLike):
         self._path = path
-        self._unsent = 0
-        self._sending: threading.Thread | None = None
+        self._unsynced = 0
+        self._thread: threading.Thread | None = None
         self._error: OSError | None = None
 
     def written(self, size: int) -> None:
-        """So many bytes more were written."""
-        self._unsent += size
-        busy = self._sending is not None and self._sending.is_alive()
-        if self._unsent >= _SEND_BYTES and not busy:
-            self._unsent = 0
-            self._sending = threading.Thread(target=self._send)
-            self._sending.start()
+        """Takes the number of bytes written since the last call."""
+        self._unsynced += size
+        busy = self._thread is not None and self._thread.is_alive()
+        if self._unsynced >= _SYNC_BYTES and not busy:
+            self._unsynced = 0
+            self._thread = threading.Thread(target=self._sync)
+            self._thread.start()
 
     def finish(self) -> None:
-        """Returns when all bytes would survive a power cut; raises what the disk said."""
-        if self._sending is not None:
-            self._sending.join()
+        """Returns when all bytes would survive a power cut; raises the disk's error."""
+        if self._thread is not None:
+            self._thread.join()
         if self._error is not None:
             raise self._error
         sync(self._path)
 
-    def _send(self) -> None:
+    def _sync(self) -> None:
         try:
             sync(self._path)
         except OSError as e:
             self._error = e
 
 
-def write_whole(path: epath.Path, content: bytes) -> None:
+def write_whole(path: epath.Path | Path, content: bytes, *, alone: bool = False) -> None:
     """Replaces `path`: a reader finds the old content or the new, never half.
 
-    Several processes may do it at a time. What one that was killed has left is removed later on.
+    Args:
+      path: the file.
+      content: all of it.
+      alone: no other process writes this file meanwhile, as the caller holds a lock. The draft then
+        has one name, so that kills leave one draft at most. By default several processes may write
+        the file, and drafts that a kill left are removed an hour later.
+
+    Raises:
+      DiskFull: if the disk is full; the old content stays.
     """
-    draft = path.parent / f"{path.name}.{os.getpid()}.part"
-    _remove_abandoned(path)
+    draft = path.parent / f"{path.name}{'.tmp' if alone else f'.{os.getpid()}.part'}"
+    if not alone:
+        _remove_abandoned(path)
     try:
-        draft.write_bytes(content)
-        sync(draft)
-        draft.replace(path)
+        with full_disk_named(f"while writing {path}"):
+            draft.write_bytes(content)
+            sync(draft)
+            give_name(draft, path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def give_name(draft: epath.Path | Path, path: epath.Path | Path) -> None:
+    """Renames a synced file or folder, so that the new name survives a power cut.
+
+    A file that has the name is replaced.
+    """
+    draft.replace(path)
     sync(path.parent)
 
 
-def _remove_abandoned(path: epath.Path) -> None:
+def _remove_abandoned(path: epath.Path | Path) -> None:
     if is_local(path):
         for draft in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
             with suppress(FileNotFoundError):
@@ -162,28 +199,3 @@ def free_bytes(folder: epath.PathLike) -> int | None:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
-
-
-@contextmanager
-def locked(folder: epath.Path) -> Iterator[None]:
-    """Holds a folder for this process; the kernel lets go of it however the process ends.
-
-    Raises:
-      FolderInUse: if another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not is_local(folder):
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderInUse(
-                f"Another process works in {folder}. Wait for it or stop it, then start this one"
-                " again: it goes on where the other ended."
-            ) from None
-        yield
-    finally:
-        os.close(handle)

@@ -68,17 +68,17 @@ def unpack_file(
         with open(target, "w+b", buffering=0) as file:
             os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
             problems = Problems(on_error="skip")
-            sent = files.SentMeanwhile(target)
+            synced = files.BackgroundSync(target)
             before = 0
 
             def on_more(size: int) -> None:
                 nonlocal before
-                sent.written(size - before)
+                synced.written(size - before)
                 before = size
                 on_inflated(size)
 
             pairs = unpack_into(file, TarArchive(path, name), problems, on_more)
-            sent.finish()
+            synced.finish()
         problem = _problem_with(problems, len(pairs))
     finally:
         if problem:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from sa1b_tfds.core import files
+from sa1b_tfds.core.lock import lock_folder
 from sa1b_tfds.download.check import check_file, md5_problem, unpack_file
 from sa1b_tfds.download.checksums import hash_file, read_md5_table
 from sa1b_tfds.download.links import Link, LinksError, Selection
@@ -23,10 +24,7 @@ from sa1b_tfds.download.transfer.expiry import ExpiryNotes
 from sa1b_tfds.download.transfer.fetch import Fetch, Progress
 from sa1b_tfds.download.transfer.folder import (
     CheckedFiles,
-    DiskFull,
     draft_of,
-    full_disk_named,
-    lock_folder,
     remove_drafts,
     remove_strays,
 )
@@ -105,7 +103,7 @@ def download(
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     reporter = reporter or Reporter()
-    with contextlib.closing(reporter), lock_folder(folder):
+    with contextlib.closing(reporter), lock_folder(folder, "sa1b download"):
         return _Run(selection, folder, config, md5, refresh_wait, reporter).to_the_end()
 
 
@@ -317,7 +315,7 @@ class _Run:
             problem = None
             if expected and self._checked.md5(name) != expected:
                 problem = md5_problem(hash_file(path, check=self._stop_if_told), expected)
-            with full_disk_named(draft_of(path)):
+            with files.full_disk_named(f"while writing {draft_of(path)}"):
                 problem = problem or unpack_file(path, name, draft_of(path), on_inflated)
             if problem is None:
                 checked_by = "md5" if expected else "size"
@@ -326,7 +324,7 @@ class _Run:
                 return FileResult(name=name, status="present", checked_by=checked_by)
         except Stopped:
             return self._stopped(name)
-        except DiskFull as error:
+        except files.DiskFull as error:
             return self._full(name, error)
         except Exception as error:
             problem = str(error)
@@ -376,7 +374,7 @@ class _Run:
             )
         except Stopped:
             return replace(self._stopped(name), fetched=fetch.progress.fetched if fetch else 0)
-        except DiskFull as error:
+        except files.DiskFull as error:
             return replace(self._full(name, error), fetched=fetch.progress.fetched if fetch else 0)
         except LinkExpired as error:
             status, reason = "expired", str(error)
@@ -395,7 +393,7 @@ class _Run:
         why = "not finished because the disk is full" if self._disk_full else "not finished"
         return FileResult(name=name, status="failed", reason=f"{why}; its bytes so far are kept")
 
-    def _full(self, name: str, error: DiskFull) -> FileResult:
+    def _full(self, name: str, error: files.DiskFull) -> FileResult:
         """Ends the run."""
         self._disk_full = True
         self._stop.set()

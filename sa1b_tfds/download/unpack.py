@@ -7,6 +7,7 @@ A plain tar appears under its name when it is whole and on the disk. It is recor
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from typing import Literal
 from etils import epath
 
 from sa1b_tfds.core import files
+from sa1b_tfds.core.lock import lock_folder
 from sa1b_tfds.core.problems import BadInput, TornArchive
 from sa1b_tfds.core.processes import worker_count
-from sa1b_tfds.core.running.pool import NotEnoughSpace, ProcessPool
+from sa1b_tfds.core.running.pool import ProcessPool
 from sa1b_tfds.core.running.progress import reporter_for_people
 from sa1b_tfds.core.running.workers import Progress
 from sa1b_tfds.core.telling import counted, gigabytes
@@ -26,8 +28,6 @@ from sa1b_tfds.download.check import unpack_file
 from sa1b_tfds.download.transfer.folder import (
     CheckedFiles,
     draft_of,
-    full_disk_named,
-    lock_folder,
     remove_drafts,
 )
 from sa1b_tfds.tars.archive import TarArchive, archives_at
@@ -69,7 +69,7 @@ def unpack(
       FileNotFoundError: where there is no tar.
       ValueError: if two tars would have the same name in `out`.
       FolderInUse: if a download or another `unpack` has one of the folders.
-      NotEnoughSpace: if the disk has no room for them; nothing was written.
+      DiskFull: if the disk has no room for them; nothing was written.
     """
     workers = worker_count(workers)
     tasks = [_task_of(tar, None if out is None else Path(out)) for tar in _find(tars)]
@@ -140,7 +140,7 @@ def _lock_folders(tasks: list[_Unpack], held: contextlib.ExitStack) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, BadInput):
         return error.reason
-    if isinstance(error, OSError) and error.errno in files.DISK_FULL:
+    if isinstance(error, files.DiskFull):
         return f"{error.strerror}"
     return str(error)
 
@@ -165,10 +165,11 @@ def _check_room(tasks: list[_Unpack]) -> None:
     needed = sum(map(unpacked_bytes, sizes)) - sum(sizes) + max(sizes)
     free = files.free_bytes(tasks[0].folder)
     if free is not None and needed > free:
-        raise NotEnoughSpace(
+        raise files.DiskFull(
+            errno.ENOSPC,
             f"To unpack {counted(len(tasks), 'tar')} needs {gigabytes(needed)} more, and"
             f" {tasks[0].folder} has {gigabytes(free)} free. Nothing was written; make room, or"
-            " unpack fewer tars."
+            " unpack fewer tars.",
         )
 
 
@@ -202,7 +203,7 @@ class _Unpack:
 
     def run(self, on_progress: Progress) -> None:
         draft = draft_of(self.target)
-        with full_disk_named(draft):
+        with files.full_disk_named(f"while writing {draft}"):
             problem = unpack_file(
                 self.packed, self.tar, draft, on_inflated=lambda size: on_progress(0, size)
             )

@@ -217,18 +217,18 @@ class _ArrayRecordWriter:
         self._writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
 
     def write(self, record: bytes) -> None:
-        with _full_disk_named():
+        with _as_os_errors():
             self._writer.write(record)
 
     def close(self) -> None:
-        with _full_disk_named():
+        with _as_os_errors():
             self._writer.close()
         self.crc32c = file_crc32c(self._path)  # the library alone knows what it has written
 
 
 @contextlib.contextmanager
-def _full_disk_named() -> Iterator[None]:
-    """The library has one exception for everything."""
+def _as_os_errors() -> Iterator[None]:
+    """Raises an OSError in place of the library's one exception; its text names a full disk."""
     try:
         yield
     except RuntimeError as e:

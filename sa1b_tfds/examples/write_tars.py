@@ -20,6 +20,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sa1b_tfds.core import files
+from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.annotations import pixel_boxes, to_example
 from sa1b_tfds.masks import rle
@@ -121,12 +122,12 @@ _Files = list[tuple[str, bytes]]
 def _held(folder: epath.Path) -> Iterator[None]:
     """Holds the folder, and removes what a killed process left in it."""
     try:
-        with files.locked(folder):
+        with lock_folder(folder):
             for path in folder.glob(f".sa_*.tar{_DRAFT}"):
                 path.unlink(missing_ok=True)
             yield
-    except files.FolderInUse:
-        raise files.FolderInUse(
+    except FolderInUse:
+        raise FolderInUse(
             f"Another process writes into {folder}. Wait for it, or take another folder."
         ) from None
 
@@ -148,10 +149,9 @@ def _draft(path: epath.Path) -> Iterator[Any]:
         with draft.open("wb") as file:
             yield file
         files.sync(draft)
-        draft.replace(path)
+        files.give_name(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    files.sync(path.parent)
 
 
 def add_file(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -106,6 +106,10 @@ class Piece:
           BadInput: what is wrong in the source, if on_error is 'raise'.
           OSError: if the source cannot be read or the piece cannot be written.
         """
+        with files.full_disk_named(f"in {self.root}, while writing {self.label}"):
+            self._write(on_progress)
+
+    def _write(self, on_progress: Progress) -> None:
         fingerprint = self.fingerprint()
         problems = Problems(self.on_error)
         draft = self._done.with_name(f"{self.label}.part")
@@ -125,13 +129,7 @@ class Piece:
             (draft / _PIECE).write_bytes(own_json.dumps(content))
             _sync_all(draft)
             shutil.rmtree(self._done, ignore_errors=True)
-            draft.rename(self._done)
-            files.sync(self._done.parent)
-        except OSError as e:
-            if e.errno in files.DISK_FULL:
-                text = f"{e.strerror} in {self.root}, while writing {self.label}"
-                raise OSError(e.errno, text) from e
-            raise
+            files.give_name(draft, self._done)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 

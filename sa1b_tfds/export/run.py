@@ -21,6 +21,7 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds.core import files, own_json
+from sa1b_tfds.core.lock import lock_folder
 from sa1b_tfds.core.problems import BadInput, OnError, Problems
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.core.running.pool import ProcessPool, first_failure
@@ -103,7 +104,7 @@ def export(config: ExportConfig) -> Exported:
     job = [piece.job() for piece in pieces]
     if (done := _exported(output, job, was_there=True)) is not None:
         return done
-    with files.locked(epath.Path(root)):
+    with lock_folder(root):
         joined = _job_in(root / REPORT) or _job_in(root / _JOINING)
         if joined not in (None, job):  # its pieces were moved, and cannot be told apart any more
             _start_over(root)
@@ -119,8 +120,7 @@ def export(config: ExportConfig) -> Exported:
             files.write_whole(epath.Path(root / REPORT), _report(job, finished))
         shutil.rmtree(root / PIECES, ignore_errors=True)
         (root / _JOINING).unlink(missing_ok=True)
-        root.replace(output)
-        files.sync(output.parent)
+        files.give_name(root, output)
     exported = _exported(output, job)
     if exported is None:
         raise OSError(f"{output} was changed while it was finished: run the same again.")

@@ -20,13 +20,13 @@ from sa1b_tfds.tars.names import tar_name, tar_number
 
 @dataclasses.dataclass(frozen=True)
 class ConfigTars:
-    """The tars of `config`, of which `staging` has those that an earlier build finished."""
+    """The tars of `config`. Those that an earlier build finished are in `staging`."""
 
     config: SegmentAnythingConfig
     staging: Staging
 
     def of(self, dl_manager: tfds.download.DownloadManager) -> list[Archive]:
-        """Those in manual_dir, and with a links file there also those that lack."""
+        """Finds the tars in manual_dir. A links file there has missing ones downloaded."""
         try:
             folder = dl_manager.manual_dir
         except AssertionError:  # it is empty or not there
@@ -36,35 +36,35 @@ class ConfigTars:
         return self.found_in(folder)
 
     def found_in(self, folder: epath.Path) -> list[Archive]:
-        """As `of`; those that are finished and were deleted do not lack.
+        """As `of`, in any folder. A tar that is finished and was deleted is not missing.
 
         Raises:
-          MissingTarsError: which are lacking and cannot be downloaded, and what to put where.
+          MissingTarsError: which tars are missing and cannot be downloaded, and what to do.
         """
         found = find_archives(folder)
         finished = map(TarArchive, self.staging.archives())
-        lacking = self._lacking(folder, {number_of(a) for a in [*found, *finished]})
-        if lacking and (
+        missing = self._missing(folder, {number_of(a) for a in [*found, *finished]})
+        if missing and (
             find_links_file(folder) or not (self._chosen(found) or self._is_all_finished())
         ):
-            ensure_tars(None, folder, lacking)
+            ensure_tars(None, folder, missing)
             found = find_archives(folder)
-        elif lacking:
+        elif missing:
             logging.warning(
                 "%d of the %d tars of %r are not in %s and left out: %s",
-                len(lacking),
+                len(missing),
                 len(self.config.tars or ()),
                 self.config.name,
                 folder,
-                some_of(lacking),
+                some_of(missing),
             )
         elif not (found or self._is_all_finished()):
-            ensure_tars(None, folder, [])  # says what to put where
+            ensure_tars(None, folder, [])  # raises an error that says what to do
         return self._chosen(found)
 
-    def with_those_deleted(self, archives: Sequence[Archive]) -> list[Archive]:
-        """Adds the tars that are finished and were deleted since."""
-        by_name = {source.name: source for source in archives}
+    def including_staged(self, archives: Sequence[Archive]) -> list[Archive]:
+        """Adds tars that are staged and were deleted since; their shards are used."""
+        by_name = {archive.name: archive for archive in archives}
         for name in self.staging.archives():
             gone = TarArchive(self.staging.folder / name, name)
             if name not in by_name and self._chosen([gone]):
@@ -73,11 +73,11 @@ class ConfigTars:
         return sorted_by_name(by_name.values())
 
     def _is_all_finished(self) -> bool:
-        """Whether an earlier build had only the last step before it; its tars may be deleted."""
-        return self.staging.lacking() == []
+        """Whether an earlier build finished all its tars, which may be deleted since."""
+        return self.staging.unfinished() == []
 
-    def _lacking(self, folder: epath.Path, there: set[int | None]) -> list[str]:
-        """Names of the config's tars that are not there; of all listed if it asks for all."""
+    def _missing(self, folder: epath.Path, there: set[int | None]) -> list[str]:
+        """Names of the config's tars that are not there; of the links file's if it takes all."""
         tars = self.config.tars
         if tars is None:
             links = find_links_file(folder)

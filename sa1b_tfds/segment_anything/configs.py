@@ -13,9 +13,9 @@ class SegmentAnythingConfig(tfds.core.BuilderConfig):
     """Which tars, and what becomes of their images.
 
     name: also the name of the folder that the prepared data goes to.
-    tars: the numbers of the tars, as in sa_000020.tar; None for all that are there.
+    tars: the numbers of the tars, as in sa_000020.tar. Defaults to all that are there.
     long_side: shrink images to this many pixels on their longer side (masks and points keep the
-      original size); None keeps the JPEG bytes as they are.
+      original size). By default the JPEG bytes stay as they are.
     """
 
     name: str
@@ -30,7 +30,7 @@ class SegmentAnythingConfig(tfds.core.BuilderConfig):
             raise ValueError(f"long_side must be a positive integer or None, got {side!r}.")
 
     def has_tar(self, number: int | None) -> bool:
-        """Whether it takes the tar with this number in its name; None: there is none in it."""
+        """Whether it takes the tar with this number in its name; None if the name has no number."""
         return self.tars is None or number in self.tars
 
 

@@ -1,4 +1,4 @@
-"""The builder's way to its tars: what `manual_dir` lacks is downloaded into it, if it may be."""
+"""Downloads the tars that are missing in a folder, if there are links for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sa1b_tfds.download.links import LINKS_FILE_NAMES, LINKS_PAGE, as_options, r
 
 
 class MissingTarsError(RuntimeError):
-    """Tars that are asked for are not there. `reasons` has why, by name."""
+    """Tars that are asked for are missing. `reasons` says why, by name."""
 
     def __init__(self, reasons: dict[str, str], command: str, advice: str):
         self.reasons = reasons
@@ -38,42 +38,42 @@ def ensure_tars(
 ) -> None:
     """Downloads the wanted tars that are not in `manual_dir`.
 
-    Tars that are there are taken as they are, unread: the builder reads all of them anyway. With
-    all of them there, nothing is written and no network is used.
+    Tars that are there are not read, as the builder reads all of them anyway. If all are there,
+    nothing is written and no network is used.
 
     Args:
-      links_file: None to look for one in `manual_dir`.
-      manual_dir: where the tars are, and come to.
-      wanted_names: of the tars; none where there is no tar at all, which is an error.
-      **settings: for `download`, by name.
+      links_file: None looks for one in `manual_dir`.
+      manual_dir: the folder of the tars, which downloaded ones come to as well.
+      wanted_names: names of tars. No name at all means that there is no tar, which is an error.
+      **settings: keyword arguments of `download`.
 
     Raises:
-      MissingTarsError: one error for all tars that are lacking: which, why, and what to do.
+      MissingTarsError: one error for all missing tars: which, why, and what to do.
       LinksError, SelectionTooLarge, FolderInUse: as `read_links` and `download` raise them.
     """
     folder = Path(manual_dir)
     source = find_links_file(folder) if links_file is None else Path(links_file)
     names = sorted(set(wanted_names))
-    lacking = [name for name in names if not (folder / name).is_file()]
-    if names and not lacking:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if names and not missing:
         return
 
     links_path = source or folder / LINKS_FILE_NAMES[0]
     command = f"  sa1b download --links-file {shlex.quote(str(links_path))} --output-dir " + (
-        shlex.quote(str(folder)) + (f" {as_options(lacking)}" if lacking else "")
+        shlex.quote(str(folder)) + (f" {as_options(missing)}" if missing else "")
     )
     if source is None:
         raise MissingTarsError(
-            dict.fromkeys(lacking or ["all tars"], f"not in {folder}, and no links file there"),
+            dict.fromkeys(missing or ["all tars"], f"not in {folder}, and no links file there"),
             command,
             f"Save the links file from {LINKS_PAGE} as {links_path} and load again, or run:",
         )
-    # Who has the tars needs no HTTP.
+    # Imported here: a user who has the tars needs no HTTP.
     from sa1b_tfds.download.download import download
     from sa1b_tfds.download.transfer.progress import reporter_for_people
 
     settings.setdefault("reporter", reporter_for_people())
-    results = download(select(read_links(source), names=lacking), folder, **settings)
+    results = download(select(read_links(source), names=missing), folder, **settings)
     failed = {
         result.name: result.reason or result.status for result in results if not result.is_whole
     }

@@ -64,7 +64,7 @@ def one_at_a_time(options: Any = None) -> Any:
     """tf.data.Options by which tf.data adds no prefetching and no parallel calls by itself.
 
     Args:
-      options: what they say stays; default: they say nothing.
+      options: their settings stay. Defaults to none.
     """
     import tensorflow as tf
 

@@ -5,29 +5,33 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import tensorflow_datasets.public_api as tfds
-from absl import logging
 
 from sa1b_tfds import features
-from sa1b_tfds.building import prepared, shards
+from sa1b_tfds.building import prepared
 from sa1b_tfds.building.conversion import Conversion, Engine
-from sa1b_tfds.building.report import REPORT, report_of
-from sa1b_tfds.building.settled import release_after
-from sa1b_tfds.building.sources import Sources, is_in_flight
+from sa1b_tfds.building.conversion_task import ShardSettings, unique_examples
+from sa1b_tfds.building.engines import choose_engine
+from sa1b_tfds.building.report import write_report
+from sa1b_tfds.building.shard_order import shuffled
 from sa1b_tfds.building.staging import FinishedTar
+from sa1b_tfds.building.tar_supply import is_in_flight
+from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import BadInput, OnError, Problems
 from sa1b_tfds.core.processes import worker_count
-from sa1b_tfds.core.running.pool import ProcessPool
-from sa1b_tfds.core.running.progress import reporter_for_people
-from sa1b_tfds.core.running.workers import Fetched
 from sa1b_tfds.download.checksums import read_md5_table
 from sa1b_tfds.download.links import LINKS_PAGE
 from sa1b_tfds.examples.annotations import Example
 from sa1b_tfds.examples.image_ids import ImageIds
 from sa1b_tfds.segment_anything import configs, reading
+from sa1b_tfds.segment_anything.build_order import (
+    BuildOrder,
+    OrderedConfig,
+    refuse_what_cannot_apply,
+)
 from sa1b_tfds.segment_anything.config_tars import ConfigTars
 from sa1b_tfds.segment_anything.mocked import is_mocked
 from sa1b_tfds.tars import archive
@@ -76,7 +80,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           on_error: 'raise' stops at the first image that cannot become an example, with an error
             that names its tar, member and reason; 'skip' leaves such images out, counts them, and
             lists each in build_report.json beside the data.
-          num_workers: processes that convert tars; default: one a core.
+          num_workers: processes that convert tars. Defaults to one for each core.
           md5: take the MD5 of every tar that no download of ours has checked, compare it with the
             community's table where that has the name, and list it in build_report.json. It costs
             1.4 seconds of a core for each GB.
@@ -93,10 +97,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self._md5 = md5
         self._folder = prepared.Folder(self.data_path)
         self._tars = ConfigTars(self.builder_config, self._folder.staging)
-        self._sources: Sources | None = None
-        self._extend = False
-        self._damaged: Container[str] = ()
-        self._kept: frozenset[str] = frozenset()
 
     def _info(self) -> tfds.core.DatasetInfo:
         """Returns the dataset's features and metadata."""
@@ -125,9 +125,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         problems = Problems(self._on_error)
         for source in archives:
             with readable_in_any_order(source, tempfile.gettempdir(), problems) as (reader, found):
-                for example in shards.unique_examples(
+                for example in unique_examples(
                     reader,
-                    shards.shuffled(found),
+                    shuffled(found),
                     long_side=self.builder_config.long_side,
                     ids=ids,
                     problems=problems,
@@ -148,95 +148,94 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         *,
         download_config: tfds.download.DownloadConfig | None = None,
         file_format: Any = None,
+        order: BuildOrder | None = None,
         **kwargs: Any,
     ) -> None:
-        """As in TFDS; and goes on where an earlier call ended, whatever ended it.
+        """As in TFDS; and continues where an earlier call ended, whatever ended it.
 
-        Tars that are finished wait beside the data folder until all are, so that a call after an
-        error, Ctrl-C, kill or power cut converts the others only.
+        Finished tars wait beside the data folder until all are finished. So a call after an error,
+        Ctrl-C, kill or power cut converts only the others.
 
         Args:
           download_config: as in TFDS. max_examples_per_split, num_shards (at least one a tar),
             max_shard_size, beam_runner and beam_options apply; what cannot apply is an error.
           file_format: 'tfrecord' or 'array_record'.
+          order: what `sa1b build` decided. By default all tars of the config are prepared that are
+            in manual_dir, unless there is data.
           **kwargs: download_dir and permissions.
 
         Raises:
           BadInput: what is wrong in a tar, with on_error='raise'.
           FolderInUse: if another process prepares the same data.
         """
+        config = OrderedConfig.of(download_config, order)
+        kwargs["file_format"] = file_format
         if is_mocked():
-            super().download_and_prepare(
-                download_config=download_config, file_format=file_format, **kwargs
-            )
+            super().download_and_prepare(download_config=download_config, **kwargs)
             return
-        was_there = self.data_path.exists()
-        self._folder.clean_if_free()
-        if self.data_path.exists() and not was_there:  # it had been set aside
-            self.info.read_from_directory(self.data_path)
-        if self.data_path.exists() and not (self._extend or _overwrites(download_config)):
-            super().download_and_prepare(
-                download_config=download_config, file_format=file_format, **kwargs
-            )
+        self.clean_up()
+        overwrites = config.download_mode.overwrite_dataset
+        if self.data_path.exists() and not (config.order.extend or overwrites):
+            super().download_and_prepare(download_config=download_config, **kwargs)
             return
-        _refuse_what_cannot_apply(download_config or tfds.download.DownloadConfig())
-        with self._folder.locked():
+        refuse_what_cannot_apply(config)
+        in_folder = f"in {self._folder.path.parent}: make room there and build again; finished tars"
+        with self._folder.locked(), files.full_disk_named(f"{in_folder} are kept."):
             self._folder.clean()
             try:
-                with self._folder.full_disk_named(), self._room_for_data(download_config):
-                    super().download_and_prepare(
-                        download_config=download_config, file_format=file_format, **kwargs
-                    )
+                with self._room_for_data(config) as config:
+                    super().download_and_prepare(download_config=config, **kwargs)
             except BadInput as e:
                 if self._on_error == "skip":
                     raise
                 raise type(e)(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}") from e
-            self._folder.settle()
+            self._folder.finish()
 
-    def prepare_from(
-        self, sources: Sources, extend: bool = False, damaged: Container[str] = ()
-    ) -> None:
-        """Prepares from sources that were found already, as `sa1b build` does.
+    def clean_up(self) -> None:
+        """Removes what a killed build left, unless another build is at work.
 
-        Args:
-          sources: the archives, and what to do before and after each.
-          extend: if there is data, convert only what is not in it and exchange it. What is staged
-            is read first, to convert again what is damaged.
-          damaged: the names of the data's tars whose shards are damaged.
+        Data that the killed build had set aside is put back, and the builder reads its metadata.
         """
-        self._sources, self._extend, self._damaged = sources, extend, damaged
-        config = tfds.download.DownloadConfig()
-        if extend and self.data_path.exists():
-            there = self._folder.tars()
-            # What is there is kept as it is, and what comes is cut alike.
-            config.max_shard_size = there[-1].settings["max_shard_size"]
-            self._kept = frozenset(tar.archive for tar in there)
-        try:
-            self.download_and_prepare(download_config=config)
-        finally:
-            self._sources, self._extend, self._kept = None, False, frozenset()
-            self._damaged = ()
+        was_there = self.data_path.exists()
+        self._folder.clean_if_free()
+        if self.data_path.exists() and not was_there:
+            # As TFDS does at construction. Unless it is cleared, the format stays that of new data.
+            self.info.as_proto.ClearField("file_format")
+            self.info.read_from_directory(self.data_path)
+            self.info.set_file_format(self._original_state.get("file_format"))
 
     @contextlib.contextmanager
-    def _room_for_data(self, config: tfds.download.DownloadConfig | None) -> Iterator[None]:
-        """TFDS writes only where no data is: to extend some, all of it is staged first."""
-        if self._extend:
+    def _room_for_data(self, config: OrderedConfig) -> Iterator[OrderedConfig]:
+        """Sets data aside that is to be extended, as TFDS writes only where no data is.
+
+        Before that, all of the new data is staged: the body only has to assemble it. If the body
+        fails, the old data is put back.
+
+        Yields:
+          The config for TFDS.
+        """
+        order, supply = config.order, config.order.supply
+        if order.extend:
             self._folder.staging.set_damaged_aside()
-        if not (self._sources and config and self._extend and self._folder.path.exists()):
-            yield
+        if not (supply and order.extend and self._folder.path.exists()):
+            yield config
             return
-        archives = self._sources.archives
+        # Read again now that the folder is locked: another build may have extended the data.
+        there = self._folder.prepared()
+        config = dataclasses.replace(config, kept=there.names)
+        config.max_shard_size = there.tars[-1].settings["max_shard_size"]  # all are cut alike
+        archives = supply.archives
         available = {a.name for a in archives if is_in_flight(a) or a.identity() is not None}
-        self._folder.restage(self.info.splits["train"].filepaths, available, self._damaged)
+        self._folder.restage(there, available, order.damaged)
         conversion = self._conversion(archives, config)
-        conversion.run(self._engine(config, conversion))
-        # With those deleted meanwhile, so that they are not told of once more.
-        self._sources = dataclasses.replace(self._sources, archives=conversion.archives)
+        conversion.run(self._engine(conversion, config))
+        # These include tars that are staged and gone, so that they are reported only once.
+        supply = dataclasses.replace(supply, archives=conversion.archives)
         splits = self.info.splits
         with self._folder.exchanged():
             self.info.set_splits(tfds.core.SplitDict([]))  # TFDS asks for as much room as they have
             try:
-                yield
+                yield dataclasses.replace(config, order=dataclasses.replace(order, supply=supply))
             except BaseException:
                 self.info.set_splits(splits)
                 raise
@@ -244,13 +243,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     def _generate_splits(
         self,
         dl_manager: tfds.download.DownloadManager,
-        download_config: tfds.download.DownloadConfig,
+        download_config: OrderedConfig,
     ) -> list[tfds.core.SplitInfo]:
         """Has every tar converted to its shards, and makes these the split train."""
-        sources = self._sources
-        archives = sources.archives if sources else self._tars.of(dl_manager)
+        supply = download_config.order.supply
+        archives = supply.archives if supply else self._tars.of(dl_manager)
         conversion = self._conversion(archives, download_config)
-        tars = conversion.run(self._engine(download_config, conversion))
+        tars = conversion.run(self._engine(conversion, download_config))
         lengths = [shard.examples for tar in tars for shard in tar.shards]
         if not lengths:
             raise _nothing_left(tars)
@@ -264,7 +263,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         template = self._get_filename_template("train")
         paths = template.sharded_filepaths(len(lengths))
         self._folder.assemble(tars, self.data_path, paths)
-        self._write_report(tars, conversion)
+        options = {
+            "config": self.builder_config.name,
+            "version": str(self.version),
+            "on_error": self._on_error,
+            **dataclasses.asdict(conversion.settings),
+            "num_shards": conversion.num_shards,
+            "max_examples": conversion.max_examples,
+        }
+        write_report(self.data_path, tars, options, shown_as=self._folder.path)
         return [
             tfds.core.SplitInfo(
                 name="train",
@@ -274,63 +281,31 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             )
         ]
 
-    def _conversion(
-        self, archives: Sequence[archive.Archive], download_config: tfds.download.DownloadConfig
-    ) -> Conversion:
+    def _conversion(self, archives: Sequence[archive.Archive], config: OrderedConfig) -> Conversion:
         return Conversion(
-            archives=self._tars.with_those_deleted(archives),
+            archives=self._tars.including_staged(archives),
             staging=self._folder.staging,
-            settings=shards.Settings(
+            settings=ShardSettings(
                 file_format=self.info.file_format.value,
                 long_side=self.builder_config.long_side,
-                max_shard_size=download_config.max_shard_size,
+                max_shard_size=config.max_shard_size,
             ),
             on_error=self._on_error,
-            num_shards=download_config.num_shards,
-            max_examples=download_config.max_examples_per_split,
+            num_shards=config.num_shards,
+            max_examples=config.max_examples_per_split,
             md5=self._md5,
             known_md5=read_md5_table() if self._md5 else {},
-            kept=self._kept,
+            kept=config.kept,
         )
 
-    def _engine(
-        self, download_config: tfds.download.DownloadConfig, conversion: Conversion
-    ) -> Engine:
-        if download_config.beam_runner or download_config.beam_options:
-            from sa1b_tfds.building.beam_engine import BeamEngine
-
-            return BeamEngine(
-                runner=download_config.beam_runner, options=download_config.beam_options
-            )
-        hooks = self._sources or Sources(archives=[])
-        release = release_after(hooks, conversion.staging, conversion.fits)
-        return ProcessPool(
+    def _engine(self, conversion: Conversion, config: OrderedConfig) -> Engine:
+        return choose_engine(
+            conversion,
+            beam_runner=config.beam_runner,
+            beam_options=config.beam_options,
             num_workers=self._num_workers,
-            reporter=reporter_for_people(),
-            fetch=_fetch_for(hooks),
-            release=release,
-            makes_room=release is not None,
-        )
-
-    def _write_report(self, tars: Sequence[FinishedTar], conversion: Conversion) -> None:
-        options = {
-            "config": self.builder_config.name,
-            "version": str(self.version),
-            "on_error": self._on_error,
-            **dataclasses.asdict(conversion.settings),
-            "num_shards": conversion.num_shards,
-            "max_examples": conversion.max_examples,
-        }
-        (self.data_path / REPORT).write_bytes(report_of(tars, options))
-        images = sum(tar.images for tar in tars)
-        skipped = sum(len(tar.problems) for tar in tars)
-        logging.log(
-            logging.WARNING if skipped else logging.INFO,
-            "Images: %d, archives: %d, skipped: %d; see %s",
-            images,
-            len(tars),
-            skipped,
-            self._folder.path / REPORT,
+            supply=config.order.supply,
+            deletion=config.order.deletion,
         )
 
 
@@ -341,28 +316,3 @@ def _nothing_left(tars: Sequence[FinishedTar]) -> ValueError:
     first, n = problems[0], len(problems)
     reason = f"{first.reason}. With this, {n} problem(s) in all, no image is left"
     return BadInput(first.archive, first.member, reason)
-
-
-def _overwrites(config: tfds.download.DownloadConfig | None) -> bool:
-    return config is not None and config.download_mode.overwrite_dataset
-
-
-def _refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
-    limit = config.max_examples_per_split
-    if limit is not None and limit < 1:
-        raise ValueError(f"max_examples_per_split must be positive, got {limit}.")
-    if config.min_shard_size != tfds.download.DownloadConfig().min_shard_size:
-        raise ValueError(
-            "min_shard_size cannot apply: each tar has shards of its own, however small. Set"
-            " max_shard_size or num_shards instead."
-        )
-    if config.ignore_duplicates:
-        raise ValueError(
-            "ignore_duplicates cannot apply: images that come twice are skipped, and listed, with"
-            " on_error='skip'."
-        )
-
-
-def _fetch_for(sources: Sources) -> Callable[[shards.Task, Fetched], None] | None:
-    fetch = sources.fetch
-    return None if fetch is None else lambda task, on_fetched: fetch(task.archive, on_fetched)

@@ -1,12 +1,7 @@
-"""Makes `tfds.show_examples` draw the masks, at the size of the drawing.
-
-TFDS has a class for it, `tfds.visualization.Visualizer`, but no way to add one: it goes through a
-private list, in which ours comes first. Without that list images appear as TFDS draws them.
-"""
+"""Draws the masks in `tfds.show_examples`, at the size of the drawing; `register.py` adds it."""
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -88,23 +83,3 @@ def _masks_at(masks: Any, size: tuple[int, int]) -> np.ndarray:
         rle.sampled(have, side) for side, have in zip(size, masks.shape[1:], strict=True)
     )
     return masks[:, rows[:, None], columns]
-
-
-def register() -> None:
-    """Puts ours before those of TFDS, and has examples taken one by one."""
-    module: Any = importlib.import_module("tensorflow_datasets.core.visualization.show_examples")
-    known = getattr(module, "_ALL_VISUALIZERS", None)
-    if not isinstance(known, list):
-        return
-    known.insert(0, MasksVisualizer())
-    to_dataset = module._to_tf_dataset
-
-    def _to_tf_dataset(ds: Any, min_length: int, is_batched: bool = False) -> Any:
-        """A tf.data.Dataset as it is; TFDS means to, but first reads what it shows into memory."""
-        import tensorflow as tf
-
-        if isinstance(ds, tf.data.Dataset) and not is_batched:
-            return ds
-        return to_dataset(ds, min_length, is_batched=is_batched)
-
-    module._to_tf_dataset = _to_tf_dataset

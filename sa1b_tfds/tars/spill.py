@@ -48,7 +48,7 @@ class Spill:
         """Keeps a byte string.
 
         Raises:
-          OSError: if the disk is full, saying where and what to do.
+          DiskFull: if the disk is full, saying where and what to do.
         """
         if self._in_memory + len(data) <= self._limit:
             self._in_memory += len(data)
@@ -75,15 +75,10 @@ class Spill:
         return self._pages - 1
 
     def _write(self, data: bytes, position: int) -> None:
-        try:
+        where = f"in {tempfile.gettempdir()}: set TMPDIR to a folder with more room"
+        with files.full_disk_named(where):
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
             while data:
                 written = os.pwrite(self._file.fileno(), data, position)
                 data, position = data[written:], position + written
-        except OSError as e:
-            if e.errno not in files.DISK_FULL:
-                raise
-            where = tempfile.gettempdir()
-            text = f"{e.strerror} in {where}: set TMPDIR to a folder with more room"
-            raise OSError(e.errno, text) from e

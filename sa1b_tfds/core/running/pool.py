@@ -20,16 +20,6 @@ from sa1b_tfds.core.running.workers import Ended, Event, Fetched, Running, Task
 from sa1b_tfds.core.telling import about, gigabytes
 
 
-class NotEnoughSpace(OSError):
-    """The disk is full, or what is to be written does not fit."""
-
-    def __init__(self, message: str):
-        super().__init__(errno.ENOSPC, message)
-
-    def __reduce__(self) -> tuple[type, tuple[str]]:
-        return type(self), (self.strerror or "",)
-
-
 class Reporter(Protocol):
     """Hears how a run goes, in the thread that called it."""
 
@@ -128,17 +118,19 @@ class _Space:
         needed += sum(sorted(task.scratch_bytes() for task in tasks)[-num_workers:])
         free = files.free_bytes(self._folder)
         if free is not None and needed > free:
-            raise NotEnoughSpace(
+            raise files.DiskFull(
+                errno.ENOSPC,
                 f"What comes of {len(tasks)} tars needs up to {gigabytes(needed)}, and in"
                 f" {self._folder} {gigabytes(free)} are free. Nothing was written; make room, or"
-                " take fewer tars."
+                " take fewer tars.",
             )
 
     def refuse_if_full(self, task: Task) -> None:
         if self._full:
-            raise NotEnoughSpace(
+            raise files.DiskFull(
+                errno.ENOSPC,
                 f"{task.name} was not begun: the disk is full. Make room in {self._folder}"
-                " and run the same again; what was finished is kept."
+                " and run the same again; what was finished is kept.",
             )
 
     def begin(self, task: Task) -> None:
@@ -182,6 +174,6 @@ class _Space:
                 self._to_come[name] = int(left * self._expected[name])
             elif isinstance(event, Ended):
                 self._to_come.pop(name, None)
-                if isinstance(event.error, OSError) and event.error.errno in files.DISK_FULL:
+                if isinstance(event.error, files.DiskFull):
                     self._full = True
                 self._forget(task)

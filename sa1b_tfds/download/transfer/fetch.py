@@ -18,7 +18,7 @@ from sa1b_tfds.download.check import check_file, unpack_file
 from sa1b_tfds.download.checksums import hash_file, new_md5
 from sa1b_tfds.download.links import Link
 from sa1b_tfds.download.transfer.attempts import Attempts
-from sa1b_tfds.download.transfer.folder import CheckedFiles, Partial, Source, full_disk_named
+from sa1b_tfds.download.transfer.folder import CheckedFiles, Partial, Source
 from sa1b_tfds.download.transfer.settings import MOST_BYTES, RateLimit, TransferConfig
 from sa1b_tfds.download.transfer.transport import (
     OTHER_RANGE,
@@ -275,7 +275,7 @@ class Fetch:
         self._has_other_md5 = problem is not None and md5 is not None
         if unpack and problem is None:
             self.progress.phase = "unpacking"
-            with full_disk_named(part.draft):
+            with files.full_disk_named(f"while writing {part.draft}"):
                 problem = unpack_file(part.path, name, part.draft, self._on_inflated)
         self._is_unpacked = unpack
         self.progress.phase = "fetching"

@@ -1,18 +1,16 @@
-"""What a download keeps in its folder: a lock, partial files with their sidecars, and the record
-of files that passed their check. Every small file here is replaced atomically; nothing but the
-name chosen by us is ever a path. No network.
+"""What a download keeps in its folder: partial files with their sidecars, and the record of files
+that passed their check. Every small file here is replaced atomically; nothing but the name chosen
+by us is ever a path. No network. Whoever writes here holds the folder's lock (`core/lock.py`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,7 @@ from typing import Any
 import orjson
 
 from sa1b_tfds.core import files
-from sa1b_tfds.core.telling import printable
 
-LOCK_NAME = ".sa1b.lock"
 _UNPACKED = ".unpacked.part"
 RECORD_NAME = ".sa1b.json"
 # Synced while it comes, for two reasons: a power cut costs no more than this a file, and the last
@@ -30,73 +26,6 @@ RECORD_NAME = ".sa1b.json"
 _SYNC_BYTES = 1 << 24
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
-
-
-class DiskFull(OSError):
-    """The disk or the quota is used up. All bytes so far are kept."""
-
-
-@contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
-    """Turns ENOSPC and EDQUOT into `DiskFull`, which ends the whole run and not one file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in files.DISK_FULL:
-            raise
-        raise DiskFull(error.errno, f"{os.strerror(error.errno)} while writing {path}") from None
-
-
-def write_atomically(path: Path, content: dict[str, Any]) -> None:
-    """Replaces `path` by `content` as JSON: a reader finds the old file or the new, never half."""
-    draft = path.with_name(path.name + ".tmp")  # one name: a kill leaves one behind, not many
-    try:
-        with full_disk_named(path):
-            with open(draft, "wb") as file:
-                file.write(json.dumps(content, indent=1).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-            files.sync(path.parent)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def lock_folder(folder: Path, what: str = "a download") -> Iterator[None]:
-    """Holds the folder for this process. The kernel lets go of it however the process ends.
-
-    what: who holds it, for those who find it held.
-
-    Raises:
-      FolderInUse: another process holds it.
-    """
-    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = printable(os.pread(handle, 200, 0).decode("utf-8", "replace"))
-            raise files.FolderInUse(
-                f"{folder} is in use by another download or unpack ({holder or 'holder unknown'}). "
-                "Wait for it or stop it, then run the same command again."
-            ) from None
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{folder} is on a file system without file locks ({error.strerror}), so two "
-                "downloads could not be kept apart. Mount it with them (Lustre: -o flock) or "
-                "download to another one",
-            ) from None
-        # The lock file stays: removing it would let two processes lock two files of one name.
-        with suppress(OSError):  # who holds it is a courtesy that a full disk may refuse
-            os.ftruncate(handle, 0)
-            holder = f"{what}, process {os.getpid()} on {socket.gethostname()}\n"
-            os.pwrite(handle, holder.encode(), 0)
-        yield
-    finally:
-        os.close(handle)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,20 +106,20 @@ class Partial:
     def begin(self, source: Source) -> None:
         """Starts from zero; bytes of another file, if any, are given up."""
         self.discard()
-        write_atomically(self._sidecar, asdict(source))
+        _write_json(self._sidecar, asdict(source))
         self.source = source
 
     def learn_size(self, size: int) -> None:
         if self.source is not None:
             self.source = replace(self.source, size=size)
-            write_atomically(self._sidecar, asdict(self.source))
+            _write_json(self._sidecar, asdict(self.source))
 
     def open(self) -> int:
         """A descriptor to `append` to, without a buffer of ours: what was read is on disk."""
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def append(self, handle: int, chunk: bytes) -> None:
-        with full_disk_named(self.path):
+        with files.full_disk_named(f"while writing {self.path}"):
             view = memoryview(chunk)
             while view:
                 written = os.write(handle, view)
@@ -207,13 +136,12 @@ class Partial:
         self.offset, self.source, self.distrusted = 0, None, 0
 
     def sync(self) -> None:
-        with full_disk_named(self.path):
+        with files.full_disk_named(f"while writing {self.path}"):
             files.sync(self.path)
 
     def finish(self) -> None:
         """Gives the synced and checked file its name."""
-        os.replace(self.path, self.final)
-        files.sync(self.final.parent)
+        files.give_name(self.path, self.final)
         self._sidecar.unlink(missing_ok=True)
 
     def finish_unpacked(self, checked: CheckedFiles, checked_by: str, md5: str | None) -> None:
@@ -285,7 +213,8 @@ class CheckedFiles:
         """Keeps what a file passed; `md5` is what it was found to have, if that was looked at."""
         if self.checked_by(name) == checked_by or self.unpacked_from(name):
             return  # what is known of the packed file stays
-        with self._lock, suppress(DiskFull):  # the file is whole: at worst it is read once more
+        # On a full disk nothing is recorded: the file is whole, and is read once more later.
+        with self._lock, suppress(files.DiskFull):
             self._entries[name] = {
                 **_stamp(self._folder / name),
                 "checked_by": checked_by,
@@ -314,8 +243,7 @@ class CheckedFiles:
                 "unpacked": _stamp(draft),
             }
             self._write()
-        os.replace(draft, final)
-        files.sync(final.parent)
+        files.give_name(draft, final)
 
     def _is(self, name: str, stamp: Any) -> bool:
         """Whether the file there has the size and time of change that stand in `stamp`."""
@@ -325,7 +253,11 @@ class CheckedFiles:
         return now == {key: stamp.get(key) for key in now}
 
     def _write(self) -> None:
-        write_atomically(self._folder / RECORD_NAME, self._entries)
+        _write_json(self._folder / RECORD_NAME, self._entries)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    files.write_whole(path, json.dumps(content, indent=1).encode(), alone=True)
 
 
 def _stamp(path: Path) -> dict[str, int]:

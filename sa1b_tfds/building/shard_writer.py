@@ -1,0 +1,72 @@
+"""Writes the shards of one tar, as drafts in the staging folder that get their names later."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+
+from etils import epath
+
+from sa1b_tfds.building.shard_files import Shard
+from sa1b_tfds.building.staging import Staging
+from sa1b_tfds.core import files
+from sa1b_tfds.examples import records
+from sa1b_tfds.examples.annotations import Example
+
+
+class ShardWriter:
+    """Writes one shard a call.
+
+    Attributes:
+      drafts: the files, written and synced.
+      shards: what is in each of them.
+    """
+
+    def __init__(self, staging: Staging, archive: str, file_format: str):
+        self.drafts: list[epath.Path] = []
+        self.shards: list[Shard] = []
+        self._staging = staging
+        self._archive = archive
+        self._file_format = file_format
+
+    def write(self, examples: Iterable[Example]) -> None:
+        """Writes a shard of these examples; none if there are none."""
+        remaining = iter(examples)
+        first = next(remaining, None)
+        if first is None:
+            return
+        path = self._staging.draft(self._archive, len(self.drafts))
+        self.drafts.append(path)
+        writer = records.open_writer(path, self._file_format)
+        synced = files.BackgroundSync(path)
+        count = 0
+        with contextlib.closing(writer):
+            for example in itertools.chain([first], remaining):
+                record = records.serialise(example)
+                writer.write(record)
+                synced.written(len(record))
+                count += 1
+        synced.finish()
+        size = files.stat_of(path).bytes
+        self.shards.append(Shard(examples=count, bytes=size, crc32c=writer.crc32c))
+
+    def remove_drafts(self) -> None:
+        """Removes the drafts that have not got their names."""
+        for path in self.drafts:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def shard_writer(staging: Staging, archive: str, file_format: str) -> Iterator[ShardWriter]:
+    """Gives the body a writer of an archive's shards, and removes the drafts that it leaves.
+
+    Raises:
+      DiskFull: if the disk becomes full in the body, naming the folder and the archive.
+    """
+    writer = ShardWriter(staging, archive, file_format)
+    try:
+        with files.full_disk_named(f"in {staging.folder}, while writing {archive}"):
+            yield writer
+    finally:
+        writer.remove_drafts()

@@ -1,0 +1,78 @@
+"""What `sa1b build` and its plan are asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import get_args
+
+from sa1b_tfds.building.tar_deletion import DeleteTars, TarDeletion
+from sa1b_tfds.core.problems import OnError
+from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """What to build, and of which tars.
+
+    tars: the folder of the tars, which downloaded ones come to as well; or one tar, without a
+      links_file.
+    config: the name of the dataset's config.
+    data_dir: where TFDS keeps prepared data. Defaults to TFDS's own folder.
+    links_file: download the config's tars that are missing in the folder. Defaults to no downloads.
+    workers: how many tars are converted at a time. Defaults to one for each core.
+    file_format: 'tfrecord' or 'array_record'. Defaults to that of data that is there, else
+      tfrecord.
+    on_error: 'raise' stops at an image that cannot become an example; 'skip' leaves it out.
+    delete_tars: 'downloaded' downloads and deletes tar by tar. 'all' also deletes the user's own
+      tars, each once it is finished and all of it is in the data.
+    md5: take the MD5 of every tar that no download of ours has checked, and compare it.
+    add: extend prepared data with tars that are new or have changed since. The shards that stay are
+      read, and tars whose shards are damaged are converted again.
+    """
+
+    tars: Path
+    config: str = "original"
+    data_dir: Path | None = None
+    links_file: Path | None = None
+    workers: int | None = None
+    file_format: str | None = None
+    on_error: OnError = "raise"
+    delete_tars: DeleteTars = "never"
+    md5: bool = False
+    add: bool = False
+
+    def __post_init__(self) -> None:
+        worker_count(self.workers)  # raises an error if it is not a number of workers
+        if self.delete_tars not in get_args(DeleteTars):
+            raise ValueError(
+                f"delete_tars must be one of {get_args(DeleteTars)}, got {self.delete_tars!r}."
+            )
+        for path in filter(None, (self.tars, self.data_dir)):
+            if str(path).startswith(("gs:/", "s3:/")):
+                raise ValueError(f"'{path}' is no local path: for gs:// and s3:// use tfds build.")
+        if self.links_file is not None and os.path.isfile(self.tars):
+            raise ValueError(f"links_file needs a folder for its tars, and {self.tars} is a file.")
+        if self.delete_tars == "downloaded" and self.links_file is None:
+            raise ValueError(
+                "delete_tars='downloaded' needs a links_file: it deletes what the build downloads,"
+                " and that is nothing. 'all' deletes your own tars."
+            )
+
+    def builder(self) -> Builder:
+        return Builder(
+            config=self.config,
+            data_dir=self.data_dir,
+            file_format=self.file_format,
+            on_error=self.on_error,
+            num_workers=self.workers,
+            md5=self.md5,
+        )
+
+    def deletion(self) -> TarDeletion | None:
+        """What deletes finished tars; None if none is to be deleted."""
+        if self.delete_tars == "never":
+            return None
+        return TarDeletion(own_tars=self.delete_tars == "all")
