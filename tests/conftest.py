@@ -84,10 +84,18 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_configure(config):
-    """Starts what forks programs for the tests (see `forked.py`), one for all xdist workers."""
+    """Starts what forks programs for the tests (see `forked.py`), one for all xdist workers.
+
+    What is left in the folder of temporary files, as a TFDS builder without data leaves a folder
+    each time, is removed with it at the end. Pytest's own folders stay where they were.
+    """
     if hasattr(config, "workerinput"):
         return
-    folder = tempfile.TemporaryDirectory()
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    temporary = pathlib.Path(folder.name) / "tmp"
+    temporary.mkdir()
+    os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
     os.environ["FORKED"] = f"{folder.name}/socket"
     # TFDS and Matplotlib read these when they are imported; PYTHONPATH is that of each program.
     environment = {**os.environ, "TFDS_DATA_DIR": "data", "MPLBACKEND": "agg"}

@@ -1,10 +1,12 @@
 """What the tests of downloading share: a run in this process, and the command in one of its own."""
 
 import hashlib
+import os
 import subprocess
 import sys
 import time
 
+from sa1b_tfds.core.processes import available_cores
 from sa1b_tfds.download.download import download
 from sa1b_tfds.download.links import parse_links, select
 from sa1b_tfds.download.transfer.report import Reporter
@@ -50,11 +52,16 @@ def write_inputs(server, folder, key="1"):
     )
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def as_if_alone(seconds):
+    """A limit of so many seconds on an idle machine, for this one: others may have its cores."""
+    return seconds * (1 + os.getloadavg()[0] / available_cores())
 
 
 def wait_for_or_end(condition, process):

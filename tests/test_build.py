@@ -34,7 +34,7 @@ _AS_STORED = {"image": tfds.decode.SkipDecoding(), "masks": tfds.decode.SkipDeco
 
 
 def _build(manual_dir, data_dir, file_format=None, download=None, **options) -> Builder:
-    builder = Builder(data_dir=data_dir, file_format=file_format, **{"num_workers": 2, **options})
+    builder = Builder(data_dir=data_dir, file_format=file_format, **{"num_workers": 1, **options})
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, **(download or {}))
     builder.download_and_prepare(download_config=config)
     return builder
@@ -385,7 +385,7 @@ def test_workers_end_with_their_parent(slow_tars, tmp_path):
     workers = _workers_at_work(build, tmp_path)
     build.kill()
     build.communicate()
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
 
 
@@ -399,7 +399,7 @@ def test_an_interrupt_ends_the_workers_and_keeps_finished_tars(slow_tars, tmp_pa
     log = build.communicate()[1]
     assert build.returncode != 0
     assert "KeyboardInterrupt" in log
-    assert not psutil.wait_procs(workers, timeout=20)[1]
+    assert not psutil.wait_procs(workers, timeout=60)[1]
     assert list((tmp_path / building.STAGED).glob("*.json"))
     assert not (tmp_path / building.FINAL).exists()
 

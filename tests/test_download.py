@@ -44,6 +44,7 @@ from sa1b_tfds.segment_anything.ensure import MissingTarsError, ensure_tars
 from tests import forked
 from tests.downloading import (
     Notes,
+    as_if_alone,
     check_nothing_twice,
     fetch_all,
     in_an_interpreter,
@@ -260,9 +261,9 @@ def test_a_table_that_is_wrong_does_not_cost_the_download(server, tmp_path):
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_honoured(server, tmp_path, status, header):
     # A date has whole seconds, so two ahead are more than one.
+    began = time.monotonic()
     value = header if header == "1" else email.utils.formatdate(time.time() + 2, usegmt=True)
     server.faults[NAME] = [Fault(status=status, headers={"Retry-After": value})]
-    began = time.monotonic()
 
     (result,) = fetch_all(server, tmp_path)
 
@@ -700,7 +701,7 @@ def test_another_dataset_is_fetched_by_its_name_only(tmp_path):
 @pytest.mark.parametrize("options", [[], ["--dry-run"], ["--json"], ["--dry-run", "--json"]])
 def test_the_command_notes_another_dataset_once(server, tmp_path, options):
     server.files["sa_co_gold.tar"] = b"holds no pairs"
-    out, err = sa1b(*write_inputs(server, tmp_path), *options).communicate(timeout=30)
+    out, err = sa1b(*write_inputs(server, tmp_path), *options).communicate(timeout=120)
 
     note = "lists more than SA-1B's tars: sa_co_gold.tar (another dataset). Such a file is fetched"
     assert (out if "--json" in options else err).count(note) == 1
@@ -723,7 +724,7 @@ def test_a_mirror_gets_the_token_and_its_damaged_copy_is_found(tmp_path):
         text = text.replace("https://huggingface.co/", f"http://127.0.0.1:{mirror.port}/")
         (tmp_path / "links.txt").write_text(text)
         token = ("--header", "Authorization: Bearer fake-token")
-        out, err = sa1b(*command, "--end", "3", *token).communicate(timeout=30)
+        out, err = sa1b(*command, "--end", "3", *token).communicate(timeout=120)
 
     assert f"{damaged} failed: the MD5 is " in out
     assert "2 of 3 whole (2 downloaded, 0 already there), 1 failed" in out
@@ -800,7 +801,7 @@ def test_a_refused_link_that_is_too_old_by_its_time_has_expired(server, tmp_path
 def test_a_wrong_token_is_not_reported_as_an_expired_link(server, tmp_path):
     server.faults[NAME] = always(status=401)
     token = ("--header", "Authorization: Bearer wrong-token")
-    out, err = sa1b(*write_inputs(server, tmp_path), *token).communicate(timeout=30)
+    out, err = sa1b(*write_inputs(server, tmp_path), *token).communicate(timeout=120)
     assert "HTTP 401 (Unauthorized): the server refuses access" in out
     assert "links expired" not in out
     assert "wrong-token" not in out + err
@@ -810,12 +811,12 @@ def test_a_selection_of_nothing_is_an_error(server, tmp_path):
     command = write_inputs(server, tmp_path)
     for options in (["--start", "7"], ["--start", "7", "--dry-run"]):
         process = sa1b(*command, *options)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
         assert process.returncode == 1
         assert f"has no tar of SA-1B in that range: its 1 tars of SA-1B are {NAME}" in err
     (tmp_path / "links.txt").write_text(f"sa_co_gold.tar {server.url(NAME)}")
     process = sa1b(*command, "--json")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "its other files sa_co_gold.tar. Other files are fetched by --names." in err
 
@@ -1030,13 +1031,13 @@ def test_ensure_tars_names_all_that_is_missing_in_one_error(server, tmp_path):
 def test_the_command_as_a_user_sees_it(server, tmp_path):
     command = write_inputs(server, tmp_path)
     process = sa1b(*command, command=in_an_interpreter)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.startswith(f"1 of 1 whole (1 downloaded, 0 already there); {gigabytes(len(TAR))} ")
     assert (tmp_path / "out" / NAME).read_bytes() == TAR
 
     process = sa1b(*command, "--json", "--end", "2")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     events = [json.loads(line) for line in out.splitlines()]
     assert process.returncode == 1
     assert [event["event"] for event in events[:2]] == ["note", "plan"]
@@ -1049,7 +1050,7 @@ def test_expired_links_the_command_to_go_on_and_the_exit_code(server, tmp_path):
     server.expired_keys.add("1")
     secret = ("--header", "Authorization: Bearer fake-token", "--proxy", "http://u:pw@127.0.0.1:1")
     process = sa1b(*write_inputs(server, tmp_path), *secret[:2])
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
 
     assert process.returncode == 1
     assert f"1 of the links expired: {NAME}" in out
@@ -1075,7 +1076,7 @@ def test_expired_links_the_command_to_go_on_and_the_exit_code(server, tmp_path):
 )
 def test_exit_codes(server, tmp_path, arguments, code, message):
     process = sa1b(*write_inputs(server, tmp_path), *arguments)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
 
     assert process.returncode == code
     assert message in err
@@ -1096,9 +1097,9 @@ def test_ctrl_c_stops_within_two_seconds_and_loses_nothing(server, tmp_path, sen
 
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=120)
 
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < as_if_alone(2.0)
     assert process.returncode == 130
     assert out.startswith("0 of 1 whole (0 downloaded, 0 already there), 1 not finished")
     assert "Interrupted. The same command goes on from here." in err
@@ -1131,7 +1132,7 @@ def test_kill_9_at_twenty_moments_loses_nothing_and_fetches_nothing_twice(tmp_pa
         seen = len(server.requests)
         server.bytes_per_second = None
         process = sa1b(*command)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
         check_nothing_twice(server.requests[seen:], kept, whole)
 
     assert process.returncode == 0, err

@@ -24,6 +24,7 @@ from sa1b_tfds.download.transfer.plan import Plan, PlannedFile, SelectionTooLarg
 from sa1b_tfds.download.transfer.settings import TransferConfig
 from tests import forked
 from tests.downloading import (
+    as_if_alone,
     check_nothing_twice,
     fetch_all,
     in_an_interpreter,
@@ -220,7 +221,17 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path, md5):
     out, moments, met = tmp_path / "out", random.Random(len(md5)), set()
     files = slow_files()
     size = len(files[NAME])
-    met_at = (lambda: server.requests[seen:], lambda: list(out.glob("*.unpacked.part")))
+
+    def asked():
+        return server.requests[seen:]
+
+    def fetching():
+        with contextlib.suppress(FileNotFoundError):  # that is another name now
+            return any(0 < path.stat().st_size < size for path in out.glob("*.tar.part"))
+
+    def unpacking():
+        return list(out.glob("*.unpacked.part"))
+
     with FaultServer(files, bytes_per_second=4 * size) as server:
         command = [*write_inputs(server, tmp_path), "--unpack", "--workers", "2"]
         if md5 == "unknown":
@@ -232,8 +243,11 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path, md5):
             whole = {path.name for path in out.glob("*.tar")}
             seen = len(server.requests)
             process = sa1b(*command, command=in_an_interpreter)
-            wait_for_or_end(met_at[kill % 2], process)
-            time.sleep(moments.uniform(0, 0.1))
+            if kill < 8:
+                wait_for_or_end(unpacking if kill % 2 else asked, process)
+                time.sleep(moments.uniform(0, 0.1))
+            else:  # on a machine that is busy, those met nothing: now at sight
+                wait_for_or_end(unpacking if kill % 2 else fetching, process)
             process.kill()
             process.communicate()
             parts = {path.name: path.stat().st_size for path in out.glob("*.tar.part")}
@@ -244,7 +258,7 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path, md5):
                 shutil.rmtree(out)
         server.bytes_per_second = None
         process = sa1b(*command, command=in_an_interpreter)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     check_slow(out)
     assert met == {"fetching", "unpacking"}
@@ -298,8 +312,8 @@ def test_ctrl_c_while_a_tar_is_unpacked(tmp_path):
         wait_for(lambda: list(out.glob("*.unpacked.part")))
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
-        printed, err = process.communicate(timeout=10)
-        assert time.monotonic() - began < 2
+        printed, err = process.communicate(timeout=120)
+        assert time.monotonic() - began < as_if_alone(2)
         assert process.returncode == 130
         assert "Interrupted. The same command goes on from here." in err
         assert "0 of 1 whole" in printed
@@ -458,12 +472,12 @@ def test_a_disk_as_large_as_the_plan_says_is_enough(small_disk):
 def test_the_command_goes_on_with_unpack(server, tmp_path):
     server.faults[NAME] = [Fault(send=HALF), Fault(status=403, body=EXPIRED_BODY)]
     command = (*write_inputs(server, tmp_path), "--unpack")
-    out, _ = sa1b(*command).communicate(timeout=30)
+    out, _ = sa1b(*command).communicate(timeout=120)
     again = next(line for line in out.splitlines() if line.startswith("  sa1b download "))
     assert again.endswith(" --unpack")
 
     process = sa1b(*again.split()[1:])
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert f"{NAME}: done, checked by md5" in err
     assert out.startswith("1 of 1 whole (1 downloaded, 0 already there); ")
@@ -474,7 +488,7 @@ def test_the_command_goes_on_with_unpack(server, tmp_path):
 def test_the_summary_knows_a_tar_that_was_there(server, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / NAME).write_bytes(TAR)
-    out, err = sa1b(*write_inputs(server, tmp_path), "--unpack").communicate(timeout=30)
+    out, err = sa1b(*write_inputs(server, tmp_path), "--unpack").communicate(timeout=120)
     assert out.startswith("1 of 1 whole (0 downloaded, 1 already there); 0 bytes fetched in ")
     assert f"{NAME}: was already there, and is unpacked now" in err
 
@@ -482,7 +496,7 @@ def test_the_summary_knows_a_tar_that_was_there(server, tmp_path):
 def test_json_lines_have_the_phase(tmp_path):
     with FaultServer(slow_files(1)) as server:
         command = (*write_inputs(server, tmp_path), "--unpack", "--json")
-        out, err = sa1b(*command).communicate(timeout=30)
+        out, err = sa1b(*command).communicate(timeout=120)
     events = [json.loads(line) for line in out.splitlines()]
     assert events[-1]["done"] == 1, err
     running = [file for e in events if e["event"] == "progress" for file in e["running"]]

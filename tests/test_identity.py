@@ -71,7 +71,9 @@ def _examples(tars, out, on_error):
 
 def _export(format):
     def run(tars, out, on_error):
-        config = ExportConfig(source=tars, output=out / "out", format=format, on_error=on_error)
+        config = ExportConfig(
+            source=tars, output=out / "out", format=format, on_error=on_error, workers=1
+        )
         return [2, 3] if export(config).counts["images"] == 2 else []
 
     return run

@@ -209,7 +209,7 @@ def children():
 
 
 def all_end(children):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while children() and time.monotonic() < deadline:
         time.sleep(0.02)
     return not children()

@@ -11,6 +11,7 @@ import sa1b_tfds
 from sa1b_tfds.features import features_dict
 from sa1b_tfds.segment_anything import reading
 from tests.building import write_tars
+from tests.downloading import wait_for
 
 SMALL = {"masks": sa1b_tfds.decode_masks_to((16, 16))}
 SKIP = tfds.decode.SkipDecoding()
@@ -52,6 +53,7 @@ def decoded_ahead(dataset, count):
     """How many examples are decoded beyond the first, while the user holds that."""
     iterator = iter(dataset)
     next(iterator)
+    wait_for(lambda: count() > 1)
     last, since = count(), time.monotonic()
     while time.monotonic() - since < 0.3:
         if count() != last:

@@ -433,7 +433,7 @@ def _has_open_tar(process: psutil.Process) -> bool:
 def test_a_killed_worker_loses_its_images_only(large):
     process, workers = _run(large)
     workers[0].kill()
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert out.startswith("1,200 images, ")
     assert "up to 200 images were not read: The process that ran _read was ended by SIGKILL" in out
@@ -443,6 +443,6 @@ def test_a_killed_worker_loses_its_images_only(large):
 def test_no_worker_outlives_the_command(large, how, code):
     process, workers = _run(large)
     os.kill(process.pid, how)
-    assert process.wait(timeout=60) == code
-    gone, alive = psutil.wait_procs(workers, timeout=20)
+    assert process.wait(timeout=120) == code
+    gone, alive = psutil.wait_procs(workers, timeout=60)
     assert (len(gone), alive) == (2, [])

@@ -21,6 +21,7 @@ from sa1b_tfds.download.transfer.folder import CheckedFiles
 from sa1b_tfds.download.unpack import unpack
 from tests import building
 from tests.downloading import (
+    as_if_alone,
     fetch_all,
     in_an_interpreter,
     sa1b,
@@ -311,14 +312,15 @@ def test_kill_9_at_random_moments_leaves_every_tar_whole(tmp_path):
             break
         process = sa1b("unpack", tars, "--workers", 2, command=in_an_interpreter)
         wait_for_or_end(lambda: drafts(tars), process)
-        time.sleep(moments.uniform(0, 0.15))
+        if kill < 10:  # else at sight, as a busy machine may let each such moment pass
+            time.sleep(moments.uniform(0, 0.15))
         process.kill()
         process.communicate()
         met += bool(drafts(tars))
         if "g" not in states(tars):
             write_slow(tars)
     process = sa1b("unpack", tars, "--workers", 2, command=in_an_interpreter)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert states(tars) == "ppp"
     assert drafts(tars) == []
@@ -332,8 +334,8 @@ def test_ctrl_c_leaves_whole_tars_and_no_draft(tmp_path):
     wait_for(lambda: drafts(tars))
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
-    out, err = process.communicate(timeout=10)
-    assert time.monotonic() - began < 2
+    out, err = process.communicate(timeout=120)
+    assert time.monotonic() - began < as_if_alone(2)
     assert process.returncode == 130
     assert out == ""
     assert err.endswith("Interrupted. The same command goes on with the tars that are left.\n")
@@ -486,7 +488,7 @@ def test_tars_on_a_read_only_disk_are_unpacked_elsewhere(small_disk, tmp_path):
 def test_summary_and_exit_code(tmp_path, files, arguments, code, printed):
     write(tmp_path, **files)
     process = sa1b("unpack", "tars", *arguments, cwd=tmp_path)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out.splitlines()) == (code, printed), err
     assert err.count(": done") == int(printed[-1][0])
 
@@ -579,7 +581,7 @@ def test_nor_is_it_by_another_process_from_another_folder(built, tmp_path):
     unpack([tars], tmp_path / "out")
     shutil.rmtree(tars)
     process = sa1b("build", tmp_path / "out", "--data-dir", data, "--add")
-    err = process.communicate(timeout=60)[1]
+    err = process.communicate(timeout=120)[1]
     assert process.returncode == 0, err
     assert ": done" not in err
     assert building.shards_of(data / building.FINAL) == shards
