@@ -256,5 +256,5 @@ def test_where_the_folder_cannot_be_written_the_index_is_in_the_cache(
     if form is bytes:  # nowhere to keep an index is no error
         assert is_right(index_of(tar))
     else:
-        with pytest.raises(seek.NoSeekPoints, match="there is no place to keep its seek points"):
+        with pytest.raises(seek.NoSeekPoints, match="its seek points cannot be written anywhere"):
             index_of(tar)
