@@ -121,9 +121,9 @@ def test_batches_of_masks():
 @pytest.mark.parametrize(
     ("masks", "weights", "message"),
     [
-        (np.ones((2, 3, 4)), [1], "weights must be 2 finite numbers, one a mask"),
-        (np.ones((1, 3, 4)), [np.nan], "weights must be 1 finite numbers, one a mask"),
-        ([], [], "No masks tell no size"),
+        (np.ones((2, 3, 4)), [1], "weights must be 2 finite numbers, one per mask"),
+        (np.ones((1, 3, 4)), [np.nan], "weights must be 1 finite numbers, one per mask"),
+        ([], [], "An empty list of masks has no size"),
         ([np.ones((2, 2)), np.ones((2, 3))], None, "Masks of 2x2 and 2x3 cannot be compared"),
         ([{"size": [2, 2], "counts": "3"}], None, "mask 0: .* do not sum to height"),
     ],

@@ -1,4 +1,4 @@
-"""Masks -> a picture to look at, on NumPy."""
+"""Masks -> a picture for people, with NumPy."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# 2**64 / golden ratio: its multiples, modulo 2**64, stay far from each other on the hue circle.
+# 2**64 / golden ratio: its multiples modulo 2**64 are far from each other on the circle of hues.
 _GOLDEN_STEP = np.uint64(0x9E3779B97F4A7C15)
 _SATURATION = np.array([1.0, 0.55, 1.0])
 _VALUE = np.array([1.0, 1.0, 0.65])
 
 
 def colours(ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """A colour for each mask: the same for the same id everywhere, and far apart for neighbours.
+    """Chooses a colour for each id: always the same one, and far from those of neighbouring ids.
 
     Args:
-      ids: N integers, such as the masks' ids.
+      ids: N integers, such as the ids of masks.
 
     Returns:
       uint8 [N, 3], RGB; never black.
@@ -24,6 +24,7 @@ def colours(ids: Sequence[int] | np.ndarray) -> np.ndarray:
     numbers = np.asarray(ids, np.int64).astype(np.uint64)
     hue = (numbers * _GOLDEN_STEP) / 2.0**64 * 6
     tone = (numbers % np.uint64(3)).astype(int)
+    # HSV to RGB: each channel is a trapezium over the hue, shifted by a third of the circle.
     wheel = np.abs((hue[:, None] + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
     pure = np.clip(wheel, 0, 1)
     saturation, value = _SATURATION[tone, None], _VALUE[tone, None]
@@ -35,12 +36,13 @@ def paint_masks(
     image: np.ndarray | None = None,
     ids: Sequence[int] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """Paints each mask in a colour of its own, the largest first so that none hides a smaller one.
+    """Paints each mask in its own colour, the largest first, so that no mask hides a smaller one.
 
     Args:
       masks: [N, H, W], 0 is outside.
-      image: uint8 [H, W, 3] to paint over, half transparent; default: black, opaque.
-      ids: of the masks, which choose the `colours`; default: 0 to N - 1.
+      image: uint8 [H, W, 3], painted over with half transparent masks. Defaults to opaque masks on
+        black.
+      ids: the masks' ids, which choose their `colours`. Defaults to 0 to N - 1.
 
     Returns:
       uint8 [H, W, 3].
@@ -52,12 +54,13 @@ def paint_masks(
     areas = np.array([np.count_nonzero(mask) for mask in masks], np.int64)
     for i in np.argsort(-areas, kind="stable")[: np.count_nonzero(areas)]:
         inside = masks[i] != 0
-        box = tuple(_span(inside.any(axis=axis)) for axis in (1, 0))  # the rest costs far more
+        # Only the mask's box is painted: to go over the whole picture costs far more.
+        box = tuple(_span(inside.any(axis=axis)) for axis in (1, 0))
         part, inside = picture[box], inside[box]
         part[inside] = (1 - opacity) * part[inside] + opacity * colour[i]
     return picture.astype(np.uint8)
 
 
 def _span(used: np.ndarray) -> slice:
-    """From the first to the last that is True."""
+    """The slice from the first to the last True."""
     return slice(int(used.argmax()), len(used) - int(used[::-1].argmax()))
