@@ -3,9 +3,8 @@
 `tf_run_ends` reads the strings. The full-size mask is never built: only the sampled rows and
 columns exist, and a crop, flip or resize is just another choice of them. Each pixel is one bit of
 an int64 word. The end of a run adds or subtracts that bit in its row. One cumulative sum down the
-rows
-then draws 64 pixels at a time: each partial sum of a bit is 0 or 1, so nothing carries over into
-the next bit. At the end each bit becomes a byte.
+rows then draws 64 pixels at a time: each partial sum of a bit is 0 or 1, so nothing carries over
+into the next bit. At the end each bit becomes a byte.
 """
 
 from __future__ import annotations
