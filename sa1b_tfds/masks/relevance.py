@@ -36,8 +36,7 @@ def relevance_map(
 
     Raises:
       ValueError: if a mask is malformed, sizes differ, a list without masks leaves the size
-      unknown,
-        or weights are not N finite numbers.
+        unknown, or weights are not N finite numbers.
     """
     rles = as_rles(masks)
     size = _size(masks, rles)
