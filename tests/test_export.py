@@ -476,7 +476,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tars, tmp_path, coco):
         ({"output": "/"}, ValueError, "/ is a mount point"),
         ({"output": "gs://bucket/out"}, ValueError, "output must be a local folder"),
         ({"on_error": "ignore"}, ValueError, "on_error must be 'raise' or 'skip'"),
-        ({"tars": [7]}, FileNotFoundError, "holds none of the tars that were asked for"),
+        ({"tars": [7]}, FileNotFoundError, "holds none of the requested tars"),
         ({"source": "/nowhere"}, FileNotFoundError, "/nowhere is not there"),
     ],
 )
@@ -603,7 +603,7 @@ def test_another_job_after_pieces_were_moved(tars, tmp_path, monkeypatch, caplog
         run(tars, tmp_path / "out", SA1BTars())
     monkeypatch.undo()
     out = run(tars, tmp_path / "out", SA1BTars(), max_images=2).output
-    assert "was of another source or other options: it starts anew" in caplog.text
+    assert "has another source or other options: starting again" in caplog.text
     assert digests(out) == calm
 
 

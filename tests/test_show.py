@@ -137,7 +137,7 @@ class TestAxes:
             (lambda ax: show.contact_sheet([]), "no image to draw"),
             (
                 lambda ax: show.make_page([], statistics={"images": 3}),
-                r"no statistics of `sa1b stats --json`: KeyError\('distributions'\)",
+                r"not statistics of `sa1b stats --json`: KeyError\('distributions'\)",
             ),
             (lambda ax: histogram("areas", [1, 2], [0, 1]), "2 counts need one edge more"),
         ],

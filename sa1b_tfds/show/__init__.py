@@ -1,6 +1,6 @@
-"""Looking at images and their masks: in notebooks, on contact sheets, on a page of HTML.
+"""Pictures of images and their masks: in notebooks, on contact sheets, on an HTML page.
 
-The masks are drawn the largest first, each in the colour that its id gives it everywhere.
+The largest masks are drawn first. A mask's id decides its colour, so it is the same everywhere.
 """
 
 from etils import epy as _epy

@@ -1,21 +1,23 @@
-"""Histograms as inline SVG, which needs neither a script nor another file."""
+"""Draws histograms as inline SVG, which needs no script and no other file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-_WIDTH, _HEIGHT, _BASE = 260, 110, 90  # the labels stand below the base
+_WIDTH, _HEIGHT, _BASE = 260, 110, 90  # the labels are below the base
 _MAX_BARS = 50
 
 
 def histogram(title: str, counts: Sequence[int], edges: Sequence[float]) -> str:
-    """Draws a bar for each count, neighbours joined where they are many; its tooltip says both.
+    """Draws a bar for each count; each bar's tooltip has its range and its count.
+
+    If there are many counts, neighbours are joined.
 
     Args:
       title: what was counted.
       counts: B numbers, not negative; B may be 0.
-      edges: B + 1 numbers, the ranges' borders.
+      edges: B + 1 numbers, the edges of the ranges.
 
     Returns:
       A `<figure>` with an `<svg>`.
@@ -47,7 +49,7 @@ def histogram(title: str, counts: Sequence[int], edges: Sequence[float]) -> str:
 
 
 def number(value: float) -> str:
-    """A number as people read it: 1,234 or 0.987."""
+    """Formats a number for people: 1,234 or 0.987."""
     if abs(value) >= 1000 or float(value).is_integer():
         return f"{value:,.0f}"
     return f"{value:.4g}"

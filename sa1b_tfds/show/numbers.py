@@ -1,4 +1,4 @@
-"""A dataset's statistics as HTML: a table, histograms, and what is wrong with it."""
+"""A dataset's statistics as HTML: a table, histograms, duplicates and anomalies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sa1b_tfds.show.charts import histogram, number
 
 _TITLES = {
-    "masks_per_image": "masks an image",
+    "masks_per_image": "masks per image",
     "area_fraction": "area, as a share of the image (logarithmic)",
     "predicted_iou": "predicted IoU",
     "stability_score": "stability score",
@@ -20,15 +20,15 @@ _QUANTILES = ("0.05", "0.5", "0.95")
 
 
 def statistics_as_html(statistics: Mapping[str, Any]) -> str:
-    """Writes what `sa1b_tfds.stats.Statistics.as_dict`, or the JSON of `sa1b stats`, holds.
+    """Converts statistics, from `Statistics.as_dict` or the JSON of `sa1b stats`, to HTML.
 
     Raises:
-      ValueError: if it is something else.
+      ValueError: if `statistics` is something else.
     """
     try:
         return _as_html(statistics)
     except (KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f"These are no statistics of `sa1b stats --json`: {e!r}.") from e
+        raise ValueError(f"These are not statistics of `sa1b stats --json`: {e!r}.") from e
 
 
 def _as_html(statistics: Mapping[str, Any]) -> str:
@@ -55,7 +55,7 @@ def _row(title: str, distribution: Mapping[str, Any]) -> str:
 
 
 def _wrong(statistics: Mapping[str, Any]) -> str:
-    """How often, of what there is any; `sa1b stats` names the images."""
+    """Counts duplicates, anomalies and problems of each kind. `sa1b stats` names the images."""
     found = {f"the {name} was there before": d for name, d in statistics["duplicates"].items()}
     found |= {anomaly["what"]: anomaly for anomaly in statistics["anomalies"].values()}
     found["could not be read"] = statistics["problems"]

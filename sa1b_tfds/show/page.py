@@ -1,8 +1,8 @@
-"""One self-contained page of HTML: thumbnails, masks over them, scores, statistics.
+"""One self-contained HTML page: thumbnails with masks, scores and statistics.
 
-Nothing on it is trusted: all text is escaped, pictures are drawn anew and not copied from the
-source, and a Content-Security-Policy forbids scripts and anything from outside, so that hovering
-and the toggle are CSS.
+No input is trusted. All text is escaped. Pictures are encoded again, not copied from the source. A
+Content-Security-Policy forbids scripts and everything from outside; so hovering and the toggle are
+CSS.
 """
 
 from __future__ import annotations
@@ -57,17 +57,18 @@ def make_page(
     problems: Sequence[BadInput] = (),
     long_side: int = 480,
 ) -> str:
-    """Makes a page that needs no other file and no network.
+    """Makes an HTML page that needs no other file and no network.
 
     Args:
-      examples: as `sa1b_tfds.examples.parts.read_examples` gives them.
-      title: its heading.
-      statistics: of the dataset, as `sa1b_tfds.stats.Statistics.as_dict` gives them.
-      problems: what could not be read; the first of each kind are listed.
-      long_side: of the thumbnails, in pixels.
+      examples: what `sa1b_tfds.examples.parts.read_examples` yields.
+      title: the page's heading. Defaults to 'SA-1B'.
+      statistics: what `sa1b_tfds.stats.Statistics.as_dict` returns for the dataset. Defaults to a
+        page without statistics.
+      problems: what could not be read; the page lists the first of each kind. Defaults to none.
+      long_side: the longer side of the thumbnails, in pixels. Defaults to 480.
 
     Returns:
-      The HTML. Each image is followed by a PNG of its masks, opaque, in the masks' colours.
+      The HTML. After each image comes an opaque PNG of its masks in their colours.
 
     Raises:
       ValueError: if an example's JPEG does not decode.

@@ -1,4 +1,4 @@
-"""An example, small enough to look at: its image, and its masks at the same size."""
+"""An example -> a small picture: its image, and its masks at the same size."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ from sa1b_tfds.masks import overlay, rle
 
 
 class Picture(NamedTuple):
-    """image: uint8 [h, w, 3]. masks: uint8 [N, h, w]. ids: int64 [N], the masks' ids."""
+    """A small image with its masks.
+
+    image: uint8 [h, w, 3].
+    masks: uint8 [N, h, w].
+    ids: int64 [N], the masks' ids.
+    """
 
     image: np.ndarray
     masks: np.ndarray
     ids: np.ndarray
 
     def painted(self) -> np.ndarray:
-        """uint8 [h, w, 3]: the masks half transparent over the image."""
+        """uint8 [h, w, 3], the masks over the image, half transparent."""
         return overlay.paint_masks(self.masks, self.image, self.ids)
 
     def layer(self) -> np.ndarray:
-        """uint8 [h, w, 4]: the masks alone, opaque, and transparent where there is none."""
+        """uint8 [h, w, 4], the masks alone: opaque, and transparent where there is no mask."""
         covered = 255 * (self.masks != 0).any(axis=0)
         colours = overlay.paint_masks(self.masks, ids=self.ids)
         return np.dstack([colours, covered.astype(np.uint8)])
@@ -48,7 +53,7 @@ def picture_of(example: Example, long_side: int) -> Picture:
 
 
 def take(parts: Sequence[Part], n: int, problems: Problems) -> list[Example]:
-    """Takes n examples whose images decode, from all parts in turns: one of each, another, ..."""
+    """Takes n examples whose images decode: one from each part, then another from each, ..."""
     return list(itertools.islice(_in_turns(parts, problems), n))
 
 

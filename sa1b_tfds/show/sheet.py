@@ -1,4 +1,4 @@
-"""A contact sheet: many images with their masks in one picture."""
+"""Contact sheets: many images with their masks in one picture."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def contact_sheet(examples: Iterable[Example], columns: int = 4, side: int = 320
     """Draws examples side by side, each with its masks over it and its name below.
 
     Args:
-      examples: as `sa1b_tfds.examples.parts.read_examples` gives them.
-      columns: images in a row.
-      side: the longer side of each, in pixels; smaller images are not enlarged.
+      examples: what `sa1b_tfds.examples.parts.read_examples` yields.
+      columns: the number of images in a row. Defaults to 4.
+      side: the longer side of each image, in pixels; smaller images are not enlarged. Defaults to
+        320.
 
     Returns:
       uint8 [H, W, 3].
@@ -46,7 +47,7 @@ def _cell(example: Example, side: int) -> Image.Image:
     height, width = picture.image.shape[:2]
     cell = Image.new("RGB", (side, side + _CAPTION), "white")
     cell.paste(Image.fromarray(picture.painted()), ((side - width) // 2, (side - height) // 2))
-    name = example["file_name"].encode("ascii", "replace").decode()  # what every font has
+    name = example["file_name"].encode("ascii", "replace").decode()  # every font has ASCII
     caption = f"{name:.40}, {len(picture.masks)} masks".replace("\n", " ")
     ImageDraw.Draw(cell).text((0, side + 2), caption, fill="black")
     return cell
