@@ -1,5 +1,17 @@
 """SA-1B (Segment Anything) for TensorFlow Datasets.
 
+The data flows like this, and each step can be used alone:
+
+    links -> tars -> (jpeg, json) pairs -> examples -> shards -> batches
+
+Where to begin:
+
+  * `sa1b download` fetches tars by Meta's links, and `sa1b build` converts them to shards.
+  * `tfds.load('segment_anything')` reads the shards as TFDS's builders do.
+  * `training_dataset` makes batches for training from shards; `read_tars` reads tars without a
+    build; `sa1b_tfds.torch` has a dataset for PyTorch.
+  * `write_tars` writes your own images and masks in the same form.
+
 Importing this package makes `tfds.load('segment_anything')` and `tfds build` use its builder. It
 loads no TensorFlow; each public name is imported when it is first used.
 """
@@ -8,13 +20,13 @@ import os as _os
 
 from etils import epy as _epy
 
-# TensorFlow then keeps the memory of a batch for the next one, instead of having each tensor of
-# over 32 MB from the kernel anew, page by page. It looks before its first op; "false" in the
-# environment leaves it as TensorFlow has it.
+# With this, TensorFlow keeps the memory of a batch for the next one. By default it gets each tensor
+# of over 32 MB from the kernel again, page by page. TensorFlow reads the variable before its first
+# op; set it to "false" to keep the default.
 _os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
 
 with _epy.lazy_api_imports(globals()):
-    # Side rooms; not in __all__, as some need an extra.
+    # Modules that are imported as such. They are not in __all__, because some need an extra.
     from sa1b_tfds import export as export
     from sa1b_tfds import huggingface as huggingface
     from sa1b_tfds import keras as keras

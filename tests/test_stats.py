@@ -68,7 +68,7 @@ def test_histograms_of_nothing_and_of_other_edges():
         "edges": [0.0],
         "counts": [],
     }
-    with pytest.raises(ValueError, match="other edges cannot be added"):
+    with pytest.raises(ValueError, match="different edges cannot be added"):
         empty + Histogram.empty([0, 2])
 
 
