@@ -7,7 +7,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sa1b_tfds.cli.options import Commands, add_command, add_config, output_file
+from sa1b_tfds.cli.options import Commands, add_command, add_config, output_file, positive
 
 if TYPE_CHECKING:
     from etils import epath
@@ -15,18 +15,37 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     command = add_command(
-        commands, "show", _show, "Draw images with their masks: a page of HTML or a contact sheet."
+        commands,
+        "show",
+        _show,
+        "Draw images with their masks, as an HTML page or a contact sheet.",
+        examples=("tars --out page.html", "data --config original --out sheet.png --n 4"),
+        docs="show.md",
     )
-    add = command.add_argument
+    group = command.add_argument_group("source")
+    add = group.add_argument
     add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
-    add("--out", required=True, type=_out, metavar="FILE", help="page.html or sheet.png")
-    add("--n", type=_positive, default=16, metavar="N", help="images, from all tars (%(default)s)")
-    add_config(command)
+    add_config(group)
+    add(
+        "--n",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="number of images, from all tars in turns (default: %(default)s)",
+    )
+    add = command.add_argument_group("output").add_argument
+    add(
+        "--out",
+        required=True,
+        type=_out,
+        metavar="FILE",
+        help="file to write: .html for a page, .png for a contact sheet",
+    )
     add(
         "--stats",
         type=pathlib.Path,
         metavar="FILE",
-        help="what `sa1b stats --json FILE` wrote, instead of reading all of SOURCE for the page",
+        help="statistics for the page, from `sa1b stats --json FILE` (default: read all of SOURCE)",
     )
 
 
@@ -59,7 +78,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _statistics(options: argparse.Namespace) -> dict[str, Any]:
-    """Of the whole source."""
+    """Returns the statistics of the whole source."""
     from sa1b_tfds.cli.stats import read_statistics
     from sa1b_tfds.core import own_json
     from sa1b_tfds.show.numbers import statistics_as_html
@@ -78,9 +97,3 @@ def _out(text: str) -> epath.Path:
     if pathlib.Path(text).suffix not in (".html", ".png"):
         raise argparse.ArgumentTypeError(f"{text!r} ends neither in .html nor in .png")
     return output_file(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
