@@ -410,7 +410,7 @@ class TestKeras:
 
 
 class TestBenchmarkInference:
-    def test_times_what_it_says(self):
+    def test_every_batch_is_timed(self):
         sizes = []
 
         def model(batch):

@@ -170,6 +170,6 @@ def test_training_batches_hold_the_sum_of_their_masks(prepared):
         assert targets["relevance"] is batch["relevance"]
 
 
-def test_sam2_has_no_place_for_it():
+def test_sam2_refuses_relevance():
     with pytest.raises(ValueError, match="relevance must be False with layout='sam2'"):
         sa1b_tfds.TrainingConfig(relevance=True, layout="sam2")

@@ -199,7 +199,7 @@ def anomalies_of(mask, **fields):
         ([1e30, -1e30], {"point_outside"}),
     ],
 )
-def test_points_are_off_only_by_every_rounding(point, kinds):
+def test_a_point_is_off_only_if_both_roundings_are(point, kinds):
     mask = np.zeros((40, 60), bool)
     mask[5:9, 11:13] = True
     assert anomalies_of(mask, point_coords=[point]).keys() == kinds
@@ -297,7 +297,7 @@ def test_parts_add_up_in_any_order(order, joints):
     assert row[0].as_dict() == EXPECTED
 
 
-def test_what_adds_up_is_something():
+def test_the_expected_statistics_are_not_empty():
     assert EXPECTED["images"] == 12
     assert EXPECTED["problems"]["count"] == 6
     assert EXPECTED["duplicates"]["image_id"]["count"] == 3

@@ -87,7 +87,7 @@ def test_extracted_folders(tmp_path, layout):
     assert read(tmp_path) == EXPECTED
 
 
-def test_tars_come_before_loose_files_and_in_the_order_of_their_names(tmp_path):
+def test_tars_are_found_by_name_and_before_extracted_files(tmp_path):
     for name in ("b/sa_000001.tar", "a/sa_000020.tar", "sa_000003.tar"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         make.write_tar(tmp_path / name, FILES)
