@@ -1,5 +1,17 @@
 """SA-1B (Segment Anything) for TensorFlow Datasets.
 
+The data flows like this, and each step can be used alone:
+
+    links -> tars -> (jpeg, json) pairs -> examples -> shards -> batches
+
+Where to begin:
+
+  * `sa1b download` fetches tars by Meta's links, and `sa1b build` converts them to shards.
+  * `tfds.load('segment_anything')` reads the shards as TFDS's builders do.
+  * `training_dataset` makes batches for training from shards; `read_tars` reads tars without a
+    build; `sa1b_tfds.torch` has a dataset for PyTorch.
+  * `write_tars` writes your own images and masks in the same form.
+
 Importing this package makes `tfds.load('segment_anything')` and `tfds build` use its builder. It
 loads no TensorFlow; each public name is imported when it is first used.
 """
@@ -7,7 +19,7 @@ loads no TensorFlow; each public name is imported when it is first used.
 from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
-    # Side rooms; not in __all__, as some need an extra.
+    # Modules that are imported as such. They are not in __all__, because some need an extra.
     from sa1b_tfds import export as export
     from sa1b_tfds import huggingface as huggingface
     from sa1b_tfds import keras as keras

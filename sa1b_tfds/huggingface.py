@@ -48,6 +48,9 @@ def streaming(
       config: of prepared data in a data_dir, such as 'original'.
       on_error: 'raise' what is no example, or 'skip' it and name it in the log.
 
+    Returns:
+      A dataset of such rows.
+
     Raises:
       FileNotFoundError: if there is nothing of that kind.
     """

@@ -1,11 +1,11 @@
-"""Training keras-hub's SAM: its losses, a model that `fit` trains, a layer that draws masks.
+"""Trains keras-hub's SAM: its losses, a model for `fit`, and a layer that draws masks.
 
-Needs the extra `keras`. Everything here takes what `training_dataset` gives in the layout
-'keras_hub'. TensorFlow is the backend: the masks are drawn in its ops.
+This module needs the extra `keras`, and TensorFlow as Keras's backend, because TensorFlow ops draw
+the masks. Everything here takes batches of `training_dataset` in the layout 'keras_hub'.
 
-The recipe is that of SAM ("Segment Anything", appendix A): 20 * focal + dice for each of the three
-multimask outputs, of which only the best one is trained, and for that one's IoU head the squared
-error to the IoU that its mask has.
+The recipe is SAM's ("Segment Anything", appendix A). The loss of each of the three multimask
+outputs is 20 * focal + dice, and only the best output is trained. The loss of its IoU head is the
+squared error to the IoU of its mask.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ keras_hub: Any = extras.load("keras_hub", "keras")
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
-        "sa1b_tfds.keras needs Keras on TensorFlow, its backend here is"
+        "sa1b_tfds.keras needs Keras on TensorFlow, but its backend is"
         f" {keras.backend.backend()!r}: set KERAS_BACKEND=tensorflow before Keras is imported."
     )
 
@@ -30,18 +30,19 @@ FOCAL_WEIGHT = 20.0
 
 
 def focal_loss(masks: Any, logits: Any, alpha: float = 0.25, gamma: float = 2.0) -> tf.Tensor:
-    """Focal loss (Lin et al., 2017), the mean over a mask's pixels.
+    """Computes the focal loss (Lin et al., 2017), the mean over a mask's pixels.
 
     Args:
       masks: [..., h, w] of 0 and 1.
       logits: [..., h, w], broadcast against masks.
-      alpha: the weight of pixels inside of the mask; outside it is 1 - alpha.
-      gamma: how much less a pixel counts that is nearly right.
+      alpha: the weight of pixels inside the mask; those outside have 1 - alpha. Defaults to 0.25.
+      gamma: the exponent that lowers the weight of pixels that are nearly right. Defaults to 2.
 
     Returns:
       float32 [...].
     """
     masks, logits = _as_float(masks, logits)
+    # The cross entropy in a form that does not overflow, whatever the logit.
     entropy = tf.nn.softplus(logits) - logits * masks
     probability = tf.sigmoid(logits)
     wrong = probability + masks - 2 * probability * masks
@@ -50,9 +51,16 @@ def focal_loss(masks: Any, logits: Any, alpha: float = 0.25, gamma: float = 2.0)
 
 
 def dice_loss(masks: Any, logits: Any) -> tf.Tensor:
-    """1 - Dice coefficient of probabilities, with one pixel added so that nothing divides by 0.
+    """Computes 1 - the Dice coefficient of probabilities.
 
-    Takes what `focal_loss` takes, and returns float32 [...].
+    One pixel is added to both sides of the fraction, so that nothing is divided by 0.
+
+    Args:
+      masks: [..., h, w] of 0 and 1.
+      logits: [..., h, w], broadcast against masks.
+
+    Returns:
+      float32 [...].
     """
     masks, logits = _as_float(masks, logits)
     probability = tf.sigmoid(logits)
@@ -62,9 +70,14 @@ def dice_loss(masks: Any, logits: Any) -> tf.Tensor:
 
 
 def iou(masks: Any, logits: Any) -> tf.Tensor:
-    """The IoU of masks with what logits > 0 predict, 0 if both are empty.
+    """Computes the IoU of masks with predictions, whose pixels have logits > 0.
 
-    Takes what `focal_loss` takes, and returns float32 [...].
+    Args:
+      masks: [..., h, w] of 0 and 1.
+      logits: [..., h, w], broadcast against masks.
+
+    Returns:
+      float32 [...]; 0 if both masks are empty.
     """
     masks, logits = _as_float(masks, logits)
     predicted = tf.cast(logits > 0, tf.float32)
@@ -74,13 +87,14 @@ def iou(masks: Any, logits: Any) -> tf.Tensor:
 
 
 class DrawMasks(keras.layers.Layer):
-    """Draws masks on the device from the runs that masks_as='runs' hands over.
+    """Draws masks on the device, from the runs of batches with masks_as='runs'.
 
     Input: int32 [B, R]. Output: float32 (the layer's dtype) [B, num_masks, h, w] of 0 and 1.
 
     Args:
-      num_masks: masks_per_image of the config.
-      size: (h, w), mask_size of the config twice.
+      num_masks: the config's masks_per_image.
+      size: (h, w), both the config's mask_size.
+      **kwargs: see `keras.layers.Layer`.
     """
 
     def __init__(self, num_masks: int, size: tuple[int, int], **kwargs: Any):
@@ -105,20 +119,24 @@ class SAMTrainer(keras.Model):
         model.compile(optimizer=keras.optimizers.AdamW(1e-5))
         model.fit(training_dataset(source, TrainingConfig(layout='keras_hub')))
 
-    The image encoder runs once an image, prompt encoder and mask decoder once a mask. `fit`
-    reports loss, focal, dice (of the best output of each mask), iou_error and iou, the IoU of the
-    best output. Weights are the segmenter's: save `model.sam`.
+    The image encoder runs once per image; the prompt encoder and the mask decoder run once per
+    mask. `fit` reports loss, and for the best output of each mask focal, dice, iou_error and iou.
+    The weights are the segmenter's: save `model.sam`.
 
     Input: the inputs of layout 'keras_hub'.
     Output: masks [B, K, 3, S/4, S/4], logits of the multimask outputs; iou_pred [B, K, 3].
+
+    Args:
+      sam: the segmenter.
+      **kwargs: see `keras.Model`.
     """
 
     def __init__(self, sam: Any, **kwargs: Any):
-        # Without autocast a policy of mixed precision does not round coordinates before they are
-        # encoded, nor targets.
+        # With autocast, a policy of mixed precision would round coordinates before they are
+        # encoded, and targets.
         super().__init__(autocast=False, **kwargs)
         self.sam = sam
-        # It reads masks as prompts, which this recipe has not.
+        # It reads masks as prompts, which this recipe does not use.
         sam.backbone.prompt_encoder.mask_downscaler.trainable = False
         self._means = {
             name: keras.metrics.Mean(name=name) for name in ("focal", "dice", "iou_error", "iou")
@@ -140,7 +158,7 @@ class SAMTrainer(keras.Model):
             image_embeddings=tf.repeat(embeddings, number, axis=0),
             **_encode(backbone.prompt_encoder, prompts),
         )
-        # The first output is for several prompts a mask; the others are for an ambiguous one.
+        # The first output is for several prompts per mask; the others are for one ambiguous prompt.
         masks, iou_pred = outputs["masks"][:, 1:], outputs["iou_pred"][:, 1:]
         return {
             "masks": tf.reshape(masks, [-1, number, *masks.shape[1:]]),
@@ -155,7 +173,10 @@ class SAMTrainer(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> tf.Tensor:
-        """The mean over valid masks that show a pixel; `y` are targets of layout 'keras_hub'."""
+        """Computes the mean loss of the valid masks with a pixel.
+
+        y: the targets of layout 'keras_hub'.
+        """
         del x, sample_weight, training
         logits = tf.cast(y_pred["masks"], tf.float32)
         masks = self._masks(y, logits.shape)
@@ -185,11 +206,11 @@ class SAMTrainer(keras.Model):
         for name, value in means.items():
             self._means[name].update_state(value, sample_weight=number)
         loss = FOCAL_WEIGHT * means["focal"] + means["dice"] + means["iou_error"]
-        # As Keras scales its own losses: gradients are summed over the replicas.
+        # Keras scales its own losses like this, because gradients are summed over the replicas.
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
     def _masks(self, targets: dict[str, tf.Tensor], shape: tf.TensorShape) -> tf.Tensor:
-        """-> [B, K, h, w] as the logits' shape [B, K, 3, h, w] has it."""
+        """-> [B, K, h, w], the masks of the targets, for logits of shape [B, K, 3, h, w]."""
         number, size = shape[1], tuple(shape[3:])
         if "runs" in targets:
             return rasterize_runs(targets["runs"], number, size, tf.float32)
@@ -203,10 +224,10 @@ class SAMTrainer(keras.Model):
 
 
 def _encode(encoder: Any, prompts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """What keras-hub's prompt encoder gives for the points and boxes of N masks.
+    """Encodes the points and boxes of N masks with keras-hub's prompt encoder.
 
-    They are encoded as if they were those of one mask. For boxes [N, 1, 2, 2] the encoder asks for
-    a product of which TensorFlow 2.20 and 2.21 write beyond its memory, on CPUs with oneDNN:
+    They are encoded as if they belonged to one mask. With boxes [N, 1, 2, 2], the encoder computes
+    a product at which TensorFlow 2.20 and 2.21 write beyond its memory, on CPUs with oneDNN:
     github.com/tensorflow/tensorflow/issues/117700.
     """
     points, labels, boxes = prompts["points"], prompts["labels"], prompts["boxes"]

@@ -2,16 +2,82 @@
 
 import os
 import pathlib
+import re
+import shlex
 import signal
 import subprocess
 import sys
 
 import pytest
 
+import sa1b_tfds
+from sa1b_tfds.cli import main as cli
 from sa1b_tfds.cli.main import main
 from tests import building
 
-DUMMY = pathlib.Path(__file__).parents[1] / "dummy_data"
+ROOT = pathlib.Path(__file__).parents[1]
+DUMMY = ROOT / "dummy_data"
+COMMANDS = [module.__name__.rpartition(".")[2] for module in cli._COMMANDS]
+DOWNLOAD = "download --links-file links.txt --output-dir out"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "the following arguments are required: COMMAND"),
+        ("bulid tars", "no such command: bulid. Did you mean build?"),
+        ("fly", "no such command: fly\n"),
+        ("unpack tars --worker 2", "no such option: --worker. Did you mean --workers?"),
+        ("download --links-fil=secret", "no such option: --links-fil. Did you mean --links-file?"),
+        ("show a b --out page.html", "unrecognized arguments: b"),
+        ("build tars --config orignal", "no such config: orignal. Did you mean original?"),
+        ("build tars --config x", "no such config: x. Choose from original, original_1pct,"),
+        ("build tars --delete-tars", "delete_tars='downloaded' needs a links_file"),
+        ("stats tars --workers 0", "argument --workers: '0' is not a positive number"),
+        ("verify tars --start 3 --end 3", "The range start=3, end=3 holds no tar"),
+        ("export tars / --format coco", "/ is a mount point"),
+        ("repack tars out --shard-size 0", "shard_size must be positive, got 0"),
+        ("repack tars out --shard-size big", "'big' is no number of bytes such as 200M"),
+        ("repack tars out --tars one", "'one' is not a list such as 0:10,20"),
+        ("repack tars out --form sa1b --shard-size 1G", "are for --form webdataset"),
+        (f"{DOWNLOAD} --retries=-1", "retries=-1: must not be negative"),
+    ],
+)
+def test_options_that_make_no_sense_are_2_with_usage(capsys, line, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(line.split())
+    err = capsys.readouterr().err
+    command = line.split()[:1]
+    usage = " ".join(["usage: sa1b", *(command if command and command[0] in COMMANDS else [])])
+    assert err.startswith(f"{usage} ")
+    assert message in err
+    assert "secret" not in err
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"sa1b {sa1b_tfds.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_that_parse_and_a_page(capsys, command):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    examples = re.findall(rf"^  sa1b ({command} .*)$", text, re.MULTILINE)
+    assert len(examples) == 2
+    for example in examples:
+        cli._parse(shlex.split(example))
+    assert (ROOT / re.search(r"^more: (\S+)$", text, re.MULTILINE)[1]).exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_option_is_explained_with_its_default(command):
+    for action in cli._parser()[1][command]._actions:
+        assert action.help, action.dest
+        has_default = not action.required and action.dest not in ("help", "plan")
+        assert not has_default or "(default: " in action.help, action.dest
 
 
 def test_a_reader_that_leaves_ends_it_without_a_word():

@@ -1065,8 +1065,8 @@ def test_expired_links_the_command_to_go_on_and_the_exit_code(server, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--start", "3", "--end", "3"], 1, "The range start=3, end=3 holds no tar"),
-        (["--workers", "0"], 1, "workers=0: must be between"),
+        (["--start", "3", "--end", "3"], 2, "The range start=3, end=3 holds no tar"),
+        (["--workers", "65"], 2, "workers=65: must be between"),
         (["--max-rate", "fast"], 2, "'fast' is no number of bytes such as 200M"),
         (["--header", "secret"], 2, "expected 'Name: value'"),
         (["--links-file", "none.txt"], 1, "No links file at none.txt. Request one at"),
@@ -1102,7 +1102,7 @@ def test_ctrl_c_stops_within_two_seconds_and_loses_nothing(server, tmp_path, sen
     assert time.monotonic() - began < as_if_alone(2.0)
     assert process.returncode == 130
     assert out.startswith("0 of 1 whole (0 downloaded, 0 already there), 1 not finished")
-    assert "Interrupted. The same command goes on from here." in err
+    assert "Interrupted. Run the same command again; it continues." in err
     assert "Traceback" not in err
     if sent:
         assert part.read_bytes() == TAR[:HALF]

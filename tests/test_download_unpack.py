@@ -315,7 +315,7 @@ def test_ctrl_c_while_a_tar_is_unpacked(tmp_path):
         printed, err = process.communicate(timeout=120)
         assert time.monotonic() - began < as_if_alone(2)
         assert process.returncode == 130
-        assert "Interrupted. The same command goes on from here." in err
+        assert "Interrupted. Run the same command again; it continues." in err
         assert "0 of 1 whole" in printed
         assert beside(out) == {f"{NAME}.part", f"{NAME}.part.json"}
 

@@ -139,7 +139,7 @@ def test_an_image_that_comes_twice_counts_once(tmp_path, capsys):
     assert main(arguments) == 1
     captured = capsys.readouterr()
     assert "of 4 images" in captured.out
-    assert captured.err.count("was there before: it is evaluated once") == 4
+    assert captured.err.count("was there before: only the first one is evaluated") == 4
 
 
 GOOD = {"image_id": 101, "segmentation": {"size": [2, 2], "counts": "4"}, "score": 0.5}

@@ -245,7 +245,7 @@ def test_batches_become_tensors_without_a_warning(prepared):
         ({"layout": "sam2", "mask_size": 16}, "mask_size must be image_size with layout='sam2'"),
         ({"masks_as": "rle"}, "masks_as must be one of"),
         ({"masks_as": "runs", "layout": "transformers"}, "masks_as must be 'pixels' with layout="),
-        ({"masks_as": "runs", "mask_size": 16384}, "masks_as must be 'pixels' where masks_per_im"),
+        ({"masks_as": "runs", "mask_size": 16384}, "masks_as must be 'pixels' if masks_per_image"),
         ({"runs_per_mask": 0}, "runs_per_mask must be 1 to 65536, got 0"),
     ],
 )

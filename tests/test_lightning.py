@@ -121,7 +121,7 @@ def test_refused(tars, path, options, message):
         SA1BDataModule(tars / path, **options).setup()
 
 
-def test_a_part_that_is_not_there(tars):
+def test_only_refuses_a_name_that_is_not_there(tars):
     data = SA1BDataModule(tars, num_workers=0)
     data.setup()
     with pytest.raises(ValueError, match=r"No such tar, folder or shard: sa_9\.tar"):

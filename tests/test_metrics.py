@@ -179,7 +179,7 @@ def test_evaluate_masks_by_matching():
     assert best["mean_iou"] == pytest.approx(2.5 / 3)
     none = metrics.evaluate_masks([], masks, matching="best")
     assert (none["mean_iou"], none["mean_boundary_iou"]) == (0, 0)
-    with pytest.raises(ValueError, match="2 predictions and 3 masks are no pairs"):
+    with pytest.raises(ValueError, match="2 predictions and 3 masks do not make pairs"):
         metrics.evaluate_masks(masks[:2], masks)
     with pytest.raises(ValueError, match="matching must be one of pairs, best, one_to_one"):
         metrics.evaluate_masks(masks, masks, matching="all")
@@ -410,7 +410,7 @@ class TestKeras:
 
 
 class TestBenchmarkInference:
-    def test_times_what_it_says(self):
+    def test_every_batch_is_timed(self):
         sizes = []
 
         def model(batch):

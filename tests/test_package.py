@@ -101,7 +101,7 @@ def test_the_wheel_works_in_a_fresh_environment(built, tmp_path):
 
     sa1b = python.with_name("sa1b")
     commands = _run(sa1b, "--help", **options)
-    for path in (ROOT / "sa1b_tfds" / "commands").glob("*.py"):
+    for path in (ROOT / "sa1b_tfds" / "cli").glob("*.py"):
         if "def add(commands: Commands)" in path.read_text():
             assert f"\n    {path.stem} " in commands
     assert "2 of 2 tars whole" in _run(sa1b, "verify", ROOT / "dummy_data", "--deep", **options)

@@ -121,9 +121,9 @@ def test_batches_of_masks():
 @pytest.mark.parametrize(
     ("masks", "weights", "message"),
     [
-        (np.ones((2, 3, 4)), [1], "weights must be 2 finite numbers, one a mask"),
-        (np.ones((1, 3, 4)), [np.nan], "weights must be 1 finite numbers, one a mask"),
-        ([], [], "No masks tell no size"),
+        (np.ones((2, 3, 4)), [1], "weights must be 2 finite numbers, one per mask"),
+        (np.ones((1, 3, 4)), [np.nan], "weights must be 1 finite numbers, one per mask"),
+        ([], [], "An empty list of masks has no size"),
         ([np.ones((2, 2)), np.ones((2, 3))], None, "Masks of 2x2 and 2x3 cannot be compared"),
         ([{"size": [2, 2], "counts": "3"}], None, "mask 0: .* do not sum to height"),
     ],
@@ -170,6 +170,6 @@ def test_training_batches_hold_the_sum_of_their_masks(prepared):
         assert targets["relevance"] is batch["relevance"]
 
 
-def test_sam2_has_no_place_for_it():
+def test_sam2_refuses_relevance():
     with pytest.raises(ValueError, match="relevance must be False with layout='sam2'"):
         sa1b_tfds.TrainingConfig(relevance=True, layout="sam2")

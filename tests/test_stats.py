@@ -68,7 +68,7 @@ def test_histograms_of_nothing_and_of_other_edges():
         "edges": [0.0],
         "counts": [],
     }
-    with pytest.raises(ValueError, match="other edges cannot be added"):
+    with pytest.raises(ValueError, match="different edges cannot be added"):
         empty + Histogram.empty([0, 2])
 
 
@@ -199,7 +199,7 @@ def anomalies_of(mask, **fields):
         ([1e30, -1e30], {"point_outside"}),
     ],
 )
-def test_points_are_off_only_by_every_rounding(point, kinds):
+def test_a_point_is_off_only_if_both_roundings_are(point, kinds):
     mask = np.zeros((40, 60), bool)
     mask[5:9, 11:13] = True
     assert anomalies_of(mask, point_coords=[point]).keys() == kinds
@@ -297,7 +297,7 @@ def test_parts_add_up_in_any_order(order, joints):
     assert row[0].as_dict() == EXPECTED
 
 
-def test_what_adds_up_is_something():
+def test_the_expected_statistics_are_not_empty():
     assert EXPECTED["images"] == 12
     assert EXPECTED["problems"]["count"] == 6
     assert EXPECTED["duplicates"]["image_id"]["count"] == 3
@@ -357,8 +357,6 @@ def test_a_good_source_is_0_and_a_wrong_one_1(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "No anomalies."
     assert main(["stats", str(tmp_path)]) == 1
     assert "holds neither sa_*.tar" in capsys.readouterr().err
-    assert main(["stats", str(DUMMY), "--workers", "0"]) == 1
-    assert "workers must be positive, got 0" in capsys.readouterr().err
 
 
 def test_a_torn_tar_is_read_as_far_as_it_goes(tars, tmp_path):

@@ -217,7 +217,7 @@ def test_a_tar_that_grows_while_it_is_indexed_is_not_kept(tar, monkeypatch):
     assert not kept_of(tar).exists()
 
 
-def test_what_was_wrong_is_told_again(tar, form, headers_read):
+def test_a_kept_index_reports_its_problems_again(tar, form, headers_read):
     make.write_tar(tar, FILES | {"./sa_9.jpg": b"x"})
     tar.write_bytes(form(tar.read_bytes().rstrip(b"\0")))
     for _ in range(2):
@@ -234,9 +234,7 @@ def test_what_was_wrong_is_told_again(tar, form, headers_read):
     assert len(headers_read) == 1
 
 
-def test_where_the_folder_cannot_be_written_the_index_is_in_the_cache(
-    tar, form, headers_read, monkeypatch, cache
-):
+def test_index_of_a_read_only_folder_is_in_the_cache(tar, form, headers_read, monkeypatch, cache):
     write_whole = kept.files.write_whole
 
     def refuse(path, content):  # a folder without the right to write, which root does not know
@@ -256,5 +254,5 @@ def test_where_the_folder_cannot_be_written_the_index_is_in_the_cache(
     if form is bytes:  # nowhere to keep an index is no error
         assert is_right(index_of(tar))
     else:
-        with pytest.raises(seek.NoSeekPoints, match="there is no place to keep its seek points"):
+        with pytest.raises(seek.NoSeekPoints, match="its seek points cannot be written anywhere"):
             index_of(tar)

@@ -148,7 +148,7 @@ BODY = f"from byte 10 to {SIZE}"
         (PACKED[:2] + b"\x07" + PACKED[3:], "there is no gzip header at byte 0"),
         (PACKED[:3] + b"\x20" + PACKED[4:], "there is no gzip header at byte 0"),
         (WRONG_CRC, f"the checksum of what was compressed {BODY} is wrong: a byte in it"),
-        (WRONG_LENGTH, f"the length of what was compressed {BODY} is not the one that stands"),
+        (WRONG_LENGTH, f"the length of what was compressed {BODY} is wrong"),
         (PACKED + b"x", f"the compressed data ends at byte {SIZE}, but more follows it"),
         (PACKED + bytes(9) + b"\x1f", f"the compressed data ends at byte {SIZE}, but more"),
         (PACKED + bytes(70_000) + b"x", f"the compressed data ends at byte {SIZE}, but more"),

@@ -87,7 +87,7 @@ def test_pairs_are_those_of_the_plain_tar_in_any_order(tar, plain, tmp_path):
     assert len(told) > 10
 
 
-def test_what_is_plain_is_read_where_it_is(plain, tmp_path):
+def test_plain_archives_are_not_copied(plain, tmp_path):
     for name, data in make.files_of(1).items():
         (tmp_path / name).write_bytes(data)
     [folder] = find_archives(tmp_path)

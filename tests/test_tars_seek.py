@@ -265,7 +265,7 @@ def test_a_damaged_window_is_an_error_that_says_what_to_do(tar, plain):
     found = indexed(tar)
     content = seek_file(tar).read_bytes()
     seek_file(tar).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    said = rf"{re.escape(str(seek_file(tar)))} is damaged: delete it, and it is made again"
+    said = rf"{re.escape(str(seek_file(tar)))} is damaged\. Delete it; it will be made again"
     with pytest.raises(OSError, match=said):
         [found.read(i) for i in range(len(found))]
     seek_file(tar).unlink()
@@ -312,9 +312,9 @@ def test_a_folder_that_may_only_be_read(plain, small_disk, cache, near):
 @pytest.mark.parametrize(
     ("patch", "why"),
     [
-        (lambda m: m.setitem(sys.modules, "rapidgzip", None), "rapidgzip is not installed, which"),
+        (lambda m: m.setitem(sys.modules, "rapidgzip", None), "rapidgzip, which finds its seek"),
         (lambda m: m.setattr(seek.files, "is_local", lambda path: False), "it is not on a local"),
-        (lambda m: m.setattr(kept, "keep", lambda *a: False), "there is no place to keep its"),
+        (lambda m: m.setattr(kept, "keep", lambda *a: False), "its seek points cannot be written"),
         (lambda m: m.setattr(seek, "_to_bytes", _fails), r"its seek points were not found \(odd\)"),
     ],
 )
@@ -323,8 +323,8 @@ def test_where_there_can_be_no_seek_points_unpack_is_named(tar, monkeypatch, pat
     path = re.escape(str(tar))
     said = (
         f"^{path} is compressed with gzip and cannot be read in any order: {why}.*Make a plain tar"
-        f" of it: sa1b unpack {path}. What reads forward takes it as it is: builds, read_tars,"
-        " huggingface.streaming.$"
+        f" of it: sa1b unpack {path}. Builds, read_tars and"
+        " huggingface.streaming read it as it is.$"
     )
     with pytest.raises(seek.NoSeekPoints, match=said):
         indexed(tar)

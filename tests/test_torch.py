@@ -116,7 +116,7 @@ def test_mask_size(places, options, size):
     np.testing.assert_array_equal(masks.numpy(), strategies.sample(full, size))
 
 
-def test_which_masks(places):
+def test_mask_filters_and_choice(places):
     def ids(**options):
         metadata = SA1BDataset(**places["tars"], **options)[1][2]
         columns = zip(metadata["area"], metadata["predicted_iou"], strict=True)
@@ -402,7 +402,7 @@ def test_a_reader_that_is_gone_is_an_error(places):
     assert dataset[0][2]["image_id"] == image_id  # another one was started
 
 
-def test_a_shard_that_is_none(tmp_path):
+def test_a_file_that_is_no_array_record_is_an_error(tmp_path):
     (tmp_path / "shard").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="it cannot be read: "):
         array_records.read(str(tmp_path / "shard"), 0)

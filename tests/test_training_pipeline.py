@@ -448,7 +448,7 @@ def test_array_record_cannot_be_read_by_tf_data(tars, tmp_path):
         training_dataset(builder)
 
 
-def test_images_of_the_resized_configs_are_smaller_than_their_masks(rectangles):
+def test_resized_images_are_smaller_than_their_masks(rectangles):
     """As in resized_1024: the masks keep the size of the photograph."""
     config = TrainingConfig(
         image_size=64, mask_size=64, masks_per_image=1, batch_size=1, normalise=None,

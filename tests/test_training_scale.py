@@ -124,7 +124,7 @@ def test_service_gives_every_image_once_an_epoch(prepared, service):
         assert all(np.isfinite(batch["image"]).all() for batch in batches)
 
 
-def test_to_device_changes_nothing_without_one(prepared):
+def test_to_device_changes_nothing_without_a_gpu(prepared):
     if tf.config.list_logical_devices("GPU"):
         pytest.skip("this machine has an accelerator")
     plain, prefetched = (list(make(prepared, to_device=flag)) for flag in (False, True))

@@ -42,7 +42,7 @@ def test_square_stretches():
 
 
 @given(sizes, seeds, st.sampled_from([(0.1, 2.0), (1.0, 1.0), (3.0, 3.0)]))
-def test_jittered_views_stay_in_the_image_and_keep_its_proportions(size, seed, scale_range):
+def test_jittered_views_stay_in_the_image_in_proportion(size, seed, scale_range):
     view = views.random(tf.constant(size), config(scale_range=scale_range), tf.constant([seed, 1]))
     y, x, height, width = view.window.numpy()
     assert 0 <= y <= y + height <= size[0]
@@ -115,7 +115,7 @@ def test_exact_equals_the_processors_of_sam_and_hugging_face(size):
 
 
 @pytest.mark.parametrize("size", [(300, 450), (451, 300), (1000, 1500), (1100, 600)])
-def test_scaled_decoding_is_close_to_it(size):
+def test_scaled_decoding_is_close_to_exact_decoding(size):
     """Two grey levels on average: libjpeg's own scaling is another low pass than Pillow's."""
     data, fields = photograph(*size), config()
     error = np.abs(decoded(data, size, fields) - pillow(data, fields))
@@ -161,7 +161,7 @@ def test_without_normalisation_bytes_and_floats_are_the_pixels():
     np.testing.assert_array_equal(as_bytes, as_floats)
 
 
-def test_colour_jitter_is_brightness_then_contrast_then_saturation():
+def test_colour_jitter_is_brightness_contrast_saturation():
     pixels = np.random.default_rng(0).uniform(60, 180, (9, 7, 3)).astype(np.float32)
     seed = tf.constant([3, 4])
     brightness, contrast, saturation = tf.random.stateless_uniform([3], seed, 0.7, 1.3).numpy()

@@ -338,7 +338,7 @@ def test_ctrl_c_leaves_whole_tars_and_no_draft(tmp_path):
     assert time.monotonic() - began < as_if_alone(2)
     assert process.returncode == 130
     assert out == ""
-    assert err.endswith("Interrupted. The same command goes on with the tars that are left.\n")
+    assert err.endswith("Interrupted. Run the same command again; it continues.\n")
     assert "g" in states(tars)
     assert drafts(tars) == []
 
@@ -495,8 +495,9 @@ def test_summary_and_exit_code(tmp_path, files, arguments, code, printed):
 
 @pytest.mark.parametrize("workers", ["0", "-1"])
 def test_workers_that_make_no_sense_are_refused(tmp_path, capsys, workers):
-    assert main(["unpack", str(tmp_path), "--workers", workers]) == 1
-    assert f"workers must be positive, got {workers}" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["unpack", str(tmp_path), f"--workers={workers}"])
+    assert f"'{workers}' is not a positive number" in capsys.readouterr().err
 
 
 def test_the_record_keeps_what_the_download_has_checked(tmp_path):

@@ -6,7 +6,14 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from sa1b_tfds.cli.options import Commands, add_command, add_on_error
+from sa1b_tfds.cli.options import (
+    Commands,
+    add_command,
+    add_on_error,
+    add_workers,
+    did_you_mean,
+    refused,
+)
 
 if TYPE_CHECKING:
     from sa1b_tfds.segment_anything.plan import BuildPlan
@@ -17,41 +24,67 @@ def add(commands: Commands) -> None:
         commands,
         "build",
         _build,
-        "Convert tars, compressed as Meta serves them or plain, to a prepared TFDS dataset. The"
-        " same command run again continues.",
+        "Convert tars, compressed as Meta serves them or plain, to a prepared TFDS dataset."
+        " Interrupted? Run the same command again; it continues.",
+        examples=(
+            "tars --data-dir data",
+            "tars --config original_1pct --links-file links.txt --delete-tars",
+        ),
+        docs="build.md",
     )
-    add = command.add_argument
-    add("tars", metavar="DIR", help="folder of the tars, or one tar; downloaded ones come here")
-    add("--config", default="original", metavar="NAME", help="of the dataset (%(default)s)")
-    add("--data-dir", metavar="DIR", help="of TFDS (~/tensorflow_datasets)")
-    add("--links-file", metavar="FILE", help="download what the config wants and DIR lacks")
-    add("--workers", type=int, metavar="N", help="tars at a time (one a core)")
+    add = command.add_argument_group("tars").add_argument
+    add("tars", metavar="DIR", help="folder of the tars, or one tar; downloads go there as well")
+    add(
+        "--links-file",
+        metavar="FILE",
+        help="download the config's tars that are missing in DIR, by this links file (default:"
+        " download nothing)",
+    )
     add(
         "--delete-tars",
         nargs="?",
         const="downloaded",
         default="never",
         choices=("downloaded", "all"),
-        help="download, convert and delete tar by tar; 'all' deletes your own tars as well",
+        help="convert tar by tar and delete each one that was downloaded; 'all' deletes your own"
+        " tars as well (default: delete nothing)",
+    )
+    add(
+        "--md5",
+        action="store_true",
+        help="compare the MD5 of your own tars as well with the community's table, and report it;"
+        " takes a core 1.4 seconds per GB (default: only that of downloads)",
+    )
+    group = command.add_argument_group("dataset")
+    add = group.add_argument
+    add(
+        "--config",
+        default="original",
+        metavar="NAME",
+        help="config of the dataset (default: %(default)s)",
+    )
+    add(
+        "--data-dir",
+        metavar="DIR",
+        help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)",
     )
     add(
         "--add",
         action="store_true",
-        help="extend prepared data with new and changed tars; reads the rest to find damage",
+        help="extend prepared data by new and changed tars, and read the rest to find damage"
+        " (default: leave prepared data as it is)",
     )
     add(
         "--file-format",
         choices=("tfrecord", "array_record"),
-        help="(that of prepared data, else tfrecord)",
+        help="form of the shards (default: that of prepared data, else tfrecord)",
     )
-    add_on_error(command)
-    add(
-        "--md5",
-        action="store_true",
-        help="take the MD5 of your own tars as well, compare it with the community's table and put"
-        " it into the report; 1.4 seconds of a core for each GB",
+    add_on_error(group)
+    group = command.add_argument_group("run")
+    add_workers(group, "tars to convert at a time")
+    group.add_argument(
+        "--plan", action="store_true", help="print tars, disk and expected time, and do nothing"
     )
-    add("--plan", action="store_true", help="print tars, disk and expected time, do nothing")
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -60,26 +93,32 @@ def _build(options: argparse.Namespace) -> int:
     from sa1b_tfds.building.report import print_summary
     from sa1b_tfds.segment_anything.build import build
     from sa1b_tfds.segment_anything.build_config import BuildConfig
+    from sa1b_tfds.segment_anything.configs import ALL
     from sa1b_tfds.segment_anything.plan import plan
 
-    config = BuildConfig(
-        tars=Path(options.tars),
-        config=options.config,
-        data_dir=Path(options.data_dir) if options.data_dir else None,
-        links_file=Path(options.links_file) if options.links_file else None,
-        workers=options.workers,
-        file_format=options.file_format,
-        on_error=options.on_error,
-        delete_tars=options.delete_tars,
-        md5=options.md5,
-        add=options.add,
-    )
+    names = [config.name for config in ALL]
+    if options.config not in names:
+        question = did_you_mean(options.config, names) or f". Choose from {', '.join(names)}"
+        options.parser.error(f"no such config: {options.config}{question}")
+    with refused(options):
+        config = BuildConfig(
+            tars=Path(options.tars),
+            config=options.config,
+            data_dir=Path(options.data_dir) if options.data_dir else None,
+            links_file=Path(options.links_file) if options.links_file else None,
+            workers=options.workers,
+            file_format=options.file_format,
+            on_error=options.on_error,
+            delete_tars=options.delete_tars,
+            md5=options.md5,
+            add=options.add,
+        )
     if options.plan:
         return 0 if _print_build_plan(plan(config)) else 1
     try:
         report = build(config)
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on with the tars that are left.", file=sys.stderr)
+        print("Interrupted. Run the same command again; it continues.", file=sys.stderr)
         raise
     print_summary(report)
     return 0

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sa1b_tfds.cli.options import Commands, add_command, number_of_bytes
+from sa1b_tfds.cli.options import Commands, add_command, number_of_bytes, positive, refused
 
 if TYPE_CHECKING:
     from sa1b_tfds.download.links import Selection
@@ -22,81 +22,122 @@ def add(commands: Commands) -> None:
         commands,
         "download",
         _download,
-        "Download tars. They come compressed with gzip, 11.3 GB each, under the name .tar; builds"
-        " read them as they are. The same command run again continues, also with a fresh links"
-        " file.",
+        "Download tars. Meta serves them compressed with gzip, 11.3 GB each, under the name .tar;"
+        " builds read them as they are. Interrupted, or links expired? Run the same command again;"
+        " it continues, also with a fresh links file.",
+        examples=(
+            "--links-file links.txt --output-dir tars --start 0 --end 10",
+            "--links-file links.txt --output-dir tars --names sa_000020.tar --dry-run",
+        ),
+        docs="download.md",
     )
-    add = command.add_argument
-    add("--links-file", required=True, metavar="FILE", help="as saved from Meta's page")
-    add("--output-dir", required=True, metavar="DIR", help="where the tars come to")
-    add("--start", type=int, metavar="N", help="first tar, by the number in its name")
-    add("--end", type=int, metavar="N", help="the number after the last tar")
-    add("--names", nargs="+", metavar="NAME", help="these files instead of a range")
-    add("--with-ids", action="store_true", help="sa_images_ids.txt as well")
-    add("--workers", type=int, default=4, metavar="N", help="files at a time (%(default)s)")
+    add = command.add_argument_group("files").add_argument
+    add("--links-file", required=True, metavar="FILE", help="links file, as saved from Meta's page")
+    add("--output-dir", required=True, metavar="DIR", help="folder of the tars")
+    add(
+        "--start",
+        type=int,
+        metavar="N",
+        help="number of the first tar, as in its name (default: 0)",
+    )
+    add("--end", type=int, metavar="N", help="number after the last tar (default: no end)")
+    add(
+        "--names",
+        nargs="+",
+        metavar="NAME",
+        help="names of the files, instead of a range (default: all tars of the range)",
+    )
+    add("--with-ids", action="store_true", help="fetch sa_images_ids.txt as well (default: do not)")
+    add = command.add_argument_group("connections").add_argument
+    add(
+        "--workers",
+        type=positive,
+        default=4,
+        metavar="N",
+        help="files to fetch at a time, at most 64 (default: %(default)s)",
+    )
     add(
         "--max-rate",
         type=number_of_bytes,
         metavar="RATE",
-        help="bytes a second in all, such as 200M",
+        help="most bytes per second for all files together, such as 200M (default: no limit)",
     )
     add(
         "--retries",
         type=int,
         default=10,
         metavar="N",
-        help="retries in a row that may bring no new byte (%(default)s)",
+        help="retries of a file in a row without a new byte (default: %(default)s)",
     )
     add(
         "--timeout",
         type=float,
         default=60.0,
         metavar="S",
-        help="seconds without a byte that end a connection (%(default)g)",
+        help="seconds without a byte after which a connection is closed (default: %(default)g)",
     )
     add(
         "--speed-limit",
         type=number_of_bytes,
         default=1000,
         metavar="RATE",
-        help="a connection that is slower for a while is given up, 0 for never (1K a second)",
+        help="close a connection that is slower than this for --speed-time, in bytes per second; 0"
+        " never does (default: 1K)",
     )
     add(
         "--speed-time",
         type=float,
         default=60.0,
         metavar="S",
-        help="how long it may be slower (%(default)g)",
+        help="seconds that a connection may be slower (default: %(default)g)",
     )
-    add("--proxy", metavar="URL", help="else the usual environment variables decide")
+    add(
+        "--proxy",
+        metavar="URL",
+        help="proxy to use (default: that of the environment, such as HTTPS_PROXY)",
+    )
     add(
         "--header",
         action="append",
         default=[],
         type=_header,
         metavar="'NAME: VALUE'",
-        help="sent to the links' own host only; may be given again",
-    )
-    add(
-        "--verify",
-        choices=("md5", "size", "none"),
-        default="md5",
-        help="what a file must pass: md5 = size, form and the MD5 where known (%(default)s)",
-    )
-    add("--md5-file", metavar="FILE", help="in md5sum's format, instead of the community's table")
-    add(
-        "--unpack",
-        action="store_true",
-        help="leave plain tars, of which any image is read at once: 5 %% more disk, and half a"
-        " minute to a minute of a core for each",
+        help="header to send, only to the links' own host; may be repeated (default: none)",
     )
     add(
         "--refresh-wait",
         action="store_true",
-        help="when links expire, wait for the links file to change and go on",
+        help="when links expire, wait until the links file changes, and continue (default: end)",
     )
-    add("--dry-run", action="store_true", help="say what would be done, write nothing")
-    add("--json", action="store_true", help="one JSON object a line on standard output")
+    add = command.add_argument_group("checks").add_argument
+    add(
+        "--verify",
+        choices=("md5", "size", "none"),
+        default="md5",
+        help="checks of each file; md5 is size, form and, if known, the MD5 (default: %(default)s)",
+    )
+    add(
+        "--md5-file",
+        metavar="FILE",
+        help="table of MD5s in md5sum's format (default: the community's table)",
+    )
+    add = command.add_argument_group("output").add_argument
+    add(
+        "--unpack",
+        action="store_true",
+        help="leave plain tars, from which any image is read at once; each takes 5 %% more disk,"
+        " and a core half a minute to a minute (default: leave them compressed)",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print what would be done, and write nothing (default: do it)",
+    )
+    add(
+        "--json",
+        action="store_true",
+        help="print one JSON object per line (default: lines for people)",
+    )
 
 
 def _download(options: argparse.Namespace) -> int:
@@ -107,20 +148,6 @@ def _download(options: argparse.Namespace) -> int:
     from sa1b_tfds.download.transfer.progress import JsonLines, reporter_for_people
     from sa1b_tfds.download.transfer.settings import TransferConfig
 
-    links = read_links(options.links_file)
-    selection = select(
-        links,
-        start=options.start,
-        end=options.end,
-        names=options.names,
-        with_ids=options.with_ids,
-    )
-    if not selection.names:
-        raise LinksError(
-            f"{options.links_file} has no tar of SA-1B in that range: its {len(links.tars)} tars of"
-            f" SA-1B are {a_few(sorted(links.tars)) or 'none'}, its other files"
-            f" {a_few(sorted(links.others)) or 'none'}. Other files are fetched by --names."
-        )
     settings: dict[str, Any] = {
         "workers": options.workers,
         "max_rate": options.max_rate,
@@ -133,14 +160,29 @@ def _download(options: argparse.Namespace) -> int:
         "verify": options.verify,
         "unpack": options.unpack,
     }
+    with refused(options):
+        config = TransferConfig(**settings)
+    links = read_links(options.links_file)
+    with refused(options):
+        selection = select(
+            links,
+            start=options.start,
+            end=options.end,
+            names=options.names,
+            with_ids=options.with_ids,
+        )
+    if not selection.names:
+        raise LinksError(
+            f"{options.links_file} has no tar of SA-1B in that range: its {len(links.tars)} tars of"
+            f" SA-1B are {a_few(sorted(links.tars)) or 'none'}, its other files"
+            f" {a_few(sorted(links.others)) or 'none'}. Other files are fetched by --names."
+        )
     md5 = read_md5_table(options.md5_file) if options.md5_file else None
     reporter: Tally = JsonLines(sys.stdout) if options.json else reporter_for_people()
     for note in links.notes:
         reporter.note(note)
     if options.dry_run:
-        plan = plan_download(
-            selection, options.output_dir, config=TransferConfig(**settings), md5=md5
-        )
+        plan = plan_download(selection, options.output_dir, config=config, md5=md5)
         return _print_plan(plan, options.max_rate, as_json=options.json)
 
     try:
@@ -153,7 +195,7 @@ def _download(options: argparse.Namespace) -> int:
             **settings,
         )
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        print("Interrupted. Run the same command again; it continues.", file=sys.stderr)
         raise
     finally:
         if reporter.asked:
@@ -226,7 +268,7 @@ def _print_summary(tally: Tally, selection: Selection, options: argparse.Namespa
 
 
 def _again(argv: Sequence[str]) -> str:
-    """The command as it was given, its secrets masked, to be given again."""
+    """Returns the command as it was given, with secrets masked, to be run again."""
     masked, before = [], ""
     for word in argv:
         if before == "--header" or word.startswith("--header="):
@@ -241,6 +283,6 @@ def _again(argv: Sequence[str]) -> str:
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        # The text itself may be a secret.
+        # The text may be a secret, so the message does not repeat it.
         raise argparse.ArgumentTypeError("expected 'Name: value'")
     return name.strip(), value.strip()

@@ -6,7 +6,14 @@ import argparse
 import sys
 from typing import Any
 
-from sa1b_tfds.cli.options import Commands, add_command, add_config, output_file, write_json
+from sa1b_tfds.cli.options import (
+    Commands,
+    add_command,
+    add_config,
+    add_workers,
+    output_file,
+    write_json,
+)
 
 
 def add(commands: Commands) -> None:
@@ -14,14 +21,20 @@ def add(commands: Commands) -> None:
         commands,
         "eval",
         _eval,
-        "Compare predicted masks, a file in COCO's results format, with those of a dataset.",
+        "Compare predicted masks, from a file in COCO's results format, with those of a dataset.",
+        examples=(
+            "--predictions predictions.json --data tars",
+            "--predictions predictions.json --data data --config original --out figures.json",
+        ),
+        docs="metrics.md",
     )
-    add = command.add_argument
+    group = command.add_argument_group("input")
+    add = group.add_argument
     add(
         "--predictions",
         required=True,
         metavar="FILE",
-        help="JSON list of image_id, segmentation (RLE) and score; categories are not looked at",
+        help="JSON list of image_id, segmentation (RLE) and score; categories are ignored",
     )
     add(
         "--data",
@@ -29,14 +42,20 @@ def add(commands: Commands) -> None:
         metavar="SOURCE",
         help="a tar, a folder of tars or files, or prepared data",
     )
-    add_config(command)
+    add_config(group)
     add(
         "--predicted-only",
         action="store_true",
-        help="leave out images without predictions; else their masks count as missed",
+        help="leave out images without predictions (default: their masks count as missed)",
     )
-    add("--workers", type=int, metavar="N", help="processes (one a core)")
-    add("--out", type=output_file, metavar="FILE", help="write all figures as JSON")
+    group = command.add_argument_group("run")
+    add_workers(group)
+    group.add_argument(
+        "--out",
+        type=output_file,
+        metavar="FILE",
+        help="write all figures to this file as JSON (default: only print)",
+    )
 
 
 def _eval(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`sa1b export`: to other tools' formats."""
+"""`sa1b export`: exports to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ def add(commands: Commands) -> None:
         commands,
         "export",
         _export,
-        "Write images and masks as COCO or YOLO read them. The same command run again continues.",
+        "Write images and masks in COCO's or YOLO's format. Interrupted? Run the same command"
+        " again; it continues.",
+        examples=("tars coco --format coco", "tars yolo --format yolo --tars 0:10 --workers 4"),
+        docs="export.md",
     )
-    add = command.add_argument
+    group = command.add_argument_group("input and output")
+    add = group.add_argument
     add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
-    add("output", metavar="OUT", help="a folder that is not there yet")
-    add("--format", choices=("coco", "yolo"), required=True)
-    add_config(command)
+    add("output", metavar="OUT", help="folder to write, which must not exist yet")
+    add_config(group)
+    add("--format", choices=("coco", "yolo"), required=True, help="format to write")
     add(
         "--images",
         choices=("copy", "link", "none"),
         default="copy",
-        help="link gives extracted files a second name (%(default)s)",
+        help="copy images, link them (a second name of extracted files), or write none (default:"
+        " %(default)s)",
     )
     add_selection(command)
 

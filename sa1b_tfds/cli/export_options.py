@@ -1,4 +1,4 @@
-"""What `sa1b export` and `sa1b repack` share: which images, how, and what is said in the end."""
+"""What `sa1b export` and `sa1b repack` share: the choice of images, the run, and its summary."""
 
 from __future__ import annotations
 
@@ -7,46 +7,53 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from sa1b_tfds.cli.options import add_on_error
+from sa1b_tfds.cli.options import add_on_error, add_workers, positive, refused
 
 if TYPE_CHECKING:
     from sa1b_tfds.export.format import Format
 
 
 def add_selection(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
+    """Adds the options that choose images, and those of the run."""
+    group = command.add_argument_group("images")
+    add = group.add_argument
     add(
         "--tars",
         type=_numbers,
         metavar="N,...",
-        help="only these, by the numbers in their names; 0:10 is 0 to 9",
+        help="numbers of the tars to take, such as 0:10,20; 0:10 is 0 to 9 (default: all)",
     )
-    add("--max-images", type=int, metavar="N", help="only the first ones")
-    add("--workers", type=int, metavar="N", help="processes (one a core)")
-    add_on_error(command)
+    add(
+        "--max-images",
+        type=positive,
+        metavar="N",
+        help="number of images to take, the first ones (default: all)",
+    )
+    add_on_error(group)
+    add_workers(command.add_argument_group("run"))
 
 
 def run_export(options: argparse.Namespace, format: Format, config: str | None = None) -> int:
-    """Exports what the options say; returns the exit code."""
+    """Exports by the options and prints a summary; returns the exit code."""
     from sa1b_tfds.core.problems import summed_up
     from sa1b_tfds.export import ExportConfig, export
     from sa1b_tfds.export.run import REPORT
 
-    try:
-        exported = export(
-            ExportConfig(
-                source=options.source,
-                output=options.output,
-                format=format,
-                config=config,
-                tars=options.tars,
-                max_images=options.max_images,
-                workers=options.workers,
-                on_error=options.on_error,
-            )
+    with refused(options):
+        asked = ExportConfig(
+            source=options.source,
+            output=options.output,
+            format=format,
+            config=config,
+            tars=options.tars,
+            max_images=options.max_images,
+            workers=options.workers,
+            on_error=options.on_error,
         )
+    try:
+        exported = export(asked)
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        print("Interrupted. Run the same command again; it continues.", file=sys.stderr)
         raise
     skipped = exported.skipped
     lines = summed_up(skipped)
@@ -65,7 +72,7 @@ def _numbers(text: str) -> set[int]:
     for word in text.split(","):
         found = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", word.strip())
         if not found:
-            raise argparse.ArgumentTypeError(f"{text!r} are no numbers or ranges such as 0:10,20")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 0:10,20")
         start = int(found[1])
         numbers.update(range(start, int(found[2]) if found[2] else start + 1))
     return numbers

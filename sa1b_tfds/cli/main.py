@@ -1,7 +1,4 @@
-"""The command line `sa1b`: finds the command and turns errors into a line and an exit code.
-
-The commands are in `commands/`, one a file.
-"""
+"""The command line `sa1b`: runs a command, and turns errors into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -9,18 +6,20 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from sa1b_tfds import __version__
 from sa1b_tfds.cli import build, download, eval, export, repack, show, stats, unpack, verify
+from sa1b_tfds.cli.options import did_you_mean
 
 _COMMANDS = (download, verify, unpack, build, stats, show, export, repack, eval)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code. Loads only what that command needs."""
+    """Runs one command and returns its exit code. Imports only what that command needs."""
     _open_what_is_closed()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     options.argv = arguments
     try:
         code = options.run(options)
@@ -29,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Who read the output has left (`sa1b ... | head`): end without a word, as Unix tools do.
+        # The reader of the output has left (`sa1b ... | head`): end silently, as Unix tools do.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -43,22 +42,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_what_is_closed() -> None:
-    """Gives a stream that the caller closed (`sa1b ... >&-`) the null device, also for workers."""
+    """Opens the null device in place of a closed stream (`sa1b ... >&-`), for workers as well."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
-            number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: the one closed
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest free number, that of the stream
             os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w"))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Returns the parser of `sa1b`, and those of the commands by name."""
     parser = argparse.ArgumentParser(
-        prog="sa1b", description="SA-1B, from links to training batches.", allow_abbrev=False
+        prog="sa1b",
+        description="SA-1B, from links to training batches.",
+        epilog="`sa1b COMMAND --help` describes a command and its options.",
+        allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"sa1b {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add(commands)
-    return parser
+    for module in _COMMANDS:
+        module.add(commands)
+    return parser, commands.choices
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parses the arguments; an error in them prints the usage of their command."""
+    parser, commands = _parser()
+    # argparse checks what is missing before it names what it does not know, and prints the usage of
+    # `sa1b` then. A misspelt word is the likelier mistake, so it is looked for first.
+    name = next((word for word in arguments if not word.startswith("-")), None)
+    if name is not None and name not in commands:
+        parser.error(f"no such command: {name}{did_you_mean(name, commands)}")
+    if name is not None:
+        command = commands[name]
+        known = command._option_string_actions
+        given = arguments[arguments.index(name) + 1 :]
+        if "--" in given:
+            given = given[: given.index("--")]
+        for word in given:
+            option = word.partition("=")[0]  # what follows may be a secret
+            if option.startswith("--") and option not in known:
+                command.error(f"no such option: {option}{did_you_mean(option, known)}")
+    options, others = parser.parse_known_args(arguments)
+    if others:
+        options.parser.error(f"unrecognized arguments: {' '.join(others)}")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,47 +1,109 @@
-"""What all commands share."""
+"""What all commands share: how a command and its options are added, checked and refused."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import re
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from etils import epath
 
 _SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_WIDTH = 79
 
 Commands = Any  # what argparse's add_subparsers returns; its type is private
+Group = Any  # a parser, or a group of its options; the latter's type is private
 
 
 def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], help: str
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    help: str,
+    *,
+    examples: Iterable[str],
+    docs: str,
 ) -> argparse.ArgumentParser:
-    """Adds a command that `run` executes; it returns the exit code."""
-    command = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
-    command.set_defaults(run=run)
+    """Adds a command.
+
+    Args:
+      commands: to which it is added.
+      name: its name.
+      run: executes it and returns the exit code.
+      help: what it does.
+      examples: command lines, without `sa1b` and its name.
+      docs: the page in docs/ that describes it.
+    """
+    lines = "".join(f"  sa1b {name} {example}\n" for example in examples)
+    command = commands.add_parser(
+        name,
+        help=help,
+        description=textwrap.fill(help, _WIDTH),
+        epilog=f"examples:\n{lines}\nmore: docs/{docs}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # it keeps the lines of the epilog
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=run, parser=command)
     return command
 
 
-def add_config(command: argparse.ArgumentParser) -> None:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question to end a message with, or nothing if no known word is close to this one."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f". Did you mean {close[0]}?" if close else ""
+
+
+@contextlib.contextmanager
+def refused(options: argparse.Namespace) -> Iterator[None]:
+    """Turns a ValueError of options that make no sense into the command's usage and exit code 2."""
+    try:
+        yield
+    except ValueError as e:
+        options.parser.error(str(e))
+
+
+def add_config(group: Group) -> None:
     """Adds the option for a SOURCE that is TFDS's data_dir."""
-    command.add_argument(
-        "--config", metavar="NAME", help="SOURCE is TFDS's data_dir; read this config in it"
+    group.add_argument(
+        "--config",
+        metavar="NAME",
+        help="take SOURCE for TFDS's data_dir and read this config in it, such as original"
+        " (default: SOURCE itself)",
     )
 
 
-def add_on_error(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+def add_on_error(group: Group) -> None:
+    """Adds the option that chooses what happens to images that cannot be read."""
+    group.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="skip leaves out and lists images that cannot be read (%(default)s)",
+        help="stop at an image that cannot be read, or leave such images out and list them"
+        " (default: %(default)s)",
     )
 
 
+def add_workers(group: Group, what: str = "number of processes") -> None:
+    """Adds the option for the number of workers."""
+    group.add_argument(
+        "--workers", type=positive, metavar="N", help=f"{what} (default: one per core)"
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
 def number_of_bytes(text: str) -> int:
-    """The bytes that a word such as 200M stands for."""
+    """The number of bytes in a text such as 200M."""
     found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)([KMG]?)B?", text.strip(), flags=re.I)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes such as 200M")
@@ -49,7 +111,7 @@ def number_of_bytes(text: str) -> int:
 
 
 def output_file(text: str) -> epath.Path:
-    """The path of a file to write. Its folder is made now: an error at the end costs hours."""
+    """The path of a file to write. Makes its folder now: an error at the end would cost hours."""
     from etils import epath
 
     path = epath.Path(text)
@@ -63,7 +125,7 @@ def output_file(text: str) -> epath.Path:
 
 
 def write_json(path: epath.Path, content: Any) -> None:
-    """Writes indented JSON; the file is there whole or not at all."""
+    """Writes indented JSON; the file appears whole or not at all."""
     import orjson
 
     from sa1b_tfds.core import files

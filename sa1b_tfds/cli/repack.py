@@ -1,11 +1,11 @@
-"""`sa1b repack`: tars to tars."""
+"""`sa1b repack`: writes the pairs of tars to other tars."""
 
 from __future__ import annotations
 
 import argparse
 
 from sa1b_tfds.cli.export_options import add_selection, run_export
-from sa1b_tfds.cli.options import Commands, add_command, number_of_bytes
+from sa1b_tfds.cli.options import Commands, add_command, number_of_bytes, positive, refused
 
 
 def add(commands: Commands) -> None:
@@ -13,20 +13,33 @@ def add(commands: Commands) -> None:
         commands,
         "repack",
         _repack,
-        "Write the same pairs into other tars: for WebDataset, or fewer of them as SA-1B has them."
-        " The same command run again continues.",
+        "Write the same pairs to other tars: shards for WebDataset, or a subset in SA-1B's own"
+        " form. Interrupted? Run the same command again; it continues.",
+        examples=("tars shards --shard-size 500M", "tars subset --form sa1b --tars 0:10"),
+        docs="export.md",
     )
-    add = command.add_argument
+    add = command.add_argument_group("input and output").add_argument
     add("source", metavar="SOURCE", help="a tar, a folder of tars or of extracted files")
-    add("output", metavar="OUT", help="a folder that is not there yet")
+    add("output", metavar="OUT", help="folder to write, which must not exist yet")
     add(
         "--form",
         choices=("webdataset", "sa1b"),
         default="webdataset",
-        help="webdataset: shards with pairs side by side; sa1b: one tar a tar (%(default)s)",
+        help="webdataset: shards with pairs side by side; sa1b: one tar for each tar (default:"
+        " %(default)s)",
     )
-    add("--shard-size", type=number_of_bytes, metavar="SIZE", help="of a webdataset shard (1G)")
-    add("--shard-images", type=int, metavar="N", help="at most so many images a webdataset shard")
+    add(
+        "--shard-size",
+        type=number_of_bytes,
+        metavar="SIZE",
+        help="largest size of a webdataset shard, such as 500M (default: 1G)",
+    )
+    add(
+        "--shard-images",
+        type=positive,
+        metavar="N",
+        help="most images per webdataset shard (default: no limit)",
+    )
     add_selection(command)
 
 
@@ -36,7 +49,9 @@ def _repack(options: argparse.Namespace) -> int:
     cuts = {"shard_size": options.shard_size, "shard_images": options.shard_images}
     given = {name: value for name, value in cuts.items() if value is not None}
     if options.form == "webdataset":
-        return run_export(options, WebDataset(**given))
+        with refused(options):
+            shards = WebDataset(**given)
+        return run_export(options, shards)
     if given:
-        raise ValueError("--shard-size and --shard-images are for --form webdataset.")
+        options.parser.error("--shard-size and --shard-images are for --form webdataset")
     return run_export(options, SA1BTars())

@@ -7,7 +7,13 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sa1b_tfds.cli.options import Commands, add_command, add_config, output_file
+from sa1b_tfds.cli.options import (
+    Commands,
+    add_command,
+    add_config,
+    output_file,
+    positive,
+)
 from sa1b_tfds.core.telling import counted
 
 if TYPE_CHECKING:
@@ -19,29 +25,39 @@ def add(commands: Commands) -> None:
         commands,
         "show",
         _show,
-        "Draw images with their masks: a page of HTML, a contact sheet, or a training batch.",
+        "Draw images with their masks, as an HTML page, a contact sheet or a training batch.",
+        examples=("tars --open", "data --config original --batch --out batch.png"),
+        docs="show.md",
     )
-    add = command.add_argument
+    group = command.add_argument_group("source")
+    add = group.add_argument
     add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
+    add_config(group)
+    add(
+        "--n",
+        type=positive,
+        metavar="N",
+        help="number of images, from all tars in turns (default: 16; with --batch: 4)",
+    )
+    add = command.add_argument_group("output").add_argument
     add(
         "--out",
         type=_out,
         metavar="FILE",
-        help="a page (.html) or a picture (.png); defaults to sa1b.html, with --batch to batch.png",
+        help="file to write: .html for a page, .png for a contact sheet"
+        " (default: sa1b.html; with --batch: batch.png)",
     )
-    add("--n", type=_positive, metavar="N", help="images, from all tars (16; with --batch 4)")
     add(
         "--batch",
         action="store_true",
         help="draw what a model sees: images of a training batch, with masks, boxes and points",
     )
     add("--open", action="store_true", help="open the file in the browser")
-    add_config(command)
     add(
         "--stats",
         type=pathlib.Path,
         metavar="FILE",
-        help="what `sa1b stats --json FILE` wrote, instead of reading all of SOURCE for the page",
+        help="statistics for the page, from `sa1b stats --json FILE` (default: read all of SOURCE)",
     )
 
 
@@ -51,7 +67,7 @@ def _show(options: argparse.Namespace) -> int:
     if options.batch:
         out = options.out or output_file("batch.png")
         if out.suffix != ".png":
-            raise ValueError(f"--batch draws a picture: --out must end in .png, got {out}.")
+            options.parser.error(f"--batch draws a picture: --out must end in .png, got {out}")
         n, content = _batch(options)
     else:
         out = options.out or output_file("sa1b.html")
@@ -114,7 +130,7 @@ def _examples(options: argparse.Namespace, *, is_page: bool) -> tuple[int, bytes
 
 
 def _statistics(options: argparse.Namespace) -> dict[str, Any]:
-    """Of the whole source."""
+    """Returns the statistics of the whole source."""
     from sa1b_tfds.cli.stats import read_statistics
     from sa1b_tfds.core import own_json
     from sa1b_tfds.show.numbers import statistics_as_html
@@ -133,9 +149,3 @@ def _out(text: str) -> epath.Path:
     if pathlib.Path(text).suffix not in (".html", ".png"):
         raise argparse.ArgumentTypeError(f"{text!r} ends neither in .html nor in .png")
     return output_file(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)

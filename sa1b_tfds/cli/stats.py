@@ -6,13 +6,20 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from sa1b_tfds.cli.options import Commands, add_command, add_config, output_file, write_json
+from sa1b_tfds.cli.options import (
+    Commands,
+    add_command,
+    add_config,
+    add_workers,
+    output_file,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from sa1b_tfds.stats import Progress, Statistics
     from sa1b_tfds.stats.findings import Findings
 
-_SHOWN = 5  # of a kind; the JSON has some more
+_SHOWN = 5  # findings of a kind that are printed; the JSON has more
 
 
 def add(commands: Commands) -> None:
@@ -20,17 +27,27 @@ def add(commands: Commands) -> None:
         commands,
         "stats",
         _stats,
-        "Count images and masks, show distributions, find duplicates and anomalies.",
+        "Count images and masks, show distributions, and find duplicates and anomalies.",
+        examples=("tars", "data --config original --json stats.json"),
+        docs="metrics.md",
     )
-    add = command.add_argument
-    add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
-    add_config(command)
-    add("--workers", type=int, metavar="N", help="processes (one a core)")
-    add("--json", type=output_file, metavar="FILE", help="write all of it as JSON, with histograms")
+    group = command.add_argument_group("source")
+    group.add_argument(
+        "source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data"
+    )
+    add_config(group)
+    group = command.add_argument_group("run")
+    add_workers(group)
+    group.add_argument(
+        "--json",
+        type=output_file,
+        metavar="FILE",
+        help="write all figures and histograms to this file as JSON (default: only print)",
+    )
 
 
 def read_statistics(source: str, config: str | None, workers: int | None = None) -> Statistics:
-    """`statistics_of`, with a progress bar."""
+    """Runs `statistics_of` with a progress bar."""
     from tqdm import tqdm
 
     from sa1b_tfds.stats import statistics_of

@@ -1,4 +1,4 @@
-"""Rows of text in columns."""
+"""Prints rows of text in columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Prints rows of as many cells each: the first column to the left, the others to the right."""
+    """Prints rows of equal length: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         cells = [first.ljust(widths[0])]
@@ -15,5 +15,5 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def number(value: float | None) -> str:
-    """Four figures, or a dash where there is none."""
+    """Formats a number with four figures; a dash for None."""
     return "-" if value is None else f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sa1b_tfds.cli.options import Commands, add_command
+from sa1b_tfds.cli.options import Commands, add_command, add_workers
 
 
 def add(commands: Commands) -> None:
@@ -13,14 +13,20 @@ def add(commands: Commands) -> None:
         commands,
         "unpack",
         _unpack,
-        "Make plain tars of the compressed ones that Meta serves, to read any image at once. They"
-        " are a twentieth larger; builds do not need them. One of 11.3 GB takes a core half a"
-        " minute to a minute. The same command run again continues.",
+        "Make plain tars of the compressed ones that Meta serves, to read any image at once. Plain"
+        " tars are a twentieth larger. Builds do not need them. A tar of 11.3 GB takes a core half"
+        " a minute to a minute. Interrupted? Run the same command again; it continues.",
+        examples=("tars", "tars/sa_000000.tar --out plain"),
+        docs="tars.md",
     )
     add = command.add_argument
     add("tars", nargs="+", metavar="TARS", help="tars, and folders of tars")
-    add("--out", metavar="DIR", help="for the plain tars; default: they replace the others")
-    add("--workers", type=int, metavar="N", help="tars at a time (one a core)")
+    add(
+        "--out",
+        metavar="DIR",
+        help="folder of the plain tars (default: they replace the compressed ones)",
+    )
+    add_workers(command, "tars to unpack at a time")
 
 
 def _unpack(options: argparse.Namespace) -> int:
@@ -30,7 +36,7 @@ def _unpack(options: argparse.Namespace) -> int:
     try:
         results = unpack(options.tars, options.out, workers=options.workers)
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on with the tars that are left.", file=sys.stderr)
+        print("Interrupted. Run the same command again; it continues.", file=sys.stderr)
         raise
     for result in results:
         if result.reason:

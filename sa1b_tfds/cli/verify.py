@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from sa1b_tfds.cli.options import Commands, add_command
+from sa1b_tfds.cli.options import Commands, add_command, add_workers, refused
 
 if TYPE_CHECKING:
     from sa1b_tfds.download.verify import TarReport
@@ -17,18 +17,48 @@ def add(commands: Commands) -> None:
         commands,
         "verify",
         _verify,
-        "Say which tars of a folder are whole, torn, wrong or missing. Compressed ones are"
+        "Report which tars of a folder are whole, torn, wrong or missing. Compressed tars are"
         " inflated, unless a download has checked them.",
+        examples=("tars --start 0 --end 10", "tars --deep --json"),
+        docs="download.md",
     )
-    add = command.add_argument
-    add("folder", metavar="DIR")
-    add("--start", type=int, metavar="N", help="first tar that must be there, by its number")
-    add("--end", type=int, metavar="N", help="the number after the last one that must be there")
-    add("--md5", action="store_true", help="compare with the MD5 table (of compressed tars)")
-    add("--md5-file", metavar="FILE", help="in md5sum's format, instead of the community's table")
-    add("--deep", action="store_true", help="read every pair: JSON, masks, areas, boxes, JPEG")
-    add("--workers", type=int, metavar="N", help="tars at a time (one a core)")
-    add("--json", action="store_true", help="one JSON object a line on standard output")
+    add = command.add_argument_group("tars").add_argument
+    add("folder", metavar="DIR", help="folder of the tars")
+    add(
+        "--start",
+        type=int,
+        metavar="N",
+        help="number of the first tar that must be there (default: 0 if --end is given)",
+    )
+    add(
+        "--end",
+        type=int,
+        metavar="N",
+        help="number after the last tar that must be there (default: check those that are there)",
+    )
+    add = command.add_argument_group("checks").add_argument
+    add(
+        "--md5",
+        action="store_true",
+        help="compare with the community's table of MD5s of compressed tars (default: do not)",
+    )
+    add(
+        "--md5-file",
+        metavar="FILE",
+        help="compare with this table in md5sum's format (default: the community's, with --md5)",
+    )
+    add(
+        "--deep",
+        action="store_true",
+        help="read every pair: JSON, masks, areas, boxes and JPEG (default: only the tar's form)",
+    )
+    group = command.add_argument_group("run")
+    add_workers(group, "tars to read at a time")
+    group.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object per line (default: lines for people)",
+    )
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -39,8 +69,11 @@ def _verify(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sa1b_tfds.download.checksums import read_md5_table
+    from sa1b_tfds.download.links import first_of_range
     from sa1b_tfds.download.verify import verify_folder
 
+    with refused(options):
+        first_of_range(options.start, options.end)
     with_md5 = bool(options.md5 or options.md5_file)
     bar = tqdm(
         unit="B", unit_scale=True, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False

@@ -30,6 +30,11 @@ class BadInput(ValueError):
         self.reason = reason
 
     def as_dict(self) -> dict[str, str]:
+        """Converts it for JSON.
+
+        Returns:
+          archive, member and reason.
+        """
         return {"archive": self.archive, "member": self.member, "reason": self.reason}
 
     def __reduce__(self) -> tuple:
@@ -42,6 +47,12 @@ class TornArchive(BadInput):
 
 class Problems:
     """Takes every `BadInput` that is met: raises it, or keeps it and lets the rest go on.
+
+    Args:
+      on_error: 'raise' or 'skip'. Defaults to 'raise'.
+
+    Raises:
+      ValueError: if on_error is something else.
 
     Attributes:
       found: what was kept, in the order it was met; only with on_error='skip'.
@@ -56,7 +67,12 @@ class Problems:
     def report(
         self, archive: str, member: str, reason: str, kind: type[BadInput] = BadInput
     ) -> None:
-        """Raises a problem, or keeps it in `found`; see `BadInput` for what it is made of."""
+        """Raises a problem, or keeps it in `found`.
+
+        Args:
+          archive, member, reason: see `BadInput`.
+          kind: the class of the error. Defaults to BadInput.
+        """
         problem = kind(archive, member, reason)
         if self.on_error == "raise":
             raise problem

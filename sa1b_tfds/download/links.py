@@ -151,6 +151,12 @@ class Selection:
 def read_links(path: str | Path) -> LinksFile:
     """Reads a links file.
 
+    Args:
+      path: the file, as saved from Meta's page.
+
+    Returns:
+      Its tars, its other entries, and notes on it.
+
     Raises:
         LinksError: a line cannot be read (the message has its number), or there is no link at all.
         FileNotFoundError: there is no such file; the message says where to get one.
@@ -232,6 +238,9 @@ def select(
         those that have no link are `missing`.
       names: these files instead of a range; they need not be tars of SA-1B.
       with_ids: `sa_images_ids.txt` as well.
+
+    Returns:
+      The chosen links, and the names without a link.
 
     Raises:
       ValueError: a range that holds nothing, or a range and names at once.

@@ -130,6 +130,9 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
         version (with dataset_info.json); or, with `config`, TFDS's data_dir.
       config: of prepared data, such as 'original'.
 
+    Returns:
+      The tars, extracted folders or prepared shards, in order.
+
     Raises:
       FileNotFoundError: if there is nothing of that kind, saying what was looked for.
     """

@@ -1,6 +1,6 @@
-"""SA-1B in other tools' formats: WebDataset, COCO, YOLO, or a subset in its own tars.
+"""Exports SA-1B to other formats: COCO, YOLO, WebDataset, or a subset in tars of its own form.
 
-`export` writes what an `ExportConfig` says, in one of the formats here.
+`export` does what an `ExportConfig` says, with one of the formats here.
 """
 
 from sa1b_tfds.export.coco import Coco

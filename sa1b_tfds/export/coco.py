@@ -40,9 +40,11 @@ _JSON_SHARE = 0.2  # of a tar's bytes; 0.14 of those of two tars with 32 photogr
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Coco(ImageFiles):
-    """`annotations.json` and `images/`.
+    """Writes `annotations.json` and `images/`.
 
-    images: 'copy' (JPEG bytes), 'link' (second names of extracted files) or 'none'.
+    Args:
+      images: 'copy' writes the JPEG bytes, 'link' gives extracted files a second name, 'none'
+        writes no images. Defaults to 'copy'.
     """
 
     name: ClassVar[str] = "coco"

@@ -1,7 +1,7 @@
-"""What a format has to say for itself: how a source is cut, what is written of it, what joins it.
+"""The interface of an export format: how to cut a source, write a piece, and join the pieces.
 
-A format's files of one piece lie in that piece's folder under the paths that they have in the end,
-so that joining the pieces only moves them.
+The files of a piece are in the piece's folder, under the paths that they have in the output. So
+joining the pieces mostly moves them.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ PIECES = "pieces"
 
 
 class Item(NamedTuple):
-    """One image: its example, and its two files as the archive has them (None if prepared)."""
+    """One image: its example, and its two files from the archive (None for prepared data)."""
 
     example: Example
     pair: Pair | None
 
     @property
     def name(self) -> str:
-        """What its files are called: the id is unique, and no path from the source is followed."""
+        """The name of its files, from its unique id: no path from the source is used."""
         return f"sa_{self.example['image_id']}"
 
 
 class Span(NamedTuple):
-    """Images `start` to `stop` (None: all) of a part, in order, and the bytes they take there."""
+    """Images `start` to `stop` of a part (None: to its end), and their bytes in the source."""
 
     start: int
     stop: int | None
@@ -43,10 +43,12 @@ class Span(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A piece that is written.
+    """A finished piece.
 
-    image_ids: of its images, and of those left out because an earlier piece has them.
-    counts: 'images', 'masks' and what the format counts besides.
+    label: its name.
+    fingerprint: what its files depend on.
+    image_ids: the ids of its images, and of images that it leaves to an earlier piece.
+    counts: 'images', 'masks' and what else the format counts.
     problems: what was skipped.
     """
 
@@ -58,19 +60,42 @@ class Finished:
 
 
 class Format(abc.ABC):
-    """How examples are written. A frozen dataclass: its fields are its settings."""
+    """Writes examples in one format. A subclass is a frozen dataclass; its fields are settings."""
 
     name: ClassVar[str]
 
     def settings(self) -> dict[str, Any]:
-        """What the files depend on, besides the source."""
+        """Lists what the files depend on besides the source.
+
+        Returns:
+          The format's name and fields, for JSON.
+        """
         return {"format": self.name, **dataclasses.asdict(self)}  # type: ignore[call-overload]
 
     def check(self, parts: Sequence[Part]) -> None:  # noqa: B027  most take any
-        """Raises a ValueError if it cannot be written of these parts."""
+        """Refuses parts that this format cannot be written from, before anything is written.
+
+        Args:
+          parts: the parts of the source.
+
+        Raises:
+          ValueError: if a part does not suit the format.
+        """
 
     def cut(self, part: Part, limit: int | None, problems: Problems) -> list[Span]:
-        """How a part is divided; by default not at all."""
+        """Divides a part into spans, each of which becomes a piece. By default it is one span.
+
+        Args:
+          part: a part of the source.
+          limit: the number of images to take; None takes all.
+          problems: receives problems of the part as a whole.
+
+        Returns:
+          The spans, in order.
+
+        Raises:
+          ValueError: if the part does not suit the format.
+        """
         size = (part.identity() or {"bytes": 0})["bytes"]
         if limit is not None and (count := part.count()) > limit:
             size = size * limit // count
@@ -78,24 +103,45 @@ class Format(abc.ABC):
 
     @abc.abstractmethod
     def written(self, read: int) -> int:
-        """About so many bytes come, rather less, of so many bytes of the source."""
+        """Estimates the size of the output, rather too large, to check the disk.
+
+        Args:
+          read: bytes of the source.
+
+        Returns:
+          Bytes of the output.
+        """
 
     @abc.abstractmethod
     def write(self, items: Iterator[Item], folder: Path, label: str) -> dict[str, int]:
-        """Writes a piece; returns what is to be counted besides images and masks."""
+        """Writes a piece.
+
+        Args:
+          items: the images of the piece.
+          folder: the folder of the piece.
+          label: the piece's name.
+
+        Returns:
+          What the format counts besides images and masks.
+        """
 
     @abc.abstractmethod
     def join(self, root: Path, pieces: Sequence[Finished]) -> None:
-        """Makes the output in `root` of its pieces; after a crash it is called again."""
+        """Joins the pieces to the output. After a crash it is called again, so it may run twice.
+
+        Args:
+          root: the folder of the output, with the pieces in it.
+          pieces: all pieces, in order.
+        """
 
 
 def entries_by_name(part: ArchivePart, problems: Problems) -> list[Entry]:
-    """The pairs of an archive by file name: the same, however they lie in it."""
+    """Returns the pairs of an archive by file name, so that their order in it does not matter."""
     return sorted(part.indexed(problems).index, key=lambda e: e.jpeg.name.rpartition("/")[2])
 
 
 def move(root: Path, label: str, source: str, target: str) -> None:
-    """Moves a file or folder of a piece to its place, unless it is there already or never was."""
+    """Moves a file or folder of a piece to its place, if the piece still has it."""
     path = root / PIECES / label / source
     if path.exists():
         (root / target).parent.mkdir(exist_ok=True)
@@ -103,5 +149,6 @@ def move(root: Path, label: str, source: str, target: str) -> None:
 
 
 def append(path: Path, target: Any) -> None:
+    """Copies a file to the end of an open one."""
     with path.open("rb") as file:
         shutil.copyfileobj(file, target, 2**20)

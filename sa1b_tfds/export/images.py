@@ -1,4 +1,4 @@
-"""The images of an export, as files: `images/<label>/sa_<id>.jpg`, one folder a piece."""
+"""The images of an export, as files `images/<label>/sa_<id>.jpg`, with a folder for each piece."""
 
 from __future__ import annotations
 
@@ -20,11 +20,18 @@ Images = Literal["copy", "link", "none"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageFiles(Format):
-    """images: 'copy' (JPEG bytes), 'link' or 'none'.
+    """A format with image files.
 
-    Links are second names of extracted files (hard links), as supervision refuses symbolic ones;
-    on another file system they become copies, and so does a JPEG with a tag that turns it, as the
-    tag is left out (`jpeg.unturned`).
+    Links are second names of extracted files (hard links), because supervision refuses symbolic
+    links. An image is copied instead if it is on another file system, or if its JPEG has a tag that
+    turns it, because the tag is left out (`jpeg.unturned`).
+
+    Args:
+      images: 'copy' writes the JPEG bytes, 'link' links extracted files, 'none' writes no images.
+        Defaults to 'copy'.
+
+    Raises:
+      ValueError: if `images` is something else.
     """
 
     images: Images = "copy"
@@ -36,12 +43,21 @@ class ImageFiles(Format):
     def check(self, parts: Sequence[Part]) -> None:
         if self.images == "link" and not all(_is_extracted(part) for part in parts):
             raise ValueError(
-                "images='link' needs extracted files to link to; images in tars and in prepared"
-                " data are no files of their own: use 'copy'."
+                "images='link' needs extracted files to link to. Images in tars and in prepared"
+                " data are not files: use 'copy'."
             )
 
     def save(self, item: Item, folder: Path, label: str) -> str:
-        """Writes or links an image of a piece; returns its path below `images/`."""
+        """Writes or links an image of a piece.
+
+        Args:
+          item: the image.
+          folder: the folder of the piece.
+          label: the piece's name.
+
+        Returns:
+          The image's path below `images/`.
+        """
         name = f"{label}/{item.name}.jpg"
         path = folder / IMAGES / name
         if self.images != "none":

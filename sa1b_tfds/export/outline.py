@@ -1,8 +1,8 @@
-"""Masks -> one polygon each, as YOLO's label files want it.
+"""Masks -> one polygon per mask, for YOLO's label files.
 
-A polygon cannot say all that a mask does. Holes are filled, as ultralytics' own converter does.
-Where a mask has several parts, they are joined to one line that runs to the next part and back at
-the nearest corners; drawn, that bridge is one pixel wide.
+A polygon cannot show everything that a mask does. Holes are filled, as ultralytics' own converter
+does. If a mask has several parts, one line joins them: it goes to the next part and back at the
+nearest corners. When drawn, that bridge is one pixel wide.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from sa1b_tfds.core import extras
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.runs import run_lengths
 
-# Corners are left out that lie within a pixel, and within this part of the mask's width (the root
-# of its area), of a straight line.
+# A corner is left out if it is within this share of the mask's width (the root of its area), and
+# within a pixel, of a straight line.
 _TOLERANCE = 1 / 150
-_MAX_CORNERS = 500  # of each of two parts that are compared to find the nearest ones
+_MAX_CORNERS = 500  # corners of a part that are compared to find the nearest pair
 
 
 def polygons_of(masks: rle.Checked) -> Iterator[np.ndarray | None]:
     """Yields the outline of each mask.
 
     Yields:
-      float64 [M, 2], M >= 3: corners (x, y) in pixels, at the middle of a pixel: (0.5, 0.5) is that
-      of the first one. None if the mask is empty.
+      float64 [M, 2], M >= 3: corners (x, y) in pixels, at pixel centres, of which the first is
+      (0.5, 0.5). None for an empty mask.
     """
     height = masks.size[0]
     runs = run_lengths(*masks)
@@ -37,7 +37,7 @@ def polygons_of(masks: rle.Checked) -> Iterator[np.ndarray | None]:
         if not area:
             yield None
             continue
-        # Of the mask no more is drawn than the columns that it has pixels in.
+        # Only the columns with pixels of the mask are drawn.
         ends = np.cumsum(lengths)
         inside = np.flatnonzero(lengths[1::2]) * 2 + 1
         left, right = ends[inside[0] - 1] // height, (ends[inside[-1]] - 1) // height + 1
@@ -49,6 +49,7 @@ def polygons_of(masks: rle.Checked) -> Iterator[np.ndarray | None]:
 
 def _polygon_of(columns: np.ndarray, tolerance: float) -> np.ndarray:
     """uint8 [W, H] of 0 and 1 -> int [M, 2], the corners (x, y) of all parts in one line."""
+    # OpenCV takes [W, H] for a picture [H, W], so it returns (y, x), which ::-1 swaps.
     cv2 = extras.load("cv2", "export")
     parts, _ = cv2.findContours(columns, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     corners = [cv2.approxPolyDP(part, tolerance, True)[:, 0, ::-1] for part in parts]
@@ -61,7 +62,8 @@ def _polygon_of(columns: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def _joined(polygon: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Puts `part` into `polygon` where they are nearest, there and back."""
+    """Inserts `part` into `polygon` where they are nearest, with a way there and back."""
+    # Comparing every corner with every other would take too much memory for frayed masks.
     steps = [-(-len(corners) // _MAX_CORNERS) for corners in (polygon, part)]
     between = polygon[:: steps[0], None].astype(np.int64) - part[None, :: steps[1]]
     distances = (between**2).sum(axis=-1)

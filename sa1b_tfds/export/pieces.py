@@ -1,8 +1,8 @@
 """One piece of an export: some images of one part -> their files, all of them or none.
 
-What is written depends on the source and the format's settings alone, not on the worker or on what
-was interrupted before. A finished piece is a folder with `piece.json` in it; until then it is
-`<label>.part`.
+The files depend only on the source and on the format's settings, not on workers or on earlier runs
+that were interrupted. A finished piece is a folder with `piece.json` in it. Until then the folder
+is `<label>.part`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sa1b_tfds.examples.image_ids import Excluded, ImageIds
 from sa1b_tfds.examples.parts import ArchivePart, Part, example_of
 from sa1b_tfds.export.format import PIECES, Finished, Format, Item, Span, entries_by_name
 
-# Raised whenever the same settings would give other bytes: what an older version wrote is redone.
+# Increase it when the same settings give other bytes: pieces of an older version are written again.
 _LAYOUT = 2
 _PIECE = "piece.json"
 
@@ -34,9 +34,12 @@ _PIECE = "piece.json"
 class Piece:
     """A task for a worker.
 
-    root: where the pieces of this export lie.
-    label: its name among them.
-    excluded: (image id, piece) of images that an earlier piece has.
+    root: the folder of the export, with all its pieces.
+    label: the piece's name.
+    part, span: which images it has.
+    format: how they are written.
+    on_error: 'raise' or 'skip', for images that cannot be read.
+    excluded: (image id, piece) of each image that an earlier piece has already.
     """
 
     root: Path
@@ -68,7 +71,7 @@ class Piece:
         return 0
 
     def job(self) -> dict[str, Any]:
-        """What it is made of and how."""
+        """Describes the piece's source and settings."""
         return {
             "part": self.part.name,
             "source": self.part.identity(),
@@ -78,11 +81,14 @@ class Piece:
         }
 
     def fingerprint(self) -> dict[str, Any]:
-        """What its files depend on; in `piece.json`, to know them again."""
+        """Describes all that its files depend on; `piece.json` holds it."""
         return {**self.job(), "excluded": image_ids.fingerprint(self.excluded)}
 
     def finished(self) -> Finished | None:
-        """What was written earlier, if it is what this would write, whatever was excluded."""
+        """Returns what an earlier run wrote; None if this would write something else.
+
+        Excluded images are not compared: the ids of an outdated piece are still right.
+        """
         try:
             finished = own_json.loads((self._done / _PIECE).read_bytes(), self._of_fields)
         except (OSError, own_json.Damaged):
@@ -103,7 +109,7 @@ class Piece:
         """Writes the piece.
 
         Raises:
-          BadInput: what is wrong in the source, if on_error is 'raise'.
+          BadInput: if an image cannot be read and on_error is 'raise'.
           OSError: if the source cannot be read or the piece cannot be written.
         """
         with files.full_disk_named(f"in {self.root}, while writing {self.label}"):
@@ -119,7 +125,9 @@ class Piece:
             images = _Items(self, problems, on_progress)
             counts = self.format.write(iter(images), draft, self.label)
             if self.fingerprint() != fingerprint:
-                raise OSError(f"{self.part.name} changed while it was read: run the same again.")
+                raise OSError(
+                    f"{self.part.name} changed while it was read: run the same command again."
+                )
             content = {
                 "fingerprint": fingerprint,
                 "image_ids": [*images.ids, *(image_id for image_id, _ in self.excluded)],
@@ -127,7 +135,7 @@ class Piece:
                 "problems": [problem.as_dict() for problem in problems.found],
             }
             (draft / _PIECE).write_bytes(own_json.dumps(content))
-            _sync_all(draft)
+            _sync_all(draft)  # before the rename, so that a crash leaves no empty files behind it
             shutil.rmtree(self._done, ignore_errors=True)
             files.give_name(draft, self._done)
         finally:
@@ -139,7 +147,7 @@ class Piece:
 
 
 class _Items:
-    """Reads a piece's images, by name or as they are prepared; none that is excluded."""
+    """Reads a piece's images, by name or as they are prepared, and skips excluded ones."""
 
     def __init__(self, piece: Piece, problems: Problems, on_progress: Progress):
         self.ids: list[int] = []
@@ -170,7 +178,7 @@ class _Items:
                 self._read += len(example["image"]) + sum(map(len, example["masks"].counts))
                 yield example["file_name"], Item(example, None)
             return
-        # What is wrong with the archive as a whole is said once, by its first piece.
+        # Problems of the archive as a whole are reported once, by its first piece.
         problems = self._problems if start == 0 else Problems("skip")
         entries = entries_by_name(part, problems)[start:stop]
         for pair in part.archive.read(entries, self._problems):

@@ -1,7 +1,7 @@
-"""An export as a function: what is asked for -> pieces -> processes -> one whole folder.
+"""`export`: a config -> pieces -> processes -> one whole folder.
 
-Everything is written in `<output>.incomplete`, which becomes `<output>` when all of it is there.
-Whatever ends a run, the same one again does what is missing, and the bytes are the same.
+Everything is written to `<output>.incomplete`, which is renamed to `<output>` when it is complete.
+If a run is interrupted, the same run again does only what is missing. The bytes are the same.
 """
 
 from __future__ import annotations
@@ -43,14 +43,20 @@ Engine = Callable[[Sequence[Piece]], Mapping[str, Exception]]
 class ExportConfig:
     """What to export, and where.
 
-    source, config: as for `examples.find_parts`: a tar, a folder of tars or of extracted files,
-      or prepared data.
-    output: a folder that is not there yet.
-    format: Coco(), Yolo(), WebDataset() or SA1BTars().
-    tars: the numbers in the names of the tars to take; None takes all.
-    max_images: take the first ones; those that are skipped are not made up for. None takes all.
-    workers: processes; None is one a core.
-    on_error: 'raise' stops at what cannot be read; 'skip' leaves it out and lists it.
+    Args:
+      source: a tar, a folder of tars or of extracted files, or prepared data; see
+        `examples.find_parts`.
+      output: a folder that does not exist yet.
+      format: Coco(), Yolo(), WebDataset() or SA1BTars().
+      config: the config of prepared data, if `source` is TFDS's data_dir. Defaults to None.
+      tars: the numbers in the names of the tars to export. Defaults to all.
+      max_images: export only so many images, the first ones; skipped images count. Defaults to all.
+      workers: the number of processes. Defaults to one per core.
+      on_error: 'raise' stops at the first image that cannot be read; 'skip' leaves such images out
+        and lists them. Defaults to 'raise'.
+
+    Raises:
+      ValueError: if a field is invalid.
     """
 
     source: epath.PathLike
@@ -65,23 +71,26 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.max_images is not None and self.max_images < 1:
             raise ValueError(f"max_images must be positive, got {self.max_images}.")
-        worker_count(self.workers)  # these two refuse what is none
+        worker_count(self.workers)  # raises if invalid, and so does the next line
         Problems(self.on_error)
         if not files.is_local(self.output):
             raise ValueError(f"output must be a local folder, got {self.output}.")
         if os.path.ismount(self.output):
             raise ValueError(
-                f"{self.output} is a mount point, which cannot appear at once: name a folder in it."
+                f"{self.output} is a mount point, and no folder can be renamed to one: name a"
+                " folder in it."
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What lies in `output`.
+    """A finished export.
 
-    counts: 'images', 'masks' and what the format counts besides.
-    skipped: what could not be read.
-    was_there: it was whole before, and nothing was done.
+    Attributes:
+      output: the folder.
+      counts: 'images', 'masks' and what else the format counts.
+      skipped: what could not be read.
+      was_there: whether the export was complete before, so that nothing was done.
     """
 
     output: Path
@@ -91,11 +100,17 @@ class Exported:
 
 
 def export(config: ExportConfig) -> Exported:
-    """Exports, or goes on where an earlier run ended.
+    """Exports images and masks. If an earlier run was interrupted, continues it.
+
+    Args:
+      config: what to export, and where.
+
+    Returns:
+      What is in the output.
 
     Raises:
-      FileExistsError: if `output` holds something else.
-      BadInput: what is wrong in the source, if on_error is 'raise'; the other pieces are kept.
+      FileExistsError: if the output folder holds something else.
+      BadInput: if an image cannot be read and on_error is 'raise'. Finished pieces are kept.
       OSError: if the source cannot be read or the output cannot be written.
     """
     output = Path(config.output).absolute()
@@ -106,7 +121,8 @@ def export(config: ExportConfig) -> Exported:
         return done
     with lock_folder(root):
         joined = _job_in(root / REPORT) or _job_in(root / _JOINING)
-        if joined not in (None, job):  # its pieces were moved, and cannot be told apart any more
+        # An interrupted join of another job has moved pieces, whose labels may mean others now.
+        if joined not in (None, job):
             _start_over(root)
         if _job_in(root / REPORT) != job:
             unit = "parts" if all(p.span.start == 0 for p in pieces) else "shards"
@@ -123,13 +139,15 @@ def export(config: ExportConfig) -> Exported:
         files.give_name(root, output)
     exported = _exported(output, job)
     if exported is None:
-        raise OSError(f"{output} was changed while it was finished: run the same again.")
+        raise OSError(f"{output} was changed while it was finished: run the same command again.")
     return exported
 
 
 def convert(pieces: Sequence[Piece], engine: Engine) -> list[Finished]:
-    """Has all pieces written that are not finished yet, and again those with repeated images."""
+    """Writes all pieces that are not finished, and then those with repeated images again."""
     while True:
+        # Which images repeat is known only when their pieces are read: then the later pieces are
+        # written again without them, until nothing changes.
         there = {piece.label: piece.finished() for piece in pieces}
         done = {label: finished for label, finished in there.items() if finished is not None}
         again = repeated({label: np.array(f.image_ids, np.int64) for label, f in done.items()})
@@ -150,7 +168,7 @@ def _plan(config: ExportConfig, root: Path) -> list[Piece]:
     if config.tars is not None:
         parts = [part for part in parts if _number(part) in config.tars]
         if not parts:
-            raise FileNotFoundError(f"{config.source} holds none of the tars that were asked for.")
+            raise FileNotFoundError(f"{config.source} holds none of the requested tars.")
     config.format.check(parts)
     labels = _labels(parts)
     pieces: list[Piece] = []
@@ -179,12 +197,12 @@ def _plan(config: ExportConfig, root: Path) -> list[Piece]:
 
 def _number(part: Part) -> int | None:
     if not isinstance(part, ArchivePart):
-        raise ValueError("Prepared data does not lie in tars: leave out the choice of tars.")
+        raise ValueError("Prepared data is not in tars: leave out the choice of tars.")
     return number_of(part.archive)
 
 
 def _labels(parts: Sequence[Part]) -> list[str]:
-    """A name for each part: its file's, if no other has it; never a path, and never hidden."""
+    """Makes a unique label for each part from its file's name; never a path or a hidden name."""
     names = [tar_stem(part.name).strip(".") for part in parts]
     often = Counter(name.rpartition("/")[2] for name in names)
     labels: list[str] = []
@@ -198,7 +216,7 @@ def _labels(parts: Sequence[Part]) -> list[str]:
 
 
 def _job_in(path: Path) -> Any:
-    """What a report says it was made of and how; None if it is not there, False if damaged."""
+    """Returns the job that a report describes; None if it is not there, False if it is damaged."""
     if not path.exists():
         return None
     try:
@@ -208,11 +226,11 @@ def _job_in(path: Path) -> Any:
 
 
 def _exported(output: Path, job: list[Any], was_there: bool = False) -> Exported | None:
-    """What lies in `output`; None if it is not there or empty."""
+    """Returns the export in `output`; None if the folder is not there or empty."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return None
     if not (output / REPORT).exists():
-        raise FileExistsError(f"{output} holds something else: name a folder that is not there.")
+        raise FileExistsError(f"{output} holds something else: name a folder that does not exist.")
     advice = f"remove {output} and export again, or name another folder"
     made_of, exported = own_json.read(
         output / REPORT,
@@ -229,14 +247,14 @@ def _exported(output: Path, job: list[Any], was_there: bool = False) -> Exported
     )
     if made_of != job:
         raise FileExistsError(
-            f"{output} holds an export of another source or with other options, which {REPORT} in"
-            " it names: remove it, or name another folder."
+            f"{output} holds an export of another source or with other options; its {REPORT} lists"
+            " them. Remove it, or name another folder."
         )
     return exported
 
 
 def _start_over(root: Path) -> None:
-    logging.warning("%s was of another source or other options: it starts anew.", root)
+    logging.warning("%s has another source or other options: starting again.", root)
     for path in root.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

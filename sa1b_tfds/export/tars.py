@@ -1,10 +1,11 @@
-"""Tars of the same pairs: as WebDataset reads them, or a subset in SA-1B's own form.
+"""Tars of the same pairs: for WebDataset, or a subset in SA-1B's own form.
 
-The bytes are those of the source, but for a tag that turns an image (`jpeg.unturned`).
+The bytes are those of the source, except that a tag that turns an image is removed
+(`jpeg.unturned`).
 
-WebDataset takes files that follow each other and share their name up to the first dot for one
-sample. In SA-1B's tars the two files of an image lie anywhere, so it finds twice as many samples as
-there are images.
+WebDataset joins neighbouring files into a sample if their names are equal up to the first dot. In
+SA-1B's tars the two files of an image may be anywhere, so it finds twice as many samples as there
+are images.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class _Tars(Format):
     def check(self, parts: Sequence[Part]) -> None:
         if not all(isinstance(part, ArchivePart) for part in parts):
             raise ValueError(
-                "Prepared data no longer has the JSON files that these tars hold: repack the tars"
-                " it was built of, or export it to another format."
+                "Prepared data does not hold the JSON files that these tars need: repack the tars"
+                " that it was built from, or export it to another format."
             )
 
     def written(self, read: int) -> int:
@@ -47,10 +48,15 @@ class _Tars(Format):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WebDataset(_Tars):
-    """`000000.tar`, ...: pairs side by side, sorted by name, cut by size.
+    """Writes `000000.tar`, ...: pairs side by side, sorted by name, cut by size.
 
-    shard_size: bytes that no shard exceeds, unless one image does.
-    shard_images: at most so many images a shard; None sets no limit.
+    Args:
+      shard_size: the largest size of a shard in bytes; a larger image gets its own. Defaults to
+        10 ** 9.
+      shard_images: the most images per shard. Defaults to no limit.
+
+    Raises:
+      ValueError: if a number is not positive.
     """
 
     shard_size: int = 10**9
@@ -66,12 +72,12 @@ class WebDataset(_Tars):
             raise ValueError(f"shard_images must be positive, got {self.shard_images}.")
 
     def cut(self, part: Part, limit: int | None, problems: Problems) -> list[Span]:
-        """A new shard begins with each tar, and wherever the next image would be too much."""
+        # A shard begins with each tar, and where the next image would exceed a limit.
         if not isinstance(part, ArchivePart):
-            raise ValueError(f"{part.name} is no archive.")
+            raise ValueError(f"{part.name} is not an archive.")
         spans: list[Span] = []
         start = size = 0
-        room = self.shard_size - tarfile.RECORDSIZE  # its end is filled up to a record
+        room = self.shard_size - tarfile.RECORDSIZE  # tarfile pads the end to a whole record
         entries = entries_by_name(part, problems)[:limit]
         for i, entry in enumerate(entries):
             if i > start and (size + entry.size > room or i - start == self.shard_images):
@@ -88,7 +94,7 @@ class WebDataset(_Tars):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SA1BTars(_Tars):
-    """One tar for each tar or folder: `sa_*.tar`, by its name, with `./sa_<id>.jpg` and `.json`."""
+    """Writes one `sa_*.tar` for each tar or folder, with `./sa_<id>.jpg` and `.json` in it."""
 
     name: ClassVar[str] = "sa1b"
     prefix: ClassVar[str] = "./"

@@ -1,7 +1,7 @@
 """YOLO segmentation labels, as ultralytics and FastSAM's trainer read them.
 
-One text file an image, one line a mask: the class, always 0, and a polygon (`outline.py`) in
-fractions of the image's width and height.
+Each image has a text file, and each mask a line in it: the class, always 0, and a polygon
+(`outline.py`) in fractions of the image's width and height.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ val: images
 names:
   0: object
 """
-_LABELS_SHARE = 0.3  # of a tar's bytes; 0.18 of those of two tars with 32 photographs
+_LABELS_SHARE = 0.3  # of a tar's bytes; it was 0.18 for two tars with 32 photographs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Yolo(ImageFiles):
-    """`data.yaml`, `images/` and `labels/`.
+    """Writes `data.yaml`, `images/` and `labels/`.
 
-    images: 'copy' (JPEG bytes), 'link' (second names of extracted files) or 'none'.
+    Args:
+      images: 'copy' writes the JPEG bytes, 'link' gives extracted files a second name, 'none'
+        writes no images. Defaults to 'copy'.
     """
 
     name: ClassVar[str] = "yolo"
@@ -65,7 +67,7 @@ class Yolo(ImageFiles):
 
 
 def labels_of(example: Example) -> list[str]:
-    """The lines of an example's label file: one for each mask that has a pixel."""
+    """Returns the lines of an example's label file: one for each mask that is not empty."""
     height, width = example["masks"].size
     lines = []
     for polygon in polygons_of(example["masks"]):

@@ -1,4 +1,4 @@
-"""Masks -> a picture to look at, on NumPy."""
+"""Masks -> a picture for people, with NumPy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# 2**64 / golden ratio: its multiples, modulo 2**64, stay far from each other on the hue circle.
+# 2**64 / golden ratio: its multiples modulo 2**64 are far from each other on the circle of hues.
 _GOLDEN_STEP = np.uint64(0x9E3779B97F4A7C15)
 _SATURATION = np.array([1.0, 0.55, 1.0])
 _VALUE = np.array([1.0, 1.0, 0.65])
@@ -28,6 +28,7 @@ def colours(numbers: Sequence[int] | np.ndarray) -> np.ndarray:
     numbers = np.asarray(numbers, np.int64).astype(np.uint64)
     hue = (numbers * _GOLDEN_STEP) / 2.0**64 * 6
     tone = (numbers % np.uint64(3)).astype(int)
+    # HSV to RGB: each channel is a trapezium over the hue, shifted by a third of the circle.
     wheel = np.abs((hue[:, None] + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
     pure = np.clip(wheel, 0, 1)
     saturation, value = _SATURATION[tone, None], _VALUE[tone, None]
@@ -105,5 +106,5 @@ def _edges(top: np.ndarray) -> np.ndarray:
 
 
 def _span(used: np.ndarray) -> slice:
-    """From the first to the last that is True."""
+    """The slice from the first to the last True."""
     return slice(int(used.argmax()), len(used) - int(used[::-1].argmax()))

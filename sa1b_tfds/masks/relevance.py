@@ -1,11 +1,11 @@
-"""Relevance maps: how many masks cover each pixel of an image, and how good they are. On NumPy.
+"""Relevance maps, with NumPy: how many masks cover each pixel of an image, and how good they are.
 
-In TensorFlow: `tf_relevance.py`. No dense masks are made: a run's ends add and subtract its mask's
-weight, and one sum along the pixels gives the map.
+`tf_relevance.py` does the same in TensorFlow. No dense masks are made: the ends of a run add and
+subtract its mask's weight, and one sum along the pixels gives the map.
 
-Both are exact to a rounding: weights are taken as multiples of a power of two, 2 ** -52 of their
-sum, so that what is added is subtracted again to the bit, and no pixel outside of all masks holds
-more than 0.
+Rounding does not add up in that sum. Each weight is first rounded to a multiple of a power of two,
+2 ** -52 of the sum of all weights, so that every addition is exact. A pixel outside all masks is
+exactly 0.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from sa1b_tfds.masks.runs import check_size, run_lengths
 def relevance_map(
     masks: Any, weights: Any = None, output_size: Sequence[int] | None = None
 ) -> np.ndarray:
-    """The sum of the weights of the masks that cover each pixel.
+    """Sums, at each pixel, the weights of the masks that cover it.
 
     Args:
       masks: [N, H, W], or a sequence of masks [H, W] or RLEs, or an example's 'masks'.
-      weights: float [N], such as its predicted_iou; default: 1, which counts masks.
-      output_size: (h, w), sampled at pixel centres as `decode_masks` does; default: (H, W).
+      weights: float [N], such as the example's predicted_iou. Defaults to 1, which counts masks.
+      output_size: (h, w) of the map, sampled at pixel centres as `decode_masks` does. Defaults to
+        (H, W).
 
     Returns:
       float32 [H, W], or [h, w].
 
     Raises:
-      ValueError: if a mask is malformed, sizes differ, there is none to tell the size, or weights
-        are not N finite numbers.
+      ValueError: if a mask is malformed, sizes differ, a list without masks leaves the size
+        unknown, or weights are not N finite numbers.
     """
     rles = as_rles(masks)
     size = _size(masks, rles)
@@ -60,14 +61,14 @@ def _size(masks: Any, rles: list[dict[str, Any]]) -> tuple[int, int]:
         return check_size(rles[0]["size"])
     if isinstance(masks, rle.Checked | Mapping) or rle.is_array(masks):
         return rle.to_checked(masks).size
-    raise ValueError("No masks tell no size: pass an array [0, H, W].")
+    raise ValueError("An empty list of masks has no size: pass an array [0, H, W].")
 
 
 def _units(weights: Any, n: int) -> tuple[np.ndarray, float]:
-    """-> (float64 [N], whole numbers that sum to less than 2 ** 53; what 1 of them is)."""
+    """-> (float64 [N], the weights as whole numbers that sum to less than 2 ** 53; their unit)."""
     weights = np.ones(n) if weights is None else np.asarray(weights, np.float64)
     if weights.shape != (n,) or not np.isfinite(weights).all():
-        raise ValueError(f"weights must be {n} finite numbers, one a mask, got {weights}.")
+        raise ValueError(f"weights must be {n} finite numbers, one per mask, got {weights}.")
     _, exponent = np.frexp(np.abs(weights).sum())
     unit = np.ldexp(1.0, max(int(exponent), -900) - 52)
     return np.rint(weights / unit), float(unit)

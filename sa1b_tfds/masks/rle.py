@@ -220,7 +220,10 @@ def to_rle(segmentation: Any, size: Sequence[int] | None = None) -> dict[str, An
 
 
 def decode_rle(segmentation: Any, size: Sequence[int] | None = None) -> np.ndarray:
-    """Decodes one mask. Takes what `to_rle` takes and raises what it raises.
+    """Decodes one mask; raises what `to_rle` raises.
+
+    Args:
+      segmentation, size: see `to_rle`.
 
     Returns:
       uint8 [H, W] of 0 and 1.
@@ -229,7 +232,10 @@ def decode_rle(segmentation: Any, size: Sequence[int] | None = None) -> np.ndarr
 
 
 def encode_mask(mask: Any) -> dict[str, Any]:
-    """Encodes one mask. Takes what `to_binary` takes and raises what it raises.
+    """Encodes one mask; raises what `to_binary` raises.
+
+    Args:
+      mask: a dense mask [H, W], as `to_binary` takes it.
 
     Returns:
       {'size': [H, W], 'counts': bytes}, as `pycocotools.mask.encode` does.

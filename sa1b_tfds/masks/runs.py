@@ -1,7 +1,7 @@
-"""Compressed RLE strings -> run lengths, checked, and what runs alone tell. NumPy only.
+"""Compressed RLE strings -> checked run lengths, and areas and boxes from them. NumPy only.
 
-The format is described in `rle`. pycocotools trusts what it is given: a malformed string
-can give it a wrong mask or a wild write. So every RLE comes through here before it is used.
+`rle` describes the format. pycocotools does not check its input: a malformed string may return a
+wrong mask or write outside its memory. So this module checks every RLE before it is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# A run of a larger image could need more than six characters, the most that any reader here takes.
+# No reader here takes a value of more than six characters; a larger image could need more.
 MAX_PIXELS = 16384 * 16384
 _MAX_CHARS_PER_RUN = 6
 
@@ -24,38 +24,43 @@ WRONG_SUM = "its runs do not sum to height * width"
 
 
 class MalformedRLE(ValueError):
-    """The RLE at `index` of those given cannot be a mask; `reason` says why."""
+    """An RLE is not a mask: `index` is its place among those given, `reason` says why."""
 
     def __init__(self, index: int, reason: str):
         super().__init__(f"The RLE of mask {index} is malformed: {reason}.")
         self.index = index
         self.reason = reason
 
+    # Unpickling calls the class with `args`, which are one text: workers could not send the error.
     def __reduce__(self) -> tuple:
         return type(self), (self.index, self.reason)
 
 
 class Runs(NamedTuple):
-    """Run lengths of N masks, one after the other.
+    """The run lengths of N masks, one mask after the other.
 
     lengths: int64 [V], the runs of all masks.
-    splits: int64 [N + 1], mask i has lengths[splits[i]:splits[i + 1]].
+    splits: int64 [N + 1]; mask i has lengths[splits[i]:splits[i + 1]].
     """
 
     lengths: np.ndarray
     splits: np.ndarray
 
     def mask(self) -> np.ndarray:
-        """The mask that each run belongs to, int64 [V]."""
+        """int64 [V], the mask of each run."""
         return np.repeat(np.arange(len(self.splits) - 1), np.diff(self.splits))
 
     def is_one(self) -> np.ndarray:
-        """Whether each run is one of ones, bool [V]: the runs of a mask start with zeros."""
+        """bool [V], whether each run is of ones. The first run of a mask is of zeros."""
         return (np.arange(len(self.lengths)) - self.splits[self.mask()]) % 2 == 1
 
 
 def check_size(size: Any, name: str = "size") -> tuple[int, int]:
-    """Returns (height, width), or raises a ValueError if that is no image size."""
+    """Returns (height, width) as integers.
+
+    Raises:
+      ValueError: if `size` is not two positive integers, or is over the limit; names it as `name`.
+    """
     try:
         height, width = (int(side) for side in size)
         exact = (height, width) == tuple(size)
@@ -69,11 +74,11 @@ def check_size(size: Any, name: str = "size") -> tuple[int, int]:
 
 
 def are_large(size: Sequence[int] | None = None, max_masks: int | None = None) -> bool:
-    """Whether the masks of an image take over 64 MB, so that few images may be in memory at once.
+    """Whether the masks of an image take over 64 MB, so that few images fit in memory at once.
 
     Args:
-      size: (h, w) of the masks; default: full size, taken as 1500x2250.
-      max_masks: of an image; default: not limited, taken as 100.
+      size: (h, w) of the masks. Defaults to full size, taken as 1500x2250.
+      max_masks: the most masks of an image. Defaults to no limit, taken as 100.
     """
     height, width = (1500, 2250) if size is None else size
     return (max_masks or 100) * height * width > 2**26
@@ -87,7 +92,7 @@ def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
       size: (height, width) of every mask.
 
     Raises:
-      MalformedRLE: naming the first mask that is not an RLE of that size, and why.
+      MalformedRLE: if a mask is not an RLE of that size; names the first one and the reason.
     """
     height, width = check_size(size)
     encoded = as_bytes(counts)
@@ -101,13 +106,13 @@ def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
         outside = np.flatnonzero(group > 63)
         raise MalformedRLE(int(np.searchsorted(ends, outside[0], "right")), OUTSIDE_ALPHABET)
     last = group < 32
-    _refuse(np.flatnonzero(sizes == 0), TRUNCATED)
+    _refuse(np.flatnonzero(sizes == 0), TRUNCATED)  # first: ends - 1 would be the mask before
     _refuse(np.flatnonzero(~last[ends - 1]), TRUNCATED)
 
     last_char = np.flatnonzero(last)
     splits = np.append(0, np.searchsorted(last_char, ends))
     lengths = _undo_differences(_values(group, last_char, splits), splits[:-1])
-    # int32 may overflow, but not before the first run that is outside of these bounds.
+    # An int32 may have overflowed, but only after a first run outside these bounds.
     if lengths.min() < 0 or lengths.max() > height * width:
         outside = np.flatnonzero((lengths < 0) | (lengths > height * width))
         reason = NEGATIVE_RUN if lengths[outside[0]] < 0 else WRONG_SUM
@@ -118,7 +123,7 @@ def run_lengths(counts: Sequence[bytes | str], size: Sequence[int]) -> Runs:
 
 
 def as_bytes(counts: Sequence[bytes | str]) -> list[bytes]:
-    """Each of the counts as bytes; raises a ValueError if one is neither a string nor bytes."""
+    """Returns counts as bytes; raises a ValueError if one is neither a string nor bytes."""
     encoded = [c.encode() if isinstance(c, str) else c for c in counts]
     if not all(isinstance(c, bytes) for c in encoded):
         raise ValueError("Compressed counts must be strings or bytes.")
@@ -126,13 +131,13 @@ def as_bytes(counts: Sequence[bytes | str]) -> list[bytes]:
 
 
 def areas(runs: Runs) -> np.ndarray:
-    """The pixels in each of N masks, int64 [N]."""
+    """int64 [N], the number of pixels of each mask."""
     ones = np.append(0, np.cumsum(runs.lengths * runs.is_one()))
     return ones[runs.splits[1:]] - ones[runs.splits[:-1]]
 
 
 def bboxes(runs: Runs, size: Sequence[int]) -> np.ndarray:
-    """The boxes of N masks of one size, int64 [N, 4], each as `rle.bbox` has it."""
+    """int64 [N, 4], the box of each mask as `rle.bbox` returns it; all masks have one size."""
     height, width = check_size(size)
     boxes = np.zeros((len(runs.splits) - 1, 4), np.int64)
     kept = np.flatnonzero(runs.is_one() & (runs.lengths > 0))
@@ -142,6 +147,7 @@ def bboxes(runs: Runs, size: Sequence[int]) -> np.ndarray:
     stop = np.cumsum(runs.lengths)[kept] - mask * (height * width) - 1
     x_start, y_start = np.divmod(stop + 1 - runs.lengths[kept], height)
     x_stop, y_stop = np.divmod(stop, height)
+    # A run that goes on into the next column touches the bottom of one and the top of the other.
     whole_column = x_start != x_stop
     first = np.flatnonzero(np.diff(mask, prepend=-1))
     x_min, y_min = (
@@ -155,18 +161,22 @@ def bboxes(runs: Runs, size: Sequence[int]) -> np.ndarray:
 
 
 def _values(group: np.ndarray, last_char: np.ndarray, splits: np.ndarray) -> np.ndarray:
-    """-> int32 [V], what the groups of each value say; `last_char` [V] is where its last one is.
+    """-> int32 [V], each value from its groups; `last_char` [V] is the place of its last group.
 
-    Nearly all have three groups at most: those are looked up, by 16 bits that fit the caches.
+    Nearly all values have at most three groups. They are looked up in a table of 2 ** 16 entries,
+    which fits the processor's caches. The others are computed.
     """
     goes_on = group >> 5
-    second = group * goes_on  # before the last one, if it belongs to the same value
-    third = second[:-1] * goes_on[1:]
+    second = group * goes_on  # a group that another follows, else 0
+    third = second[:-1] * goes_on[1:]  # a group that two others follow, else 0
+    # The key of a place: its group, and above it the one or two before that belong to the value.
+    # Groups have 6 bits and are 5 apart, so that they overlap by the bit that says "goes on".
     key = group.astype(np.uint16)
     for back, groups in ((1, second), (2, third)):
         shifted = groups[:-1].astype(np.uint16) * np.uint16(1 << 5 * back)  # faster than <<
         np.bitwise_xor(key[back:], shifted, out=key[back:])
     values = _value_of_three_groups().take(key.take(last_char))
+    # Where a fourth group goes on into the last three, the table's value lacks the groups before.
     ends = 3 + np.flatnonzero((goes_on[:-3] & goes_on[1:-2] & goes_on[2:-1]) > goes_on[3:])
     if len(ends):
         longer = np.searchsorted(last_char, ends)
@@ -176,7 +186,7 @@ def _values(group: np.ndarray, last_char: np.ndarray, splits: np.ndarray) -> np.
 
 @functools.cache
 def _value_of_three_groups() -> np.ndarray:
-    """int32 [2**16], the value of each key: three groups with bit 15, else two with bit 10."""
+    """int32 [2**16], the value of each key: three groups if it has bit 15, else two if bit 10."""
     key = np.arange(1 << 16, dtype=np.int32)
     three = key >> 15 == 1
     two = three | (key >> 10 & 1 == 1)
@@ -189,11 +199,11 @@ def _value_of_three_groups() -> np.ndarray:
 def _value_of_more_groups(
     group: np.ndarray, ends: np.ndarray, splits: np.ndarray, index: np.ndarray
 ) -> np.ndarray:
-    """-> int32, of each value that ends at `ends`, and is the one at `index` of all."""
+    """-> int32, the values whose last groups are at `ends`; `index` is their place among all."""
     value = (group[ends].astype(np.int32) ^ 16) - 16
     more = np.ones(len(ends), bool)
     for back in range(1, _MAX_CHARS_PER_RUN + 1):
-        before = group[ends - back]  # wraps around only where nothing goes on
+        before = group[ends - back]  # a negative place wraps around; `ends >= back` drops it
         more &= (before >= 32) & (ends >= back)
         if not more.any():
             break
@@ -204,17 +214,19 @@ def _value_of_more_groups(
 
 
 def _undo_differences(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Changes values [V] into lengths, of the same dtype; `first` [N] says where each mask begins.
+    """Turns values [V] into lengths in place, in the same dtype; `first` [N] is each mask's start.
 
-    In each mask run 0 stands alone, and 1, 3, 5, ... and 2, 4, 6, ... are two chains of
-    differences. All chains of all masks are summed at once, by the parity of the place among all
-    values; where a chain begins, what was summed before is taken off.
+    In each mask, run 0 is stored as it is, and runs 1, 3, 5, ... and 2, 4, 6, ... are two chains of
+    differences. Every second value of the whole array belongs to one chain or another, so two
+    cumulative sums undo all chains. At the start of each chain the sum of the one before is
+    subtracted.
     """
     stop = np.append(first[1:], len(values))
+    # Run 2 is stored as it is as well, not as its difference from run 0: take run 0 off before.
     has_run_2 = first[first + 2 < stop]
     values[has_run_2 + 2] -= values[has_run_2]
     for parity in (0, 1):
-        part = np.ascontiguousarray(values[parity::2])  # np.cumsum is slow at every second one
+        part = np.ascontiguousarray(values[parity::2])  # np.cumsum is slow on a stride of 2
         begins, ends = (first + 1 - parity) // 2, (stop + 1 - parity) // 2
         begins = begins[begins < ends]
         if len(begins):

@@ -1,13 +1,13 @@
-"""Masks as toggles, drawn where the model runs: the host sends a few numbers a mask, not pixels.
+"""Masks as toggles, drawn where the model runs: the host sends a few numbers per mask, not pixels.
 
-The masks of an image, [N, h, w], are laid out one after the other, each in column-major order, and
-stored as the *toggles* at which they switch between 0 and 1. A pixel is on if an odd number of its
-mask's toggles lie at or before it; so their order does not matter, and two at one place cancel.
-`pack_runs` makes them on the host from RLE strings, with crop, resize and flip already applied;
-`rasterize_runs` draws them in ops that XLA compiles. `tf_run_ends.py` reads the RLE itself.
+The masks of an image, [N, h, w], are laid out one after the other, each in column-major order. A
+*toggle* is a place at which a mask switches between 0 and 1. A pixel is on if an odd number of its
+mask's toggles are at or before it. So the order of toggles does not matter, and two at one place
+cancel. `pack_runs` makes toggles from RLE strings on the host, with crop, resize and flip applied.
+`rasterize_runs` draws them in ops that XLA compiles. `tf_run_ends.py` reads the RLE.
 
-All masks of an image share one room for toggles: half of SA-1B's masks need 34 of them at 256x256,
-one in a hundred needs 900. A room for each would be empty or too small.
+All masks of an image share one array of toggles. Half of SA-1B's masks need 34 of them at 256x256,
+and one in a hundred needs 900, so an array per mask would be mostly empty or too small.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from sa1b_tfds.masks.tf_run_ends import RunEnds, lower_bound, run_ends, upper_bo
 class PackedRuns(NamedTuple):
     """The masks of one image as toggles.
 
-    toggles: int32 [R], positions (mask * w + x) * h + y in no order, filled up with N * h * w.
-    whole: bool [N], False for a mask that did not fit any more, and is empty.
+    toggles: int32 [R], positions (mask * w + x) * h + y in any order, padded with N * h * w.
+    whole: bool [N], False for a mask whose toggles did not fit; that mask is empty.
     """
 
     toggles: tf.Tensor
     whole: tf.Tensor
 
 
-# AutoGraph would take seconds to find that there is no control flow on tensors in here.
+# AutoGraph would take seconds to find that this has no Python control flow on tensors.
 @tf.autograph.experimental.do_not_convert
 def pack_runs(
     counts: Any,
@@ -45,18 +45,21 @@ def pack_runs(
 ) -> PackedRuns:
     """Moves the runs of one image's masks to an output grid, in TensorFlow ops.
 
-    Where `whole`, `rasterize_runs(toggles, N, output_size)` equals `decode_masks` with the same
-    arguments. Masks find room in their order.
+    For masks that are `whole`, `rasterize_runs(toggles, N, output_size)` equals `decode_masks` with
+    the same arguments. The first masks get room first.
 
     Args:
-      counts, size, window, flip: as `decode_masks` takes them.
+      counts, size, window, flip: see `decode_masks`.
       output_size: (h, w) of the masks, known when the graph is built.
-      max_runs: R. A mask needs two toggles a column that it crosses, with holes and frayed edges
-        more.
+      max_runs: R, the toggles of all masks together. A mask needs two per column that it crosses,
+        and more if it has holes or a frayed edge.
+
+    Returns:
+      The toggles int32 [R], and bool [N], whether each mask fits.
 
     Raises:
       ValueError: if output_size or max_runs is not positive.
-      tf.errors.InvalidArgumentError: what `decode_masks` raises.
+      tf.errors.InvalidArgumentError: see `decode_masks`.
     """
     output_size = check_size(output_size, "output_size")
     if max_runs < 1:
@@ -76,22 +79,24 @@ def pack(
     flip: tf.Tensor,
     max_runs: int,
 ) -> PackedRuns:
-    """`pack_runs` for run ends that are there already, as `masks.draw` is to `decode_masks`."""
+    """Does what `pack_runs` does, from run ends. Arguments are int32 and are not checked."""
     height, width = output_size
     grid = masks_lib.on_grid(ends, n, size, tf.constant([height, width]), window)
     grid_width = tf.size(grid.columns)
 
-    # Only some of the grid's rows lie in the image; nothing is on outside of them.
+    # The grid rows in the image are first_row to end_row - 1; outside of them no mask is on.
     first_row = lower_bound(grid.rows, tf.constant([0]))[0]
     end_row = lower_bound(grid.rows, size[:1])[0]
     inside = tf.where(grid.row < end_row)[:, 0]
     mask, column, row = (tf.gather(x, inside) for x in (grid.mask, grid.column, grid.row))
     sign = tf.cast(tf.gather(grid.sign, inside), tf.int32)
     top = tf.where(first_row < end_row, grid.top, 0)
+    # The state at the bottom of a column is that at its top plus all changes inside it.
     change = tf.math.unsorted_segment_sum(sign, mask * grid_width + column, n * grid_width)
     bottom = top + tf.reshape(change, [n, grid_width])
 
-    # The grid column that each output column shows, and the output columns that show a grid column.
+    # The grid column that each output column shows; and for each grid column the output columns
+    # first to last - 1 that show it. A flip counts them from the other end.
     shown = masks_lib.sampled(window[1], window[3], tf.constant(width))
     shown = lower_bound(grid.columns, shown)
     ordered = tf.range(grid_width)
@@ -99,7 +104,8 @@ def pack(
     times = last - first
     first, shown = tf.where(flip, width - last, first), tf.where(flip, shown[::-1], shown)
 
-    # Toggles inside of columns, in each output column that shows theirs.
+    # Toggles inside columns. A toggle is repeated for each output column that shows its column:
+    # `which` numbers the original, and the place among the repeats gives the output column.
     times = tf.gather(times, column)
     which = tf.repeat(tf.range(tf.size(times)), times)
     x = tf.range(tf.size(which)) - tf.gather(tf.cumsum(times, exclusive=True), which)
@@ -107,7 +113,8 @@ def pack(
     inner_mask = tf.gather(mask, which)
     inner = (inner_mask * width + x) * height + tf.gather(row, which)
 
-    # Toggles at the top and bottom of columns, less those that meet: bottom, next column's top.
+    # Toggles at the top of columns that begin on, and at the bottom of those that end on. Where the
+    # image fills the height, a bottom and the next column's top are one place: both cancel.
     top, bottom = tf.gather(top, shown, axis=1), tf.gather(bottom, shown, axis=1)
     meet = top[:, 1:] * bottom[:, :-1] * tf.cast((first_row == 0) & (end_row == height), tf.int32)
     edges = tf.concat(
@@ -121,7 +128,7 @@ def pack(
 
     mask = tf.concat([inner_mask, outer_mask], axis=0)
     needed = tf.math.unsorted_segment_sum(tf.ones_like(mask), mask, n)
-    whole = tf.cumsum(needed) <= max_runs
+    whole = tf.cumsum(needed) <= max_runs  # so after the first mask that does not fit, none does
     toggles = tf.boolean_mask(tf.concat([inner, outer], axis=0), tf.gather(whole, mask))
     room = max_runs - tf.size(toggles)
     toggles = tf.pad(toggles, [[0, room]], constant_values=n * width * height)
@@ -132,13 +139,13 @@ def pack(
 def rasterize_runs(
     toggles: Any, num_masks: int, size: Sequence[int], dtype: Any = tf.uint8
 ) -> tf.Tensor:
-    """Draws masks from toggles; made for `jit_compile=True`: static shapes, no op of the host.
+    """Draws masks from toggles. Compiles with `jit_compile=True`: static shapes, no host ops.
 
     Args:
-      toggles: int32 [..., R], as `pack_runs` makes them.
+      toggles: int32 [..., R] from `pack_runs`.
       num_masks: N, the masks of each image.
-      size: (h, w), the output_size that they were made for.
-      dtype: of the result.
+      size: (h, w), the output_size that was given to `pack_runs`.
+      dtype: the dtype of the result. Defaults to uint8.
 
     Returns:
       dtype [..., N, h, w] of 0 and 1.
@@ -147,7 +154,7 @@ def rasterize_runs(
       ValueError: if num_masks or size is not positive, or N * h * w does not fit an int32.
     """
     height, width = check_size(size)
-    bins = num_masks * height * width + 1  # the last one takes what `pack_runs` filled up with
+    bins = num_masks * height * width + 1  # the last bin takes the padding of `pack_runs`
     if not 1 < bins < 2**31:
         raise ValueError(f"num_masks must be from 1 to {2**31 // (height * width)}: {num_masks}.")
     toggles = tf.convert_to_tensor(toggles, tf.int32)
@@ -157,6 +164,7 @@ def rasterize_runs(
     position = tf.reshape(toggles + tf.range(images)[:, None] * bins, [-1])
     count = tf.math.unsorted_segment_sum(tf.ones_like(position), position, images * bins)
     count = tf.reshape(count, [images, bins])[:, :-1]
+    # A pixel is on where the toggles of its mask up to it are odd in number.
     parity = tf.cumsum(tf.reshape(count, [-1, width * height]), axis=1) % 2
     masks = tf.transpose(tf.reshape(parity, [-1, width, height]), [0, 2, 1])
     shape = tf.concat([batch, [num_masks, height, width]], axis=0)

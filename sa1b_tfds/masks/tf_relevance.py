@@ -1,4 +1,4 @@
-"""Relevance maps in TensorFlow graph ops: what `relevance.py` says, for a data pipeline."""
+"""Relevance maps in TensorFlow graph ops, for data pipelines. `relevance.py` has the method."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import tensorflow as tf
 from sa1b_tfds.masks import tf_decode as masks_lib
 from sa1b_tfds.masks.tf_run_ends import RunEnds, lower_bound, run_ends
 
-_BITS = 52  # of a weight; the bits of a float64's fraction, too
-_BIAS = 1023  # of its exponent
+_BITS = 52  # of a float64's fraction, and so of a weight
+_BIAS = 1023  # of a float64's exponent
 
 
-# AutoGraph would take seconds to find that there is no control flow on tensors in here.
+# AutoGraph would take seconds to find that this has no Python control flow on tensors.
 @tf.autograph.experimental.do_not_convert
 def decode_relevance(
     counts: Any,
@@ -23,20 +23,20 @@ def decode_relevance(
     window: Any = None,
     flip: Any = False,
 ) -> tf.Tensor:
-    """The sum of the weights of the masks that cover each pixel, from their RLEs.
+    """Sums, at each pixel, the weights of the masks that cover it, straight from RLEs.
 
-    It equals the weighted sum of `decode_masks(counts, size, output_size, window, flip)` over N;
-    no mask is drawn.
+    The result equals the weighted sum of `decode_masks(counts, size, output_size, window, flip)`
+    over N, but no mask is drawn.
 
     Args:
-      counts, size, output_size, window, flip: as `decode_masks` takes them.
-      weights: float [N], such as predicted_iou; default: 1, which counts masks.
+      counts, size, output_size, window, flip: see `decode_masks`.
+      weights: float [N], such as predicted_iou. Defaults to 1, which counts masks.
 
     Returns:
       float32 [h, w].
 
     Raises:
-      tf.errors.InvalidArgumentError: what `decode_masks` raises, or a weight is not finite.
+      tf.errors.InvalidArgumentError: if a weight is not finite; also see `decode_masks`.
     """
     counts, size, output_size, window = masks_lib.check_arguments(counts, size, output_size, window)
     n = tf.size(counts)
@@ -46,11 +46,11 @@ def decode_relevance(
 
 
 def relevance_of_masks(masks: Any, weights: Any = None) -> tf.Tensor:
-    """The same of masks that are decoded, as a batch holds them.
+    """Sums, at each pixel, the weights of the masks that cover it, from decoded masks in a batch.
 
     Args:
       masks: numbers or bool [..., N, H, W], 0 or 1.
-      weights: float [..., N]; default: 1, which counts masks.
+      weights: float [..., N]. Defaults to 1, which counts masks.
 
     Returns:
       float32 [..., H, W].
@@ -70,16 +70,17 @@ def relevance(
     window: tf.Tensor,
     flip: tf.Tensor,
 ) -> tf.Tensor:
-    """`decode_relevance` from run ends that are there already, as `masks.draw` for `decode_masks`.
+    """Does what `decode_relevance` does, from run ends.
 
-    Its arguments are int32 but the weights and flip, and are not checked here.
+    All arguments but `weights` and `flip` are int32, and none is checked here.
     """
     grid = masks_lib.on_grid(ends, n, size, output_size, window)
     height, width = tf.unstack(output_size)
     grid_width = tf.size(grid.columns)
     units, unit = _units(tf.ensure_shape(weights, [None]))
 
-    # Along each grid column: what covers its top, and then what begins and ends.
+    # In each grid column: the weights at its top, then the weight of each mask where it begins and
+    # ends. One sum down the rows gives the map.
     tops = tf.linalg.matvec(tf.cast(grid.top, tf.float64), units, transpose_a=True)
     steps = tf.gather(units, grid.mask) * tf.cast(grid.sign, tf.float64)
     places = tf.where(grid.row < height, grid.row * grid_width + grid.column, -1)
@@ -99,8 +100,10 @@ def relevance(
 
 
 def _units(weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """-> (float64 [N], whole numbers that sum to less than 2 ** 53; what 1 of them is)."""
+    """-> (float64 [N], the weights as whole numbers that sum to less than 2 ** 53; their unit)."""
     weights = tf.debugging.check_numerics(tf.cast(weights, tf.float64), "relevance: weights")
+    # TensorFlow has no frexp: the exponent is read from the bits of the float. The unit is built
+    # from its bits as well, and its exponent is kept in the range of normal floats.
     total = tf.bitcast(tf.reduce_sum(tf.abs(weights)), tf.int64)
     exponent = tf.maximum(tf.bitwise.right_shift(total, _BITS) + 1, _BIAS - 900)
     unit = tf.bitcast(tf.bitwise.left_shift(exponent - _BITS, _BITS), tf.float64)

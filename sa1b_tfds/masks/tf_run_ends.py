@@ -1,13 +1,13 @@
-"""RLE strings -> where their runs end, checked, in TensorFlow graph ops only.
+"""RLE strings -> the ends of their runs, checked, in TensorFlow graph ops only.
 
-The format is described in `sa1b_tfds.masks.rle`. How it is read here:
+`sa1b_tfds.masks.rle` describes the format. This module reads it in two steps:
 
-1. *Characters -> values.* All strings of an image are one byte vector; the 5-bit groups of every
-   value are shifted together by doubling (1, 2, 4 characters), for all values at once.
-2. *Values -> run ends.* The values of each mask are laid out in rows of 32, masks one below the
-   other. Undoing the differences and summing the runs is linear, so that it is one small matrix
-   product a row plus what is carried from row to row. It is exact: float64 holds every integer
-   that a well-formed RLE can reach, and the first one that is out of range is an error.
+1. *Characters -> values.* All strings of an image are joined into one byte vector. The 5-bit groups
+   of every value are shifted together by doubling (1, 2, 4 characters), for all values at once.
+2. *Values -> run ends.* The values of each mask are laid out in rows of 32, the masks one below the
+   other. Undoing the differences and summing the runs are linear, so both are one small matrix
+   product per row, plus three numbers that are carried from row to row. The result is exact: a
+   float64 holds every integer of a well-formed RLE, and the first number out of range is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ ROW = 32  # runs in a row
 
 
 def _scan_matrices() -> tuple[np.ndarray, np.ndarray]:
-    """(inputs of a row -> what it passes on, inputs and what was passed in -> run ends)."""
+    """Returns (row -> numbers to carry on, row and numbers carried in -> run ends).
+
+    With d for the stored differences, run t is d[t] + d[t - 2] + ..., and it ends at the sum of all
+    runs up to t. So d[s] counts (t - s) // 2 + 1 times in the end of run t. A row carries on the
+    sums of its even and of its odd differences, and its last run end.
+    """
     source, target = np.arange(ROW)[:, None], np.arange(ROW)[None, :]
     step_to_end = np.where(source <= target, (target - source) // 2 + 1, 0)
     passed_on = np.concatenate([source % 2 == 0, source % 2 == 1, step_to_end[:, -1:]], axis=1)
@@ -37,18 +42,18 @@ _PASSED_ON, _TO_RUN_ENDS = _scan_matrices()
 
 
 class RunEnds(NamedTuple):
-    """Where the runs of N masks end, in rows of 32 runs; a mask starts on a row of its own.
+    """The ends of the runs of N masks, in rows of 32 runs. Each mask starts a new row.
 
-    position: int32 [B, 32], the column-major pixel at which the run ends; H * W past the last run.
+    position: int32 [B, 32], the column-major pixel at which the run ends; H * W after the last run.
       Even columns end a run of zeros, odd columns a run of ones.
-    mask: int32 [B], the index of the mask that the row belongs to.
+    mask: int32 [B], the index of the row's mask.
     """
 
     position: tf.Tensor
     mask: tf.Tensor
 
 
-# As a function of its own it is traced once, and not for every dataset that uses it.
+# A tf.function of its own is traced once, not once for every dataset that uses it.
 @tf.function(autograph=False, reduce_retracing=True)
 def run_ends(counts: tf.Tensor, size: tf.Tensor) -> RunEnds:
     """Parses and checks RLE strings.
@@ -63,7 +68,7 @@ def run_ends(counts: tf.Tensor, size: tf.Tensor) -> RunEnds:
     values, end_of_mask = _values(counts)
     first = tf.pad(end_of_mask, [[1, 0]])[:-1]
 
-    # Lay the values out in rows.
+    # Lay the values out in rows; the places after a mask's last value hold 0.
     blocks = (end_of_mask - first + ROW - 1) // ROW
     end_block = tf.cumsum(blocks)
     first_block = end_block - blocks
@@ -77,7 +82,9 @@ def run_ends(counts: tf.Tensor, size: tf.Tensor) -> RunEnds:
     steps = tf.gather(values, tf.minimum(index, tf.size(values) - 1))
     steps = tf.where(present, tf.cast(steps, tf.float64), 0.0)
 
-    # The first run stands alone; the others are two interleaved chains of differences.
+    # The first run is stored as it is; runs 1, 3, 5, ... and 2, 4, 6, ... are chains of
+    # differences. So the first run is taken out of the chains, and added to every run end as an
+    # offset.
     first_run = tf.where(starts_mask, steps[:, 0], 0.0)
     steps = tf.concat([steps[:, :1] - first_run[:, None], steps[:, 1:]], axis=1)
     passed_on = tf.matmul(steps, _PASSED_ON)
@@ -87,6 +94,7 @@ def run_ends(counts: tf.Tensor, size: tf.Tensor) -> RunEnds:
     passed_in = tf.concat([steps, chains, offset[:, None]], axis=1)
     position = tf.matmul(passed_in, _TO_RUN_ENDS)
 
+    # Checked before the cast to int32: positions of a malformed RLE may not fit one.
     pixels = tf.cast(tf.reduce_prod(size), tf.float64)
     runs = position - tf.concat([offset[:, None] - first_run[:, None], position[:, :-1]], axis=1)
     negative = present & (runs < 0)
@@ -110,11 +118,12 @@ def _values(counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Characters -> (int32 [V] values of all masks, int32 [N] where each mask's values end)."""
     chars = tf.strings.length(counts)
     end_of_mask = tf.cumsum(chars)
-    joined = tf.strings.reduce_join(counts) + "0" * 7  # so that looking ahead stays inside
+    joined = tf.strings.reduce_join(counts) + "0" * 7  # the code below looks 7 characters ahead
     group = tf.cast(tf.io.decode_raw(joined, tf.uint8), tf.int32) - 48
     last = group < 32
 
-    # A group, and above its bits those of the groups that follow while the value goes on.
+    # At every character: the value that would begin there. `one`, `two` and `four` are 1 where that
+    # many characters in a row go on. A group's own value has bit 4 as its sign if it is the last.
     one = tf.bitwise.right_shift(group, 5)
     two = one[:-1] * one[1:]
     four = two[:-2] * two[2:]
@@ -144,13 +153,13 @@ def _values(counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _sum_before(x: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
-    """For each row of x, the sum of the rows before it, from its mask's first row on."""
+    """For each row of x: the sum of the rows of the same mask before it."""
     total = tf.cumsum(x, exclusive=True)
     return total - tf.gather(total, first)
 
 
 def _require(sound: tf.Tensor, reasons: Callable[[], dict[str, tf.Tensor]]) -> tf.Tensor:
-    """Fails with the first mask for which one of the reasons (each bool [N]) holds."""
+    """If not sound, fails with the first mask that has a reason (each bool [N]), and the reason."""
 
     def fail() -> tf.Tensor:
         by_reason = reasons()
@@ -170,8 +179,10 @@ def _any_per_mask(wrong: tf.Tensor, mask: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
 
 
 def lower_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """int32, for each value: how many in `ordered` are less."""
     return tf.raw_ops.LowerBound(sorted_inputs=ordered[None], values=values[None])[0]
 
 
 def upper_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """int32, for each value: how many in `ordered` are less or equal."""
     return tf.raw_ops.UpperBound(sorted_inputs=ordered[None], values=values[None])[0]

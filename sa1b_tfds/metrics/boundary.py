@@ -1,10 +1,10 @@
-"""Boundary IoU: the IoU of what of two masks lies near their own outlines.
+"""Boundary IoU: the IoU of the pixels of two masks that are near their own outlines.
 
-Cheng, Girshick, Dollár, Berg, Kirillov: "Boundary IoU: Improving Object-Centric Image Segmentation
-Evaluation", CVPR 2021, with the conventions of the authors' reference code
-(github.com/bowenc0221/boundary-iou-api): the width is a share of the image's diagonal, rounded, at
-least one pixel; distance is counted in steps to any of the eight neighbours; the image's border is
-an outline too.
+Source: Cheng, Girshick, Dollár, Berg, Kirillov: "Boundary IoU: Improving Object-Centric Image
+Segmentation Evaluation", CVPR 2021. The conventions are those of the authors' reference code
+(github.com/bowenc0221/boundary-iou-api). The width is a share of the image's diagonal, rounded, and
+at least one pixel. Distance counts steps to any of the eight neighbours. The image's border is an
+outline as well.
 """
 
 from __future__ import annotations
@@ -24,28 +24,35 @@ DILATION_RATIO = 0.02
 
 
 def mask_boundary(mask: Any, dilation_ratio: float = DILATION_RATIO) -> np.ndarray:
-    """The pixels of a mask that lie within a width of its outline.
+    """Finds the pixels of a mask that are near its outline.
 
     Args:
       mask: [H, W] or an RLE.
-      dilation_ratio: the width as a share of the image's diagonal.
+      dilation_ratio: how near, as a share of the image's diagonal. Defaults to 0.02.
 
     Returns:
       bool [H, W].
 
     Raises:
-      ImportError: without SciPy, naming the extra.
+      ImportError: if SciPy is missing; names the extra.
     """
     dense = as_dense(mask)
     return _boundary(dense, _width(dense.shape, dilation_ratio))
 
 
 def compute_boundary_iou(mask1: Any, mask2: Any, dilation_ratio: float = DILATION_RATIO) -> float:
-    """The IoU of the boundaries of two masks, each [H, W] or an RLE; 0 if one is empty.
+    """Computes the IoU of the boundaries of two masks.
+
+    Args:
+      mask1, mask2: each [H, W] or an RLE.
+      dilation_ratio: see `mask_boundary`. Defaults to 0.02.
+
+    Returns:
+      The boundary IoU; 0 if a mask is empty.
 
     Raises:
-      ValueError: if one is no mask, or their sizes differ.
-      ImportError: without SciPy, naming the extra.
+      ValueError: if a mask is malformed, or their sizes differ.
+      ImportError: if SciPy is missing; names the extra.
     """
     a, b = as_rles([mask1, mask2])
     require_one_size(a["size"], b["size"])
@@ -57,8 +64,8 @@ def boundary_ious(
     b: Sequence[dict[str, Any]],
     dilation_ratio: float = DILATION_RATIO,
 ) -> np.ndarray:
-    """`compute_boundary_iou` of N pairs of checked RLEs, each pair of one size: float64 [N]."""
-    extras.load("scipy.ndimage", "metrics")  # thin masks alone would do without
+    """float64 [N], `compute_boundary_iou` of N pairs of checked RLEs; a pair has one size."""
+    extras.load("scipy.ndimage", "metrics")  # thin masks need no SciPy; the error comes always
     result = np.zeros(len(a))
     places_of: dict[tuple[int, ...], list[int]] = {}
     for place, mask in enumerate(a):
@@ -75,7 +82,7 @@ def boundary_ious(
 
 
 class _Masks(NamedTuple):
-    """N masks of one size: height, runs, boxes int64 [N, 4] as `runs.bboxes` has them."""
+    """N masks of one size: height, runs, and boxes int64 [N, 4] as `runs.bboxes` returns them."""
 
     height: int
     runs: Runs
@@ -87,11 +94,12 @@ class _Masks(NamedTuple):
         return cls(size[0], runs, bboxes(runs, size))
 
     def is_thin(self, i: int, width: int) -> bool:
-        """Whether all of mask i is boundary, as nothing as wide as two boundaries fits into it."""
+        """Whether mask i is all boundary, because its box is less than two boundaries wide."""
         return min(self.boxes[i, 2:]) < 2 * width
 
     def boundary(self, i: int, rows: slice, columns: slice, width: int) -> np.ndarray:
-        """bool [rows, columns], which hold all of mask i."""
+        """bool [rows, columns], the boundary of mask i, which is inside these rows and columns."""
+        # Runs are decoded for these columns only: the ends are clipped to them.
         lengths = self.runs.lengths[slice(*self.runs.splits[i : i + 2])]
         start, stop = columns.start * self.height, columns.stop * self.height
         ends = np.clip(np.cumsum(lengths), start, stop)
@@ -101,9 +109,9 @@ class _Masks(NamedTuple):
 
 
 def _iou(a: _Masks, b: _Masks, i: int, width: int) -> float:
-    """The boundary IoU of pair i. Only the common box is decoded.
+    """The boundary IoU of pair i, from the part of the image that holds both masks.
 
-    All pixels of both are in there, and outside of it is as good as outside of the image.
+    Pixels outside that part are in neither mask, just as pixels outside the image.
     """
     x, y, w, h = np.stack([a.boxes[i], b.boxes[i]], axis=1)
     rows, columns = slice(y.min(), (y + h).max() + 1), slice(x.min(), (x + w).max() + 1)
@@ -115,8 +123,9 @@ def _width(size: Sequence[int], dilation_ratio: float) -> int:
 
 
 def _boundary(mask: np.ndarray, width: int) -> np.ndarray:
-    """Takes off the pixels whose neighbours, up to `width` steps away, are all in the mask."""
+    """Removes the pixels whose neighbours up to `width` steps away are all in the mask."""
     ndimage = extras.load("scipy.ndimage", "metrics")
+    # Eroding `width` times by 3 x 3 equals a minimum over a square, which is a minimum per axis.
     inner = mask.astype(np.uint8)
     for axis in (0, 1):
         inner = ndimage.minimum_filter1d(inner, 2 * width + 1, axis, mode="constant", cval=0)

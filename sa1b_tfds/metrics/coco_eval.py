@@ -1,7 +1,7 @@
 """COCO's average precision and recall (AP, AR@k), class-agnostic, by pycocotools' COCOeval.
 
-Images are given one after the other, so that only their matches are kept and no annotation is:
-COCOeval computes each image, and accumulates all of them at the end.
+Images are added one by one, so that only their matches are kept, and no annotations. COCOeval
+matches each image as it is added, and accumulates all images at the end.
 """
 
 from __future__ import annotations
@@ -26,9 +26,14 @@ Image = list[dict[str, Any] | None]  # by area
 
 
 class CocoEvaluation:
-    """Takes images one by one and gives AP and AR of all.
+    """Takes images one by one and computes AP and AR of all of them.
 
-    max_dets: the k of AR@k, rising; AP takes the best-scored predictions up to the last of them.
+    Args:
+      max_dets: the values of k for AR@k. AP uses the best-scored predictions of each image up to
+        the largest. Defaults to (1, 10, 100, 1000).
+
+    Raises:
+      ValueError: if max_dets is empty or not positive.
     """
 
     def __init__(self, max_dets: Sequence[int] = MAX_DETS):
@@ -44,15 +49,19 @@ class CocoEvaluation:
 
         Args:
           predictions: N masks, as `iou_matrix` takes them.
-          scores: float [N], by which they are ordered.
-          masks: M masks of the ground truth; its areas are counted.
+          scores: float [N], the predictions' scores.
+          masks: M masks of the ground truth. Their areas are counted from their pixels.
         """
         predictions, masks = as_rles(predictions), as_rles(masks)
         iou = iou_matrix(predictions, masks)
         self.append(self.evaluate_rles(predictions, scores, masks, iou))
 
     def append(self, image: Image) -> None:
-        """Adds an image that was evaluated elsewhere, with the same max_dets."""
+        """Adds an image that another `CocoEvaluation` with the same max_dets evaluated.
+
+        Args:
+          image: what its `evaluate_rles` returned.
+        """
         self._images.append(image)
 
     def evaluate_rles(
@@ -62,12 +71,27 @@ class CocoEvaluation:
         masks: Sequence[dict[str, Any]],
         iou: np.ndarray,
     ) -> Image:
-        """What accumulate() needs of an image; takes what `add` takes, in checked RLEs."""
+        """Matches the predictions of an image, without adding it.
+
+        Args:
+          predictions: N checked RLEs.
+          scores: float [N], the predictions' scores.
+          masks: M checked RLEs of the ground truth.
+          iou: float64 [N, M], their IoUs.
+
+        Returns:
+          What `append` takes: the matches, by area.
+
+        Raises:
+          ValueError: if there are not as many scores as predictions.
+        """
         scores = np.asarray(scores, np.float64)
         if scores.shape != (len(predictions),):
             raise ValueError(f"{len(predictions)} predictions need as many scores, got {scores}.")
         params, key = self._eval.params, (_IMAGE, _CATEGORY)
-        # As COCOeval has it: the best first, and no more than it looks at.
+        # COCOeval wants its predictions as its own prepare() orders them: the best first, as many
+        # as it uses. They and the IoUs go into its private fields, because prepare() needs a whole
+        # dataset and would compute the IoUs again.
         best = np.argsort(-scores, kind="mergesort")[: params.maxDets[-1]]
         dets = [_annotation(n, predictions[i], score=scores[i]) for n, i in enumerate(best)]
         self._eval._dts[key] = dets
@@ -81,15 +105,19 @@ class CocoEvaluation:
         ]
 
     def figures(self) -> dict[str, float | None]:
-        """AP (mean over IoU 0.5 to 0.95), AP50, AP75, AP_small and so on, AR@k, AR@k_small, ...
+        """Computes AP and AR of all images so far.
 
-        None where there is no mask of that kind. Sizes are COCO's, by area.
+        Returns:
+          AP (the mean over IoU 0.5 to 0.95), AP50, AP75, AP_small, AP_medium, AP_large; AR@k for
+          each k; and AR@k_small, AR@k_medium, AR@k_large for the largest k. Sizes are COCO's, by
+          area. A figure is None if there is no mask of its kind.
         """
         params = self._eval.params
+        # accumulate() wants evalImgs ordered by area and then by image, and as many image ids.
         params.imgIds = list(range(1, len(self._images) + 1))
         self._eval._paramsEval = params
         self._eval.evalImgs = [image[a] for a in range(len(_AREAS)) for image in self._images]
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()):  # accumulate() prints its progress
             self._eval.accumulate()
         precision = self._eval.eval["precision"][:, :, 0, :, -1]  # [IoU, recall, area]
         recall = self._eval.eval["recall"][:, 0]  # [IoU, area, max_dets]
@@ -107,12 +135,12 @@ class CocoEvaluation:
 
 
 def _annotation(number: int, mask: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    # COCOeval takes the id 0 for no match.
+    # COCOeval reads an id of 0 as no match, so ids start at 1.
     return {"id": number + 1, "area": int(coco_mask.area(mask)), **fields}
 
 
 def _compact(image: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What accumulate() reads of an image."""
+    """The fields of a matched image that accumulate() reads, in small dtypes."""
     if image is None:
         return None
     return {
@@ -124,6 +152,6 @@ def _compact(image: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """COCOeval writes -1 where there is nothing."""
+    """The mean of values that are there: COCOeval writes -1 where there is nothing."""
     values = values[values > -1]
     return float(values.mean()) if values.size else None

@@ -1,4 +1,4 @@
-"""A file of predictions against a dataset: every figure of `sa1b eval`."""
+"""Compares a file of predictions with a dataset: all figures of `sa1b eval`."""
 
 from __future__ import annotations
 
@@ -35,28 +35,30 @@ def evaluate_predictions(
 ) -> dict[str, Any]:
     """Compares predictions in COCO's results format with the masks of a dataset.
 
-    Memory: the predictions' RLEs and scores, a few images' masks a worker, and some numbers a mask.
+    Memory holds the RLEs and scores of all predictions, the masks of a few images per worker, and
+    some numbers per mask.
 
     Args:
-      predictions: a JSON file, see `predictions.read_predictions`. Categories are not looked at.
+      predictions: a JSON file, see `predictions.read_predictions`. Categories are ignored.
       data, config: see `examples.find_parts`.
-      workers: processes; default: one a core.
-      predicted_only: leave out images without a prediction; else their masks count as missed.
-      problems: takes what of the dataset is no example, and then also unknown ids; default: raise.
+      predicted_only: leave out images without a prediction. By default their masks count as missed.
+      workers: the number of processes. Defaults to one per core.
+      problems: receives what in the dataset cannot be read, and after that also ids of predictions
+        that are not in the dataset. Defaults to raising the first.
       on_image: called after each image.
 
     Returns:
-      images, images_without_predictions, predictions, masks: how many.
-      best: what `summary.summarise` returns, each mask with the prediction that fits it best;
-        intervals draw images.
-      mean_iou_one_to_one: each prediction given to one mask at most.
+      images, images_without_predictions, predictions, masks: counts.
+      best: what `summary.summarise` returns, where each mask has the prediction that fits it best.
+        Its intervals draw images.
+      mean_iou_one_to_one: the mean IoU if each prediction belongs to at most one mask.
       coco: what `CocoEvaluation.figures` returns.
 
     Raises:
-      OSError, ValueError: if the file cannot be read, or an entry is malformed, has another size
-        than its image, or an id that the dataset lacks; the message names the entry.
-      ValueError: if there is no mask to compare with.
-      ImportError: without SciPy, naming the extra.
+      OSError: if a file cannot be read.
+      ValueError: if an entry of the file is malformed, differs in size from its image, or has an id
+        that is not in the dataset (the message names the entry); or if there is no mask to compare.
+      ImportError: if SciPy is missing; names the extra.
     """
     workers = worker_count(workers)
     problems = problems or Problems()
@@ -68,7 +70,7 @@ def evaluate_predictions(
         for example in read_examples(data, config, problems):
             image_id = example["image_id"]
             if image_id in seen:
-                again = f"the image_id {image_id} was there before: it is evaluated once"
+                again = f"the image_id {image_id} was there before: only the first one is evaluated"
                 problems.report(str(data), example["file_name"], again)
                 continue
             seen.add(image_id)
@@ -83,6 +85,7 @@ def evaluate_predictions(
             images = itertools.starmap(_evaluate, jobs())
         else:
             submit = stack.enter_context(Processes(workers)).submit
+            # A few images per worker wait, so that no worker does, and memory stays small.
             images = in_order((submit(_evaluate, *job) for job in jobs()), 4 * workers)
         for image in images:
             tally.add(image)
@@ -91,7 +94,8 @@ def evaluate_predictions(
         reason = f"{_unknown(waiting)} {data}."
         if not problems.found:
             raise ValueError(f"{predictions}: {reason}")
-        problems.report(str(predictions), "", reason)  # they may be those of a bad image
+        # They may belong to an image that could not be read, so this is no error of the file.
+        problems.report(str(predictions), "", reason)
     return {**tally.figures(), "predictions": number}
 
 
@@ -105,7 +109,7 @@ def _unknown(waiting: Mapping[int, list[Prediction]]) -> str:
 
 
 class _Image(NamedTuple):
-    """What is kept of an image with M masks: a column each, of M values; and COCOeval's part."""
+    """The figures of an image with M masks: columns of M values, and COCOeval's matches."""
 
     columns: dict[str, np.ndarray]
     coco: coco_eval.Image
@@ -132,7 +136,7 @@ def _evaluate(masks: rle.Checked, predictions: list[Prediction], where: str) -> 
 
 
 class _Tally:
-    """The figures of all images."""
+    """Collects the figures of all images."""
 
     def __init__(self) -> None:
         self._coco = coco_eval.CocoEvaluation()

@@ -1,7 +1,6 @@
-"""Intersection over union (IoU) of masks, dense or in the RLE domain.
+"""Intersection over union (IoU) of masks, dense or as RLE.
 
-Two masks without a pixel between them have an IoU of 0, as in pycocotools: there is no agreement to
-speak of.
+Two empty masks have an IoU of 0, as in pycocotools.
 """
 
 from __future__ import annotations
@@ -16,10 +15,16 @@ from sa1b_tfds.masks.forms import as_dense, as_rles, require_one_size
 
 
 def compute_iou(mask1: Any, mask2: Any) -> float:
-    """The IoU of two masks, each [H, W] or an RLE; 0 if both are empty.
+    """Computes the IoU of two masks.
+
+    Args:
+      mask1, mask2: each [H, W] or an RLE.
+
+    Returns:
+      The IoU; 0 if both masks are empty.
 
     Raises:
-      ValueError: if one is no mask, or their sizes differ.
+      ValueError: if a mask is malformed, or their sizes differ.
     """
     if isinstance(mask1, Mapping) or isinstance(mask2, Mapping):
         return float(iou_matrix([mask1], [mask2])[0, 0])
@@ -31,15 +36,18 @@ def compute_iou(mask1: Any, mask2: Any) -> float:
 
 
 def iou_matrix(masks1: Any, masks2: Any) -> np.ndarray:
-    """The IoU of each of N masks with each of M, float64 [N, M].
+    """Computes the IoU of each of N masks with each of M masks.
 
-    RLEs stay RLEs: no dense mask is made (pycocotools, `rleIou`).
+    RLEs are compared as they are (pycocotools, `rleIou`); no dense mask is made.
 
     Args:
       masks1, masks2: arrays [N, H, W] and [M, H, W], or sequences of masks [H, W] or RLEs.
 
+    Returns:
+      float64 [N, M].
+
     Raises:
-      ValueError: if one is no mask, naming its index, or their sizes differ.
+      ValueError: if a mask is malformed (the message names its index), or sizes differ.
     """
     a, b = as_rles(masks1), as_rles(masks2)
     for one in (*a, *b):
@@ -48,7 +56,7 @@ def iou_matrix(masks1: Any, masks2: Any) -> np.ndarray:
 
 
 def iou_of_rles(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> np.ndarray:
-    """`iou_matrix` of checked RLEs of one size."""
+    """float64 [N, M], `iou_matrix` of checked RLEs of one size."""
     if not a or not b:
         return np.zeros((len(a), len(b)))
     return np.asarray(coco_mask.iou(a, b, [0] * len(b)), np.float64)

@@ -10,18 +10,21 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("sa1b_tfds")
 class MaskIoU(keras.metrics.Metric):
-    """The mean IoU of predicted masks, over all masks that are valid.
+    """The mean IoU of predicted masks, over all valid masks.
 
     Input of `update_state`:
       y_true: [..., H, W], 0 or 1.
       y_pred: [..., H, W], logits.
-      sample_weight: [...] or its leading axes, such as a batch's validity [B, N]: 0 leaves a mask
-        out. Keras hands it on to `weighted_metrics`, not to `metrics`.
+      sample_weight: [...] or its leading axes, such as a batch's validity [B, N]; 0 leaves a mask
+        out. Keras passes it to `weighted_metrics`, but not to `metrics`.
 
-    Output: a float; 0 before the first mask. Two empty masks have an IoU of 0, as everywhere here.
+    Output: a float; 0 before the first mask. Two empty masks have an IoU of 0.
 
     Args:
-      threshold: a logit above it is in the mask; 0.5 for probabilities.
+      threshold: pixels with a logit above it are in the mask; pass 0.5 for probabilities. Defaults
+        to 0.
+      name: the metric's name in the logs. Defaults to 'mask_iou'.
+      **kwargs: see `keras.metrics.Metric`.
     """
 
     def __init__(self, threshold: float = 0.0, name: str = "mask_iou", **kwargs: Any):

@@ -1,4 +1,4 @@
-"""Which prediction belongs to which mask of the ground truth."""
+"""Matches predictions with the masks of the ground truth."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sa1b_tfds.core import extras
 
 
 class Matches(NamedTuple):
-    """For each of M masks of the ground truth:
+    """The prediction of each of M masks of the ground truth.
 
-    prediction: int64 [M], the index of its prediction, -1 for none.
-    iou: float64 [M], their IoU, 0 for none.
+    prediction: int64 [M], the index of the mask's prediction, -1 if it has none.
+    iou: float64 [M], the IoU of the two, 0 if there is no prediction.
     """
 
     prediction: np.ndarray
@@ -21,10 +21,14 @@ class Matches(NamedTuple):
 
 
 def match_best(iou: np.ndarray) -> Matches:
-    """Each mask takes the prediction with the largest IoU, which several may take.
+    """Gives each mask the prediction with the largest IoU. Several masks may share a prediction.
 
     Args:
-      iou: float [N, M], of N predictions with M masks, as `iou_matrix(predictions, masks)`.
+      iou: float [N, M], of N predictions with M masks: `iou_matrix(predictions, masks)`.
+
+    Returns:
+      prediction, int64 [M]: the index of each mask's prediction, -1 if it has none; and iou,
+      float64 [M]: the IoU of the two.
     """
     if not len(iou):
         return _none(iou.shape[1])
@@ -33,20 +37,23 @@ def match_best(iou: np.ndarray) -> Matches:
 
 
 def match_one_to_one(iou: np.ndarray) -> Matches:
-    """Each prediction goes to one mask at most, so that the sum of the IoUs is the largest.
+    """Gives each prediction to at most one mask, so that the sum of the IoUs is the largest.
 
-    This is the assignment problem (Kuhn 1955), solved by SciPy's `linear_sum_assignment`.
+    This is the assignment problem (Kuhn 1955); SciPy's `linear_sum_assignment` solves it.
 
     Args:
-      iou: float [N, M], as for `match_best`.
+      iou: float [N, M], see `match_best`.
+
+    Returns:
+      See `match_best`.
 
     Raises:
-      ImportError: without SciPy, naming the extra.
+      ImportError: if SciPy is missing; names the extra.
     """
     optimize = extras.load("scipy.optimize", "metrics")
     matches = _none(iou.shape[1])
     rows, columns = optimize.linear_sum_assignment(iou, maximize=True)
-    touching = iou[rows, columns] > 0
+    touching = iou[rows, columns] > 0  # the assignment also pairs masks that do not meet
     rows, columns = rows[touching], columns[touching]
     matches.prediction[columns] = rows
     matches.iou[columns] = iou[rows, columns]

@@ -1,7 +1,7 @@
 """A file of predictions in COCO's results format: a JSON list of {image_id, segmentation, score}.
 
-It is read entry by entry, so that only scores and RLEs are kept. Whether an RLE is one is seen once
-its image's size is known; nothing unchecked reaches pycocotools.
+The file is read entry by entry, and only scores and RLEs are kept. An RLE is checked when the size
+of its image is known, and before pycocotools sees it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,28 @@ from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.runs import run_lengths
 
 _CHUNK = 2**20  # characters
-# SA-1B's longest RLE has some 100,000 characters, and uncompressed counts take a few more.
+# Characters of an entry. SA-1B's longest RLE has some 100,000; uncompressed counts take a few more.
 _MAX_ENTRY = 16 * 2**20
 _MAX_SCORE = sys.float_info.max
 
 
 class Prediction(NamedTuple):
-    """entry: its number in the file, from 0; segmentation: as it was there, not checked yet."""
+    """One prediction of an image.
+
+    entry: its number in the file, from 0.
+    score: its score.
+    segmentation: the RLE as it is in the file, not checked yet.
+    """
 
     entry: int
     score: float
     segmentation: Any
 
     def rle(self, size: tuple[int, int]) -> dict[str, Any]:
-        """The checked RLE, as pycocotools has it.
+        """Returns the checked RLE, as pycocotools takes it.
 
         Raises:
-          ValueError: naming the entry, if it is none or has not the image's size.
+          ValueError: if it is malformed or differs in size from its image; names the entry.
         """
         try:
             return rle.to_rle(self.segmentation, size)
@@ -42,17 +47,19 @@ class Prediction(NamedTuple):
 
 
 def checked_rles(predictions: Sequence[Prediction], size: tuple[int, int]) -> list[dict[str, Any]]:
-    """The checked RLE of each; raises what `Prediction.rle` raises."""
+    """Returns the checked RLE of each prediction; raises what `Prediction.rle` raises."""
+    # All are checked in one call if they are compressed, which is much faster. If that fails, they
+    # are checked one by one, which also names the entry that is wrong.
     segmentations = [prediction.segmentation for prediction in predictions]
     try:
         counts = [own["counts"] for own in segmentations]
         sizes = [list(own["size"]) for own in segmentations]
         if sizes.count(list(size)) == len(sizes):
-            run_lengths(counts, size)  # all at once, if each is compressed
+            run_lengths(counts, size)
             return [{"size": list(size), "counts": own} for own in counts]
     except (KeyError, TypeError, ValueError):
         pass
-    return [prediction.rle(size) for prediction in predictions]  # says what is wrong, if anything
+    return [prediction.rle(size) for prediction in predictions]
 
 
 def read_predictions(path: epath.PathLike) -> dict[int, list[Prediction]]:
@@ -60,8 +67,8 @@ def read_predictions(path: epath.PathLike) -> dict[int, list[Prediction]]:
 
     Raises:
       OSError: if the file cannot be read.
-      ValueError: if it is no JSON list, or an entry lacks a field or has a wrong one; the message
-        names the file and the entry, counted from 0.
+      ValueError: if the file is not a JSON list, or a field of an entry is missing or invalid; the
+        message names the file and the entry, counted from 0.
     """
     found: dict[int, list[Prediction]] = {}
     with epath.Path(path).open("r") as file:
@@ -86,13 +93,13 @@ def _prediction(number: int, entry: Any) -> tuple[int, Prediction]:
         raise ValueError(f"entry {number}: 'score' must be a finite number, got {score!r:.60}")
     segmentation = entry["segmentation"]
     if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), str):
-        # As bytes it takes half the memory or less.
+        # Bytes take at most half the memory of a string.
         segmentation = {**segmentation, "counts": segmentation["counts"].encode("utf-8", "replace")}
     return image_id, Prediction(number, float(score), segmentation)
 
 
 def _entries(file: TextIO) -> Iterator[Any]:
-    """Yields the elements of a JSON list, with a few of them in memory."""
+    """Yields the elements of a JSON list. About a chunk of the file is in memory at a time."""
     decoder = json.JSONDecoder()
     number = 0
     text = _more(file, "")
@@ -106,6 +113,7 @@ def _entries(file: TextIO) -> Iterator[Any]:
         try:
             entry, end = decoder.raw_decode(text)
         except (json.JSONDecodeError, RecursionError) as e:
+            # Either the entry is broken, or it goes on after the text so far: read more and see.
             longer = _more(file, text, at_least=len(text) + _CHUNK)
             if len(longer) == len(text) or len(text) > _MAX_ENTRY:
                 raise ValueError(f"entry {number} is no JSON, or is cut off: {e}") from e
@@ -124,7 +132,7 @@ def _entries(file: TextIO) -> Iterator[Any]:
 
 
 def _more(file: TextIO, text: str, at_least: int = 1) -> str:
-    """Leading spaces off, and read on where too little is left."""
+    """Strips leading spaces and reads until `at_least` characters are there or the file ends."""
     text = text.lstrip()
     while len(text) < at_least and (chunk := file.read(_CHUNK)):
         text = (text + chunk).lstrip()

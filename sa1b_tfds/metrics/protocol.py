@@ -1,8 +1,8 @@
 """SAM's zero-shot protocol for a single point (Segment Anything, section 7.1 and appendix D.1).
 
-The prompt is one point, the centre of the mask: the pixel that is farthest from its outline. Of the
-model's outputs, usually three, the one with the highest score counts ("mIoU"), or the one that
-fits the ground truth best ("oracle").
+The prompt is one point, the centre of the mask: its pixel that is farthest from the outline. A
+model returns several masks, usually three. "mIoU" counts the one with the highest score, and
+"oracle" the one that fits the ground truth best.
 """
 
 from __future__ import annotations
@@ -24,22 +24,26 @@ Predict = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
 
 
 def center_point(mask: Any) -> tuple[int, int]:
-    """The pixel (x, y) that is farthest from what is not in the mask; the first, row by row.
+    """Finds the pixel of a mask that is farthest from all pixels outside the mask.
 
-    Distance is Euclidean, and what lies outside of the image is not in the mask.
+    Distance is Euclidean. Pixels beyond the image are outside the mask.
 
     Args:
       mask: [H, W] or an RLE.
 
+    Returns:
+      (x, y) of the pixel; of several, the first row by row.
+
     Raises:
       ValueError: if the mask is empty.
-      ImportError: without SciPy, naming the extra.
+      ImportError: if SciPy is missing; names the extra.
     """
     dense = as_dense(mask)
     if not dense.any():
         raise ValueError("An empty mask has no centre.")
     ndimage = extras.load("scipy.ndimage", "metrics")
-    # Around its box nothing is in the mask, so that a rim of one pixel stands for all of it.
+    # Nothing around the mask's box is in the mask, so a rim of one pixel stands for all of it. To
+    # transform only the box is much faster.
     rows, columns = (np.flatnonzero(dense.any(axis=axis)) for axis in (1, 0))
     top, left = int(rows[0]), int(columns[0])
     box = np.pad(dense[top : rows[-1] + 1, left : columns[-1] + 1], 1)
@@ -49,15 +53,18 @@ def center_point(mask: Any) -> tuple[int, int]:
 
 
 def single_point_iou(outputs: Any, scores: Any, gt_masks: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The IoU of each of N masks with what a model gave for its point.
+    """Computes the IoU of each of N masks with a model's outputs for its point.
 
     Args:
       outputs: K masks for each of N points: bool [N, K, H, W], or N sequences of K masks or RLEs.
-      scores: float [N, K], the model's own.
+      scores: float [N, K], the model's scores of its outputs.
       gt_masks: N masks, as `iou_matrix` takes them.
 
     Returns:
-      float64 [N], of the output with the highest score; float64 [N], of the output that fits best.
+      float64 [N] for the output with the highest score, and float64 [N] for the one that fits best.
+
+    Raises:
+      ValueError: if there are not as many outputs and scores as masks, or a mask is malformed.
     """
     truths = as_rles(gt_masks)
     scores = np.asarray(scores, np.float64)
@@ -76,21 +83,21 @@ def single_point_iou(outputs: Any, scores: Any, gt_masks: Any) -> tuple[np.ndarr
 def evaluate_single_point(
     predict: Predict, examples: Iterable[Example], *, seed: int = 0
 ) -> dict[str, Any]:
-    """Runs the protocol.
+    """Runs the protocol on examples.
 
     Args:
-      predict: called with an image uint8 [H, W, 3] and points float32 [N, 2], (x, y) in its pixels,
-        one for each mask; returns (outputs, scores) as `single_point_iou` takes them.
-      examples: as `examples.read_examples` yields them. Empty masks have no point and are left out.
-      seed: of the intervals.
+      predict: a function of an image uint8 [H, W, 3] and points float32 [N, 2], (x, y) in its
+        pixels, one for each mask. It returns (outputs, scores) as `single_point_iou` takes them.
+      examples: what `examples.read_examples` yields. Empty masks have no point and are left out.
+      seed: the seed of the intervals. Defaults to 0.
 
     Returns:
       count, mean_iou, oracle_mean_iou, and mean_iou_interval, oracle_mean_iou_interval, which are
       None for fewer than two images.
 
     Raises:
-      ValueError: if there is no mask, a JPEG does not decode, or what `predict` returns does not
-        fit.
+      ValueError: if there is no mask, a JPEG does not decode, an image was prepared smaller than
+        its masks, or `predict` returns other shapes.
     """
     chosen, oracle, image_of = [], [], []
     for number, example in enumerate(examples):
@@ -102,10 +109,8 @@ def evaluate_single_point(
         pixels = jpeg.decode(example["image"])
         if pixels.shape[:2] != example["masks"].size:
             raise ValueError(
-                "The image of {}x{} is not as large as its masks of {}x{}: evaluate on tars, or"
-                " on a config with images as they are.".format(
-                    *pixels.shape[:2], *example["masks"].size
-                )
+                "The image of {}x{} is not as large as its masks of {}x{}: evaluate on tars, or on"
+                " the config 'original'.".format(*pixels.shape[:2], *example["masks"].size)
             )
         points = np.array([center_point(mask) for mask in masks], np.float32)
         ious = single_point_iou(*predict(pixels, points), masks)

@@ -1,4 +1,4 @@
-"""How long a model takes for a batch, on whatever device it runs."""
+"""Measures how long a model takes for a batch, on any device."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ def benchmark_inference(
 ) -> dict[str, float]:
     """Times a model on batches of images.
 
-    The clock runs until the device is done (CUDA, MPS, TensorFlow's and JAX's devices). Before it
-    starts, `warm_up` batches of each size are computed, as compilers and caches have theirs then.
+    The clock stops when the device is done (CUDA, MPS, TensorFlow's and JAX's devices). Before it
+    starts, `warm_up` batches of each size are computed, to compile and to fill caches.
 
     Args:
-      model: takes a batch. A Keras model is called by `predict_on_batch`; a PyTorch module in
-        evaluation mode and without gradients, on the device of its parameters, to which each batch
-        is moved within the time that is taken.
+      model: a function of a batch. A Keras model is called by `predict_on_batch`. A PyTorch module
+        is called in evaluation mode and without gradients, on the device of its parameters; moving
+        a batch there counts.
       images: [N, ...], an array or tensor, or anything with a length that slices to a batch. The
         last batch may be smaller.
-      batch_size: images a batch.
-      warm_up: batches of each size that are not timed.
+      batch_size: images per batch. Defaults to 1.
+      warm_up: batches of each size that are not timed. Defaults to 2.
 
     Returns:
-      mean_time, median_time: seconds a batch; throughput: images a second; batches: how many.
+      mean_time, median_time: seconds per batch.
+      throughput: images per second.
+      batches: the number of batches.
 
     Raises:
-      ValueError: if there is no image, batch_size is below 1, or warm_up below 0.
+      ValueError: if there is no image, batch_size is below 1, or warm_up is below 0.
     """
     if not len(images) or batch_size < 1 or warm_up < 0:
         raise ValueError(
@@ -59,7 +61,8 @@ def benchmark_inference(
 
 @contextlib.contextmanager
 def _as_function(model: Any) -> Iterator[Callable[[Any], Any]]:
-    """A model -> a function of a batch. What was not imported cannot have made the model."""
+    """A model -> a function of a batch."""
+    # A library that is not imported cannot have made the model, so none is imported here.
     torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
     if torch is not None and isinstance(model, torch.nn.Module):
         was_training = model.training
@@ -78,7 +81,7 @@ def _as_function(model: Any) -> Iterator[Callable[[Any], Any]]:
 
 
 def _wait_for(output: Any) -> None:
-    """Returns when the device has computed an output: tensors, in lists, tuples and dicts."""
+    """Waits until the device has computed all tensors of an output of lists, tuples and dicts."""
     torch, tf = sys.modules.get("torch"), sys.modules.get("tensorflow")
     for leaf in _leaves(output):
         if torch is not None and isinstance(leaf, torch.Tensor):

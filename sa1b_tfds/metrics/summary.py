@@ -1,4 +1,4 @@
-"""From the IoU of each mask to the figures of many: means, medians, sizes, intervals."""
+"""The IoU of each mask -> figures of all masks: means, medians, by size, with intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sa1b_tfds.metrics.boundary import DILATION_RATIO, boundary_ious
 from sa1b_tfds.metrics.iou import iou_matrix
 from sa1b_tfds.metrics.matching import Matches, match_best, match_one_to_one
 
-# COCO's, by the area of the ground truth in pixels: [from, to).
+# COCO's sizes, by the area of the ground truth in pixels: [from, to).
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 2**62)}
 Matching = Literal["pairs", "best", "one_to_one"]
 
@@ -26,21 +26,22 @@ def evaluate_masks(
     dilation_ratio: float = DILATION_RATIO,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compares predicted masks with the ground truth of the same image, or of the same size.
+    """Compares predicted masks with the ground truth. All masks have one size.
 
     Args:
       pred_masks, gt_masks: arrays [N, H, W] and [M, H, W], or sequences of masks [H, W] or RLEs.
-      matching: 'pairs', prediction i belongs to mask i; 'best', each mask takes the best
-        prediction; 'one_to_one', each prediction goes to one mask at most.
-      dilation_ratio: see `mask_boundary`.
-      seed: of the intervals.
+      matching: 'pairs': prediction i belongs to mask i. 'best': each mask takes the prediction that
+        fits it best. 'one_to_one': each prediction belongs to at most one mask. Defaults to
+        'pairs'.
+      dilation_ratio: see `mask_boundary`. Defaults to 0.02.
+      seed: the seed of the intervals. Defaults to 0.
 
     Returns:
-      What `summarise` returns. A mask that has no prediction counts with an IoU of 0.
+      What `summarise` returns. A mask without a prediction has an IoU of 0.
 
     Raises:
-      ValueError: if there is no mask, one is malformed, sizes differ, or pairs are not as many.
-      ImportError: without SciPy, naming the extra.
+      ValueError: if there is no mask, a mask is malformed, sizes differ, or 'pairs' gets N != M.
+      ImportError: if SciPy is missing; names the extra.
     """
     predictions, truths = as_rles(pred_masks), as_rles(gt_masks)
     if not truths:
@@ -48,7 +49,7 @@ def evaluate_masks(
     if matching == "pairs":
         if len(predictions) != len(truths):
             raise ValueError(
-                f"{len(predictions)} predictions and {len(truths)} masks are no pairs: pass"
+                f"{len(predictions)} predictions and {len(truths)} masks do not make pairs: pass"
                 " matching='best' or 'one_to_one'."
             )
         own = [iou_matrix([p], [t])[0, 0] for p, t in zip(predictions, truths, strict=True)]
@@ -68,9 +69,9 @@ def matched_boundary_ious(
     matches: Matches,
     dilation_ratio: float = DILATION_RATIO,
 ) -> np.ndarray:
-    """The boundary IoU of each of M masks with its prediction, float64 [M]; 0 for none.
+    """float64 [M], the boundary IoU of each mask with its prediction; 0 if it has none.
 
-    Both are lists of checked RLEs; a mask and its prediction have one size.
+    Both lists hold checked RLEs; a mask and its prediction have one size.
     """
     matched = np.flatnonzero(matches.prediction >= 0)
     own = [predictions[p] for p in matches.prediction[matched]]
@@ -87,19 +88,19 @@ def summarise(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The figures of M masks.
+    """Summarises the IoUs of M masks.
 
     Args:
       iou, boundary_iou: float [M].
-      areas: int [M], of the ground truth, in pixels.
-      groups: [M], the image of each; see `mean_interval`.
-      seed: of the intervals.
+      areas: int [M], the areas of the ground truth in pixels.
+      groups: [M], the image of each mask, see `mean_interval`. Defaults to a group for each mask.
+      seed: the seed of the intervals. Defaults to 0.
 
     Returns:
-      count, mean_iou, median_iou, mean_boundary_iou, median_boundary_iou;
-      mean_iou_interval, mean_boundary_iou_interval: (low, high) at 95 %, None for too few masks;
-      by_size: for 'small', 'medium' and 'large' the same without intervals, figures None where
-      there is no such mask.
+      count, mean_iou, median_iou, mean_boundary_iou, median_boundary_iou.
+      mean_iou_interval, mean_boundary_iou_interval: (low, high) at 95 %, None for too few masks.
+      by_size: the same figures without intervals for 'small', 'medium' and 'large'. A figure is
+        None if there is no mask of that size.
     """
     result = _figures(iou, boundary_iou)
     result["mean_iou_interval"] = mean_interval(iou, groups, seed=seed)

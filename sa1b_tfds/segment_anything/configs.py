@@ -16,6 +16,9 @@ class SegmentAnythingConfig(tfds.core.BuilderConfig):
     tars: the numbers of the tars, as in sa_000020.tar. Defaults to all that are there.
     long_side: shrink images to this many pixels on their longer side (masks and points keep the
       original size). By default the JPEG bytes stay as they are.
+
+    Raises:
+      ValueError: if tars or long_side is invalid.
     """
 
     name: str
@@ -30,7 +33,14 @@ class SegmentAnythingConfig(tfds.core.BuilderConfig):
             raise ValueError(f"long_side must be a positive integer or None, got {side!r}.")
 
     def has_tar(self, number: int | None) -> bool:
-        """Whether it takes the tar with this number in its name; None if the name has no number."""
+        """Whether the config takes a tar.
+
+        Args:
+          number: the number in the tar's name; None if it has none.
+
+        Returns:
+          True if it does.
+        """
         return self.tars is None or number in self.tars
 
 

@@ -1,4 +1,4 @@
-"""Looking at images and their masks: in notebooks, on contact sheets, on a page of HTML.
+"""Pictures of images and their masks: in notebooks, on contact sheets, on an HTML page.
 
 Masks are drawn the largest first. A mask has the colour of its row in the example everywhere.
 """

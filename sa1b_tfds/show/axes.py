@@ -1,4 +1,4 @@
-"""Drawing on matplotlib's axes, with the functions that the SAM notebooks made usual."""
+"""Draws on matplotlib's axes, with the functions that the notebooks of SAM have."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _OPACITY = 0.6
 
 
 def show_mask(mask: Any, ax: Any, random_color: bool = False) -> None:
-    """Lays one mask over what `ax` shows, as in the notebooks of SAM.
+    """Draws one mask over what `ax` shows, as in the notebooks of SAM.
 
     Args:
-      mask: [H, W], or [1, H, W] as a model gives it; what is not zero is inside.
+      mask: [H, W], or [1, H, W] as a model returns it; nonzero is inside.
       ax: a matplotlib Axes.
-      random_color: another colour each time, instead of blue.
+      random_color: whether to use another colour at each call. Defaults to False: blue.
 
     Raises:
-      ValueError: if it is not one mask.
+      ValueError: if `mask` is not one mask.
     """
     mask = np.asarray(mask)
     if mask.ndim < 2 or mask.size != mask.shape[-2] * mask.shape[-1]:
@@ -68,7 +68,12 @@ def show_masks_on_image(
 
 
 def show_box(box: Any, ax: Any) -> None:
-    """Draws a box (x_min, y_min, x_max, y_max), in pixels, as in the notebooks of SAM."""
+    """Draws a box, as in the notebooks of SAM.
+
+    Args:
+      box: (x_min, y_min, x_max, y_max) in pixels.
+      ax: a matplotlib Axes.
+    """
     patches = extras.load("matplotlib.patches", "show")
     x_min, y_min, x_max, y_max = (float(side) for side in np.asarray(box))
     ax.add_patch(
@@ -83,9 +88,9 @@ def show_points(coords: Any, labels: Any, ax: Any, marker_size: float = 375) -> 
 
     Args:
       coords: [P, 2], (x, y) in pixels.
-      labels: [P]; points of other labels, such as the padding -1, are left out.
+      labels: [P]. Points with other labels, such as the padding -1, are left out.
       ax: a matplotlib Axes.
-      marker_size: in matplotlib's square points.
+      marker_size: the area of a star in square points. Defaults to 375.
 
     Raises:
       ValueError: if there is not one label for each point.

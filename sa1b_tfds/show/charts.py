@@ -1,11 +1,11 @@
-"""Histograms as inline SVG, which needs neither a script nor another file."""
+"""Draws histograms as inline SVG, which needs no script and no other file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from html import escape
 
-_WIDTH, _HEIGHT, _BASE = 260, 110, 90  # the labels stand below the base
+_WIDTH, _HEIGHT, _BASE = 260, 110, 90  # the labels are below the base
 _MAX_BARS = 50
 
 

@@ -26,15 +26,15 @@ _DISTRIBUTIONS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def statistics_as_html(statistics: Mapping[str, Any]) -> str:
-    """Writes what `sa1b_tfds.stats.Statistics.as_dict`, or the JSON of `sa1b stats`, holds.
+    """Converts statistics, from `Statistics.as_dict` or the JSON of `sa1b stats`, to HTML.
 
     Raises:
-      ValueError: if it is something else.
+      ValueError: if `statistics` is something else.
     """
     try:
         return _as_html(statistics)
     except (KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f"These are no statistics of `sa1b stats --json`: {e!r}.") from e
+        raise ValueError(f"These are not statistics of `sa1b stats --json`: {e!r}.") from e
 
 
 def _as_html(statistics: Mapping[str, Any]) -> str:

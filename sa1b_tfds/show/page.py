@@ -1,8 +1,8 @@
-"""One self-contained page of HTML: thumbnails, masks over them, scores, statistics.
+"""One self-contained HTML page: thumbnails with masks, scores and statistics.
 
-Nothing on it is trusted: all text is escaped, pictures are drawn anew and not copied from the
-source, and a Content-Security-Policy forbids scripts and anything from outside, so that hovering
-and the toggle are CSS.
+No input is trusted. All text is escaped. Pictures are encoded again, not copied from the source. A
+Content-Security-Policy forbids scripts and everything from outside; so hovering and the toggle are
+CSS.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def make_page(
     problems: Sequence[BadInput] = (),
     long_side: int = 480,
 ) -> str:
-    """Makes a page that needs no other file and no network.
+    """Makes an HTML page that needs no other file and no network.
 
     Args:
       examples: as `sa1b_tfds.examples.read_examples` gives them.

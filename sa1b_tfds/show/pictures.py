@@ -1,4 +1,4 @@
-"""An example, small enough to look at: its image, and its masks at the same size."""
+"""An example -> a small picture: its image, and its masks at the same size."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def picture_of(example: Example, long_side: int) -> Picture:
 
 
 def take(parts: Sequence[Part], n: int, problems: Problems) -> list[Example]:
-    """Takes n examples whose images decode, from all parts in turns: one of each, another, ..."""
+    """Takes n examples whose images decode: one from each part, then another from each, ..."""
     return list(itertools.islice(_in_turns(parts, problems), n))
 
 

@@ -1,4 +1,4 @@
-"""What is in a dataset: counts, distributions, duplicates and anomalies of many parts, streaming.
+"""Statistics of a dataset: counts, distributions, duplicates and anomalies, in one pass.
 
 from sa1b_tfds.stats import statistics_of
 print(statistics_of("tars").as_dict())

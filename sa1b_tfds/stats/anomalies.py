@@ -1,6 +1,6 @@
-"""What is wrong with an example that could be read: annotations that contradict their masks.
+"""Finds annotations that contradict their mask or image, in examples that can be read.
 
-What cannot be read at all `annotations.parse` refuses before.
+`annotations.parse` has refused all that cannot be read before.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from sa1b_tfds.examples.annotations import Example, contradictions
 from sa1b_tfds.masks.runs import Runs, areas, bboxes
 from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
 
-# SAM's head that predicts the IoU is a regression: its 1.0 may come out a little larger.
+# SAM predicts the IoU by regression, so a perfect mask may get a little more than 1.
 MAX_PREDICTED_IOU = 1.1
-# Boxes are stored as float32 fractions of the image, of which a pixel is at least 1 / 2 ** 24.
+# Pixels. Boxes are stored as float32 fractions of the image, which have 24 bits.
 _TOLERANCE = 0.05
 
 KINDS = {
@@ -36,12 +36,15 @@ KINDS = {
 
 
 def anomalies(part: str, example: Example, runs: Runs) -> dict[str, Findings[Anomaly]]:
-    """Finds what is wrong, by the `KINDS` of which there is something.
+    """Finds the anomalies of an example.
 
     Args:
-      part: the name of what the example lies in.
-      example: as `annotations.to_example` returns it.
-      runs: of its masks.
+      part: the name of the example's part.
+      example: what `annotations.to_example` returns.
+      runs: the runs of its masks.
+
+    Returns:
+      The anomalies by kind; only the `KINDS` that occur.
     """
     columns = example["annotations"]
     counts, size = example["masks"]
@@ -93,9 +96,9 @@ def anomalies(part: str, example: Example, runs: Runs) -> dict[str, Findings[Ano
 
 
 def _outside(box: np.ndarray, scale: np.ndarray, room: float) -> np.ndarray:
-    """Whether a box [N, 4] in pixels reaches out of the image, or is turned inside out.
+    """bool [N], whether a box [N, 4] in pixels reaches out of the image, or its sides are swapped.
 
-    SA-1B's crops have room, because some of them are rounded to whole pixels.
+    room: how far it may reach out, in pixels. Some of SA-1B's crops are rounded to whole pixels.
     """
     inside = (box >= -room) & (box <= scale + room)
     upright = box[:, 2:] >= box[:, :2] - _TOLERANCE
@@ -105,10 +108,10 @@ def _outside(box: np.ndarray, scale: np.ndarray, room: float) -> np.ndarray:
 def _pointed_at(
     runs: Runs, size: tuple[int, int], points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whether point i, (x, y) in `points` [N, 2], is in the image, and in mask i: bool [N] each.
+    """bool [N] twice: whether point i, (x, y) in `points` [N, 2], is in the image, and in mask i.
 
-    Nothing says whether pixel k reaches from k to k + 1, or from k - 1/2 to k + 1/2, and SA-1B has
-    points for which only the latter is right. So a point is in what either of them has it in.
+    SA-1B does not say whether pixel k is from k to k + 1 or from k - 1/2 to k + 1/2, and some of
+    its points are right only by the latter. So a point counts as inside if it is by either rule.
     """
     height, width = size
     in_image = on_mask = np.zeros(len(points), bool)
@@ -121,15 +124,16 @@ def _pointed_at(
 
 
 def _on_mask(runs: Runs, size: tuple[int, int], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether pixel (x[i], y[i]), which is in the image, is in mask i: bool [N]."""
+    """bool [N], whether pixel (x[i], y[i]), which is in the image, is in mask i."""
     height, width = size
+    # All masks are searched at once: mask i's pixels are numbered from i * height * width on.
     pixel = np.arange(len(x)) * (height * width) + (x * height + y).astype(np.int64)
     run = np.searchsorted(np.cumsum(runs.lengths), pixel, "right")
     return (run - runs.splits[:-1]) % 2 == 1
 
 
 def _repeated(values: Sequence[Hashable]) -> np.ndarray:
-    """Whether each value was there before: bool [N]."""
+    """bool [N], whether each value equals an earlier one."""
     first = {value: i for i, value in reversed(list(enumerate(values)))}
     return np.array([first[value] != i for i, value in enumerate(values)], bool)
 

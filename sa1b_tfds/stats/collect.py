@@ -1,4 +1,4 @@
-"""Reads a source into `Statistics`, many images at a time in processes."""
+"""Reads a source into `Statistics`, with several processes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from sa1b_tfds.stats.findings import Findings, Problem
 from sa1b_tfds.stats.statistics import Keys, Statistics, digest, statistics_of_example
 from sa1b_tfds.tars.pairs import Entry
 
-_AT_A_TIME = 200  # images of a tar, 200 MB: two seconds of work
+_AT_A_TIME = 200  # images per task: 200 MB, two seconds of work
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is.
+    """How far a run is.
 
-    parts, parts_done: how many.
-    images: read so far.
-    images_expected: in all; extrapolated from the parts whose number of images is known.
+    Attributes:
+      parts: the number of parts.
+      parts_done: how many of them are finished.
+      images: the images read so far.
+      images_expected: all images; estimated from the parts whose number of images is known.
     """
 
     parts: int
@@ -42,17 +44,20 @@ def statistics_of(
     workers: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Statistics:
-    """Reads all parts of a source. What cannot be read is in `problems`, and the rest goes on.
+    """Computes the statistics of a source. What cannot be read is listed in `problems`.
 
-    Memory: an image a worker, and 16 bytes for every image of the source.
+    Memory holds one image per worker, and 16 bytes per image of the source.
 
     Args:
       source, config: see `examples.find_parts`.
-      workers: processes; default: one a core.
-      on_progress: called now and then.
+      workers: the number of processes. Defaults to one per core.
+      on_progress: called after each task with the progress so far.
+
+    Returns:
+      The statistics of all parts.
 
     Raises:
-      FileNotFoundError: if there is nothing of SA-1B's kind.
+      FileNotFoundError: if the source holds neither tars, nor extracted files, nor prepared data.
       ValueError: if workers is below 1.
     """
     workers = worker_count(workers)
@@ -76,15 +81,15 @@ def statistics_of(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Task:
-    """Some images of a part, read by one process at a time.
+    """Some images of a part, which one process reads.
 
-    part_number: its place among all parts.
-    entries: of an archive; None for all of a shard.
-    start: how many images of the part lie before these.
-    images_known: how many images of the source are known with this task and were not before; None
-      if that is only known when it has read them.
-    is_last: of its part.
-    problems: what was found before, of the part as a whole.
+    part_number: the part's place among all parts.
+    entries: the images of an archive; None for all images of the part.
+    start: the number of images of the part before these.
+    images_known: the images of the part, in its first task; 0 in its others; None if the number is
+      known only after reading.
+    is_last: whether it is the last task of its part.
+    problems: the problems of the part as a whole, in its first task.
     """
 
     part: Part
@@ -101,7 +106,7 @@ def _tasks(parts: Sequence[Part]) -> Iterator[_Task]:
         if not isinstance(part, ArchivePart):
             yield _Task(part=part, part_number=number, images_known=part.count())
             continue
-        if part.archive.is_packed():  # it is read forward, by one process
+        if part.archive.is_packed():  # read forward, so by one process
             yield _Task(part=part, part_number=number, images_known=None)
             continue
         problems = Problems("skip")
@@ -124,7 +129,7 @@ def _tasks(parts: Sequence[Part]) -> Iterator[_Task]:
 
 
 def _results(tasks: Iterable[_Task], workers: int) -> Iterator[tuple[_Task, Statistics]]:
-    """Yields what comes of each task, in their order."""
+    """Yields the statistics of each task, in the order of the tasks."""
     if workers == 1:
         for task in tasks:
             yield task, _read(task)
@@ -133,7 +138,7 @@ def _results(tasks: Iterable[_Task], workers: int) -> Iterator[tuple[_Task, Stat
     with Processes(workers) as processes:
         for task in tasks:
             waiting.append((task, processes.submit(_read, task)))
-            if len(waiting) > 2 * workers:
+            if len(waiting) > 2 * workers:  # enough that no worker waits
                 yield _finished(*waiting.popleft())
         while waiting:
             yield _finished(*waiting.popleft())
@@ -168,13 +173,17 @@ def _read(task: _Task) -> Statistics:
 def statistics_of_examples(
     part: str, examples: Iterable[Example], problems: Problems | None = None, start: int = 0
 ) -> Statistics:
-    """The statistics of some examples of a part.
+    """Computes the statistics of some examples of a part.
 
     Args:
-      part: its name.
-      examples: as `annotations.to_example` returns them. Where their reading fails, it ends.
-      problems: to which they report what is no example.
-      start: how many images of the part lie before these.
+      part: the part's name.
+      examples: what `annotations.to_example` returns. An error while reading ends them and becomes
+        a problem.
+      problems: the `Problems` to which `examples` reports. Defaults to none.
+      start: the number of images of the part before these. Defaults to 0.
+
+    Returns:
+      Their statistics.
     """
     total = Statistics()
     ids, digests = [], []

@@ -1,4 +1,4 @@
-"""What was found: how many of a kind, and the first few, whatever the order of adding."""
+"""Findings: how many of a kind there are, and the first few, in whatever order they were added."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LIMIT = 20
 
 
 class Anomaly(NamedTuple):
-    """An annotation that contradicts itself or its image."""
+    """An annotation that contradicts its mask or its image."""
 
     part: str
     image_id: int
@@ -20,7 +20,7 @@ class Anomaly(NamedTuple):
 
 
 class Duplicate(NamedTuple):
-    """An image that was there before, and where."""
+    """An image that was there before, and where it was."""
 
     part: str
     image_id: int
@@ -29,7 +29,7 @@ class Duplicate(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What could not be read."""
+    """Something that could not be read, and why."""
 
     part: str
     member: str
@@ -41,14 +41,19 @@ Finding = TypeVar("Finding", bound=Anomaly | Duplicate | Problem)
 
 @dataclasses.dataclass(frozen=True)
 class Findings(Generic[Finding]):
-    """count: of all; first: the first `LIMIT` of them, in their order."""
+    """How many findings there are, and the first `LIMIT` of them by value.
+
+    Attributes:
+      count: the number of all findings.
+      first: the smallest `LIMIT`, sorted. So sums do not depend on the order of adding.
+    """
 
     count: int = 0
     first: tuple[Finding, ...] = ()
 
     @classmethod
     def of(cls, found: Iterable[Finding], count: int | None = None) -> Findings[Finding]:
-        """Takes all that was found; with `count`, it may be only the first `LIMIT` of so many."""
+        """Makes findings of all that was found; or of the first `LIMIT`, and then their `count`."""
         if count is None:
             found = list(found)
             count = len(found)

@@ -1,4 +1,4 @@
-"""Counts in fixed bins: what a distribution needs of memory does not grow with its values."""
+"""Counts in fixed bins: the memory of a distribution does not grow with its values."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-_UNIT = 2**32  # sums are integers of 1 / _UNIT, so that no order of adding rounds otherwise
+_UNIT = 2**32  # sums are integers in units of 1 / _UNIT, so they do not depend on the order
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """Counts of values in bins [edges[i], edges[i + 1]); the last bin has its right edge as well.
+    """Counts of values in bins [edges[i], edges[i + 1]); the last bin includes its right edge.
 
-    Two of the same edges add up to the histogram of all their values, in any order.
+    `a + b` is the histogram of the values of both, if their edges are the same.
 
     Attributes:
-      edges: float64 [B + 1], rising.
+      edges: float64 [B + 1], ascending.
       counts: int64 [B].
-      below, above: how many values lie outside of the edges.
-      total: the sum of the values inside, in units of 2 ** -32.
-      minimum, maximum: of all values; infinite if there is none.
+      below, above: the numbers of values outside the edges.
+      total: the sum of the values inside the edges, in units of 2 ** -32.
+      minimum, maximum: the extremes of all values; infinite if there is none.
     """
 
     edges: np.ndarray
@@ -36,14 +36,16 @@ class Histogram:
 
     @classmethod
     def empty(cls, edges: Sequence[float] | np.ndarray) -> Histogram:
+        """Makes a histogram without values."""
         return cls(edges=np.asarray(edges, np.float64), counts=np.zeros(len(edges) - 1, np.int64))
 
     def with_values(self, values: Any) -> Histogram:
-        """The histogram of these values [K] as well; what is not finite is left out."""
+        """Returns a histogram with K more values; values that are not finite are left out."""
         values = np.asarray(values, np.float64)
         values = values[np.isfinite(values)]
         if not len(values):
             return self
+        # searchsorted puts the right edge beyond the last bin; np.minimum puts it into that bin.
         inside = values[(values >= self.edges[0]) & (values <= self.edges[-1])]
         bins = np.minimum(np.searchsorted(self.edges, inside, "right"), len(self.counts)) - 1
         return self + Histogram(
@@ -58,7 +60,7 @@ class Histogram:
 
     def __add__(self, other: Histogram) -> Histogram:
         if not np.array_equal(self.edges, other.edges):
-            raise ValueError("Histograms with other edges cannot be added.")
+            raise ValueError("Histograms with different edges cannot be added.")
         return Histogram(
             edges=self.edges,
             counts=self.counts + other.counts,
@@ -71,19 +73,20 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """Of all values."""
+        """The number of all values."""
         return self.below + self.above + int(self.counts.sum())
 
     @property
     def mean(self) -> float | None:
-        """Of the values inside of the edges; None if there is none."""
+        """The mean of the values inside the edges; None if there is none."""
         inside = int(self.counts.sum())
         return self.total / (inside * _UNIT) if inside else None
 
     def quantile(self, q: float) -> float | None:
-        """The value that a share q of all values does not exceed, interpolated inside its bin."""
+        """Returns the value that a share q of all values does not exceed, by interpolation."""
         if not self.count:
             return None
+        # Values outside the edges are two more bins, which reach to the minimum and the maximum.
         heights = np.array([self.below, *self.counts, self.above])
         edges = np.array([min(self.minimum, self.edges[0]), *self.edges, self.maximum])
         reached = np.append(0, np.cumsum(heights))
@@ -94,7 +97,7 @@ class Histogram:
         return float(min(max(value, self.minimum), self.maximum))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the bins from the first to the last that holds something."""
+        """Returns all figures for JSON, and the bins from the first to the last with a value."""
         held = np.flatnonzero(self.counts)
         first, stop = (held[0], held[-1] + 1) if len(held) else (0, 0)
         return {

@@ -1,4 +1,4 @@
-"""The statistics of some parts, which add up to those of all, in whatever order they come."""
+"""The statistics of some parts of a dataset, which add up to those of all, in any order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sa1b_tfds.stats.histogram import Histogram
 _SIDES = np.arange(-0.5, 16390, 10)
 EDGES = {
     "masks_per_image": np.arange(-0.5, 1001),
-    "area_fraction": np.logspace(-8, 0, 81),  # of the image; ten bins to a power of ten
+    "area_fraction": np.logspace(-8, 0, 81),  # of the image; ten bins per power of ten
     "predicted_iou": np.linspace(0, 1.1, 551),
     "stability_score": np.linspace(0, 1, 501),
     "short_side": _SIDES,  # of the image, in pixels
@@ -29,9 +29,11 @@ EDGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """What K images are told apart by, 16 bytes an image.
+    """What identifies K images, in 16 bytes per image.
 
-    ids: int64 [K], image ids. digests: uint64 [K], BLAKE2b of their JPEG bytes.
+    Attributes:
+      ids: int64 [K], image ids.
+      digests: uint64 [K], BLAKE2b of their JPEG bytes.
     """
 
     ids: np.ndarray
@@ -39,19 +41,20 @@ class Keys:
 
     @classmethod
     def of(cls, ids: Sequence[int], digests: Sequence[int]) -> Keys:
+        """Makes keys of plain integers."""
         return cls(np.array(ids, np.int64), np.array(digests, np.uint64))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """What is in some parts of a dataset. `a + b` is that of the parts of both.
+    """The statistics of some parts of a dataset. `a + b` are those of the parts of both.
 
     Attributes:
-      images, masks, jpeg_bytes: how many.
+      images, masks, jpeg_bytes: counts.
       distributions: a `Histogram` for each name in `EDGES`.
-      anomalies: for each kind in `KINDS` of which there is something.
-      problems: what could not be read and is in no other figure.
-      keys: by the part's name, and how many of its images lie before.
+      anomalies: the `Findings` of each kind in `KINDS` that occurs.
+      problems: what could not be read, which is in no other figure.
+      keys: what identifies the images, by the part's name and the number of its images before.
     """
 
     images: int = 0
@@ -83,14 +86,14 @@ class Statistics:
 
     @property
     def parts(self) -> int:
-        """How many, empty ones among them."""
+        """The number of parts, with empty ones."""
         return len({part for part, _ in self.keys})
 
     @functools.cached_property
     def duplicates(self) -> dict[str, Findings[Duplicate]]:
-        """Images whose id ('image_id') or whose JPEG ('jpeg', to the byte) was there before.
+        """The images whose id ('image_id') or whose JPEG bytes ('jpeg') were there before.
 
-        Before means: in a part with a lesser name, or further to the front of the same one.
+        Parts are ordered by name, and the images of a part as they are in it.
         """
         return {
             "image_id": self._repeated(lambda keys: keys.ids),
@@ -102,6 +105,8 @@ class Statistics:
         if not pieces:
             return Findings()
         key = np.concatenate([key_of(self.keys[piece]) for piece in pieces])
+        # Sorting brings equal keys together; a stable sort keeps the first image in front. Then
+        # `first` spreads the place of each group's first image over the group.
         order = np.argsort(key, kind="stable")
         is_first = np.append(True, key[order[1:]] != key[order[:-1]])[: len(order)]
         first = order[np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))]
@@ -118,7 +123,11 @@ class Statistics:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; docs/metrics.md describes it."""
+        """Converts all statistics for JSON.
+
+        Returns:
+          A dict that docs/metrics.md describes.
+        """
         return {
             "parts": self.parts,
             "images": self.images,
@@ -135,7 +144,7 @@ class Statistics:
 
 
 def statistics_of_example(part: str, example: Example) -> Statistics:
-    """The statistics of one example of a part, without its keys."""
+    """Computes the statistics of one example of a part, without its keys."""
     counts, size = example["masks"]
     height, width = size
     runs = run_lengths(counts, size)
@@ -159,12 +168,13 @@ def statistics_of_example(part: str, example: Example) -> Statistics:
 
 
 def digest(jpeg: bytes) -> int:
+    """Returns 64 bits of the BLAKE2b of a JPEG's bytes."""
     return int.from_bytes(hashlib.blake2b(jpeg, digest_size=8).digest(), "big")
 
 
 def add_findings(
     a: Mapping[str, Findings[Anomaly]], b: Mapping[str, Findings[Anomaly]]
 ) -> dict[str, Findings[Anomaly]]:
-    """Both, by kind, in the order of `KINDS`."""
+    """Adds findings kind by kind, in the order of `KINDS`."""
     none: Findings[Anomaly] = Findings()
     return {k: a.get(k, none) + b.get(k, none) for k in KINDS if k in a or k in b}

@@ -1,1 +1,1 @@
-"""Bytes -> (jpeg, json) pairs: what a tar is called, its members, its index, its forward stream."""
+"""Bytes -> (jpeg, json) pairs: a tar's name, its members, its index, its forward stream."""

@@ -1,9 +1,9 @@
-"""Where SA-1B lies on disk: tars or extracted folders -> pairs of (jpeg, json) bytes.
+"""Tars and extracted folders on disk -> pairs of (jpeg, json) bytes.
 
-Nothing is ever extracted: a tar's headers are read into an index, and then each pair is read by its
-offsets, whatever the order of its files; a compressed tar is read forward instead, or by its seek
-points. No path from a tar chooses where anything is written, and no size is believed before it was
-compared with a limit and with the file.
+Nothing is extracted. The headers of a plain tar are read into an index, and each pair is then read
+by its offsets, in whatever order the files are. A compressed tar is read forward instead, or by its
+seek points. No path in a tar decides where anything is written. Each size is compared with a limit
+and with the file before it is used.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sa1b_tfds.tars.stream import stream_pairs
 
 _MAX_DEPTH = 4  # of folders below the one that is searched
 _LAYOUT_FOLDERS = ("images", "annotations")
-# What reading one extracted file can fail of, while the others are there.
+# Errors of one extracted file; the other files can still be read.
 _OF_ONE_FILE = (
     errno.ENOENT,
     errno.EACCES,
@@ -52,15 +52,17 @@ _OF_ONE_FILE = (
 
 
 class PairReader(Protocol):
-    """What pairs are read from, once it is known where they are."""
+    """Reads pairs whose place is known."""
 
     name: str
 
     def read(self, entries: Iterable[Entry], problems: Problems) -> Iterator[Pair]:
         """Yields the pairs of these entries, in their order.
 
-        A pair of extracted files of which one cannot be read any more is left out and reported. A
-        tar that cannot be read is an OSError.
+        An extracted pair is left out and reported if one of its files can no longer be read.
+
+        Raises:
+          OSError: if a tar cannot be read.
         """
 
 
@@ -68,32 +70,32 @@ class Archive(PairReader, Protocol):
     """A tar, or an extracted folder."""
 
     def is_packed(self) -> bool:
-        """Whether it is compressed, so that its pairs are read forward; or not there yet."""
+        """Whether the pairs are read forward: a compressed tar, or one that is not there yet."""
 
     def identity(self) -> dict[str, int] | None:
-        """What changes when the archive does, without reading it; None if it is not there."""
+        """Numbers that change when the archive does; None if it is not there. Reads no content."""
 
     def index(self, problems: Problems) -> list[Entry]:
-        """Finds every pair; reports what is no pair, torn or unsafe.
+        """Finds every pair, in the order in which `pairs` yields them.
 
-        They are in the order in which `pairs` yields them.
+        Reports single files, torn tars and unsafe members.
         """
 
     def reader(self) -> Archive:
-        """What `read` needs of it and no more, to be sent to other processes with entries."""
+        """Returns a copy that can only `read`, which is small enough to send to other processes."""
 
     def pairs(self, problems: Problems) -> Iterator[Pair]:
-        """Yields every pair, in the order in which they become whole; reports as `index` does."""
+        """Yields each pair when its second file is met; reports what `index` reports."""
 
 
 def find_archives(root: epath.PathLike) -> list[Archive]:
     """Finds `sa_*.tar` (or .tar.gz, .tgz) in a folder and its subfolders, else extracted files.
 
-    Extracted files are grouped by their folder; `images/` and `annotations/` beside each other
-    count as one. Where there are tars, files that lie about loose are left alone.
+    Extracted files are grouped by folder; `images/` and `annotations/` in one folder are one group.
+    If there are tars, extracted files are ignored and a warning is logged.
 
     Returns:
-      The archives, ordered by name; empty if there is nothing of either kind.
+      The archives, ordered by name; empty if there are none.
     """
     root = epath.Path(root)
     tars: list[Archive] = []
@@ -106,18 +108,18 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
             parts = [part for part in relative.parent.parts if part not in _LAYOUT_FOLDERS]
             folders.setdefault("/".join(parts) or ".", []).append(os.fspath(path))
     if tars and folders:
-        logging.warning("Reading the tars in %s; the loose files there are left out.", root)
+        logging.warning("Reading the tars in %s; the extracted files there are left out.", root)
     found = tars or [FolderArchive(name, files) for name, files in folders.items()]
     return sorted_by_name(found)
 
 
 def sorted_by_name(archives: Iterable[Archive]) -> list[Archive]:
-    """By file name, and then by folder: the order in which a dataset has its archives."""
+    """Sorts archives by file name, then by folder: their order in a dataset."""
     return sorted(archives, key=lambda archive: archive.name.rpartition("/")[::-1])
 
 
 def archives_at(path: epath.PathLike) -> list[Archive]:
-    """The tar at `path`, or what `find_archives` finds in a folder there; empty if nothing is."""
+    """Returns the tar at `path`, or the archives in a folder there; empty if there are none."""
     path = epath.Path(path)
     if path.is_dir():
         return find_archives(path)
@@ -125,13 +127,13 @@ def archives_at(path: epath.PathLike) -> list[Archive]:
 
 
 def number_of(archive: Archive) -> int | None:
-    """The number in a tar's name: 20 for sa_000020.tar, and for its extracted folder."""
+    """Returns the number in a tar's name: 20 for sa_000020.tar and for its extracted folder."""
     base = archive.name.rpartition("/")[2]
     return tar_number(base if is_tar_name(base) else f"{base}.tar")
 
 
 def identity_of(path: epath.Path) -> dict[str, int] | None:
-    """What changes when a file does, without reading it; None if it is not there."""
+    """Returns numbers that change when a file does; None if it is not there. Reads no content."""
     if not path.exists():
         return None
     stat = files.stat_of(path)
@@ -150,9 +152,9 @@ class TarArchive:
         return self._path
 
     def is_packed(self) -> bool:
-        """Whether it is compressed: `index` inflates all of it, and `read` needs seek points.
+        """Whether it is compressed: then `index` inflates all of it, and `read` needs seek points.
 
-        A tar that is not there is one to download, and comes compressed.
+        A missing tar counts as compressed: it will be downloaded, and Meta serves it compressed.
         """
         try:
             return is_packed(self._path)
@@ -163,7 +165,7 @@ class TarArchive:
         return identity_of(self._path)
 
     def is_unfinished(self, problems: Problems) -> bool:
-        """Whether a download of another program has not ended; then that is reported."""
+        """Whether another program is still downloading it; reports that if so."""
         for suffix, program in STATE_FILES.items():
             state = f"{os.fspath(self._path)}{suffix}"
             if files.is_local(self._path) and os.path.exists(state):
@@ -186,7 +188,8 @@ class TarArchive:
 
     def read(self, entries: Iterable[Entry], problems: Problems) -> Iterator[Pair]:
         rest = iter(entries)
-        if (first := next(rest, None)) is None:  # a tar without pairs has no seek points
+        # A compressed tar without pairs has no seek points, so that opening it would fail.
+        if (first := next(rest, None)) is None:
             return
         with opened_anywhere(self._path) as file:
             yield from read_pairs(file, itertools.chain([first], rest))
@@ -207,7 +210,7 @@ class TarArchive:
 
 
 class FolderArchive:
-    """Extracted files: all in one folder, or apart in images/ and annotations/."""
+    """Extracted files: all in one folder, or in its subfolders images/ and annotations/."""
 
     def __init__(self, name: str, files: Iterable[epath.PathLike]):
         self.name = _text(name)
@@ -220,7 +223,7 @@ class FolderArchive:
     def identity(self) -> dict[str, int] | None:
         number = size = modified = 0
         for path in self._files:
-            with contextlib.suppress(OSError):  # `index` reports it
+            with contextlib.suppress(OSError):  # `index` reports this file
                 stat = files.stat_of(path)
                 number += 1
                 size += stat.bytes
@@ -237,7 +240,7 @@ class FolderArchive:
                 yield Pair(image, annotations, jpeg.name, json.name)
 
     def reader(self) -> FolderArchive:
-        return FolderArchive(self.name, ())  # the entries have the paths
+        return FolderArchive(self.name, ())  # `read` takes the paths from the entries
 
     def pairs(self, problems: Problems) -> Iterator[Pair]:
         return self.read(self.index(problems), problems)
@@ -258,7 +261,7 @@ class FolderArchive:
             except OSError as e:
                 problems.report(self.name, path, f"it cannot be read: {e.strerror or e}")
                 continue
-            if not stat.is_file:  # to open a pipe would wait for ever
+            if not stat.is_file:  # opening a pipe would wait for ever
                 problems.report(self.name, path, "it is not a regular file")
             elif stat.bytes > (limit := MAX_BYTES[suffix_of(path)]):
                 problems.report(self.name, path, too_large(stat.bytes, limit))
@@ -272,13 +275,13 @@ class FolderArchive:
 def index_of(
     archive: str, file: ForwardFile, length: int | None, problems: Problems
 ) -> list[Entry]:
-    """Finds every pair of an open tar, in the order in which they become whole.
+    """Finds every pair of an open tar, ordered by where each pair's second file is.
 
     Args:
-      archive: the tar's name, for what is reported.
+      archive: the tar's name, for reports.
       file: a plain tar.
-      length: in bytes, None if unknown; then each member is gone through.
-      problems: takes what is no pair, torn or unsafe.
+      length: its length in bytes; None if unknown. Then each member is read to its end.
+      problems: receives single files, torn tars and unsafe members.
     """
     found = members(archive, file, length, problems)
     if length is None:
@@ -289,7 +292,7 @@ def index_of(
 def _whole(
     archive: str, file: ForwardFile, found: Iterable[Member], problems: Problems
 ) -> Iterator[Member]:
-    """Those of which the last byte is there; the first that is not ends it, and is reported."""
+    """Yields members until one is cut off; reports that one."""
     for member in found:
         end = member.offset + member.size
         try:
@@ -305,7 +308,7 @@ def _whole(
 
 
 def read_pairs(file: BinaryIO, entries: Iterable[Entry]) -> Iterator[Pair]:
-    """Yields the pairs of an open tar that is read in any order."""
+    """Yields the pairs at these entries of an open tar, which must be seekable."""
     for jpeg, json in entries:
         yield Pair(_read(file, jpeg), _read(file, json), jpeg.name, json.name)
 
@@ -319,7 +322,7 @@ def _read(file: BinaryIO, member: Member) -> bytes:
 
 
 def _text(name: str) -> str:
-    """A file name as it can be printed and stored; its bytes need not be UTF-8."""
+    """A file name that can be printed and stored, also where its bytes are not UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

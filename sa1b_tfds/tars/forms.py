@@ -1,7 +1,7 @@
 """The two forms of a tar: compressed with gzip, as Meta serves it, or plain.
 
-Both are called `.tar`, so a form is told by the first bytes, never by the name. A compressed tar is
-read forward; `seek.py` reads it in any order, and `scratch.py` unpacks it for a while.
+Both are named `.tar`, so the first bytes decide, never the name. A compressed tar is read forward
+here; `seek.py` reads it in any order, and `scratch.py` unpacks it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from etils import epath
 from sa1b_tfds.tars.inflate import MAGIC, Inflated, Readable
 from sa1b_tfds.tars.members import ForwardFile
 
-# What a tar of SA-1B takes: bytes as it is served, and how much more it is when unpacked. The first
-# is the mean of 51 of them, the second a little over what users report.
+# The bytes of a tar as Meta serves it (the mean of 51 tars), and the factor to its unpacked size
+# (a little over what users report).
 TAR_BYTES = 11_300_000_000
 _UNPACKED = 1.06
 _READ = 256 * 2**10
@@ -33,7 +33,7 @@ def is_packed(path: epath.PathLike) -> bool:
 
 
 def unpacked_bytes(size: int) -> int:
-    """About so many bytes, rather more, are in a compressed tar of SA-1B of that size."""
+    """Estimates the unpacked size of a compressed tar of `size` bytes, rather too large."""
     return int(size * _UNPACKED)
 
 
@@ -44,11 +44,12 @@ def opened_forward(
     """Opens a tar in either form.
 
     Args:
-      path: of the tar.
-      on_inflated: called now and then with the bytes of a compressed tar that are inflated.
+      path: the tar.
+      on_inflated: called after each block with the number of compressed bytes inflated so far.
 
     Yields:
-      The plain tar at its start, and its length in bytes, or None if that is not known before.
+      The plain tar at its start, and its length in bytes; None for a compressed tar, whose length
+      is known only at its end.
     """
     with epath.Path(path).open("rb") as file:
         if file.read(len(MAGIC)) == MAGIC:
@@ -60,7 +61,7 @@ def opened_forward(
 
 
 def forward(file: Readable, size: int | None) -> tuple[ForwardFile, int | None]:
-    """As `opened_forward`, of a file that is open, and cannot go back."""
+    """Does what `opened_forward` does for an open stream, which cannot seek."""
     beginning = file.read(_READ)
     if beginning.startswith(MAGIC):
         return Inflating(Inflated(file, size, beginning)), None
@@ -69,7 +70,7 @@ def forward(file: Readable, size: int | None) -> tuple[ForwardFile, int | None]:
 
 
 class Forward:
-    """Blocks of bytes, one after the other, as a file that never goes back."""
+    """A file over blocks of bytes, which only moves forward."""
 
     def __init__(self, blocks: Iterable[bytes]):
         self._blocks = iter(blocks)
@@ -78,7 +79,7 @@ class Forward:
         self._position = 0
 
     def read(self, count: int) -> bytes:
-        """The next `count` bytes; fewer at the end."""
+        """Returns the next `count` bytes; fewer at the end."""
         parts = []
         while count and (part := self._next(count)):
             parts.append(part)
@@ -86,7 +87,7 @@ class Forward:
         return b"".join(parts)
 
     def seek(self, position: int) -> int:
-        """Skips to `position`, or to the end if that comes first; returns where that is."""
+        """Skips to `position`, or to the end if that comes first; returns the new position."""
         if position < self._position:
             raise ValueError(f"byte {position} was read already, and this is read forward only")
         while self._position < position and self._next(position - self._position):
@@ -105,7 +106,7 @@ class Forward:
 
 
 class Inflating(Forward):
-    """The bytes inside of a compressed file, as a file that never goes back."""
+    """The content of a compressed file, as a file that only moves forward."""
 
     def __init__(self, inflated: Inflated, on_inflated: Callable[[int], None] = lambda size: None):
         super().__init__(self._told(inflated.blocks()))
@@ -114,7 +115,7 @@ class Inflating(Forward):
 
     @property
     def packed_end(self) -> int:
-        """Where the compressed data ends in the file; known when all of it was read."""
+        """Where the compressed data ends in the file; valid once all of it was read."""
         return self._inflated.end
 
     def _told(self, blocks: Iterable[bytes]) -> Iterator[bytes]:

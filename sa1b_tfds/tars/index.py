@@ -1,9 +1,10 @@
-"""Where the pairs of an archive are, in under 50 bytes an image, so that any one is read at once.
+"""Where the pairs of an archive are, in under 50 bytes per image, so that any pair is read at once.
 
-A tar has no table of contents: its headers lie between its files, and finding them takes a read
-each, or inflating all of a compressed tar. They are read once and kept (`kept.py`), as `.index`. It
-is made again when the tar's size or time of change is another one, when its checksum or format is
-wrong, or when it points out of the tar. Extracted folders are listed anew each time.
+A tar has no table of contents. Its headers stand between its files: each costs a read, and in a
+compressed tar all data must be inflated to find them. So they are read once and kept as `.index`
+(`kept.py`). The index is made again if the tar's size or time of change differs, if the index's
+checksum or format is wrong, or if it points outside the tar. Extracted folders are listed each
+time.
 """
 
 from __future__ import annotations
@@ -56,12 +57,13 @@ _ROW = np.dtype(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairIndex:
-    """Where N pairs of one archive are, in the order in which they become whole.
+    """Where N pairs of one archive are, ordered by where each pair's second file is.
 
-    rows: [N], offsets and sizes in bytes; which of `folders` each file is in; and where its name
-      without suffix ends in `stems`.
-    stems: those names, one after the other.
-    folders: with their last slash.
+    Attributes:
+      rows: _ROW [N]: offsets and sizes in bytes; the index in `folders` of each file's folder; and
+        where the pair's name without suffix ends in `stems`.
+      stems: the names without suffix, joined.
+      folders: folder names, each with its last slash.
     """
 
     rows: np.ndarray
@@ -72,10 +74,11 @@ class PairIndex:
         return len(self.rows)
 
     def __getitem__(self, i: int) -> Entry:
-        """Pair i, 0 <= i < N."""
+        """Returns pair i, 0 <= i < N."""
         if not 0 <= i < len(self):
             raise IndexError(f"pair {i} of {len(self)}")
         row = self.rows[i]
+        # A name begins where the one before it ends, so that a row needs only one number for it.
         start = self.rows[i - 1]["stem_end"] if i else 0
         stem = self.stems[start : row["stem_end"]].decode("utf-8", "surrogateescape")
         return Entry(*(self._member(row, kind, stem) for kind in ("jpeg", "json")))
@@ -98,7 +101,7 @@ class PairIndex:
 
     @property
     def end(self) -> int:
-        """Where the last of the files ends, in the plain tar."""
+        """Where the last file ends in the plain tar, in bytes."""
         ends = [self.rows[f"{k}_offset"] + self.rows[f"{k}_size"] for k in ("jpeg", "json")]
         return int(np.max(ends, initial=0))
 
@@ -112,7 +115,7 @@ class PairIndex:
 class IndexedArchive:
     """A tar or an extracted folder whose pairs are read in any order.
 
-    It holds no open file: it can be pickled, forked and used by several threads.
+    It holds no open file, so it can be pickled, forked and shared by threads.
     """
 
     archive: PairReader
@@ -126,12 +129,12 @@ class IndexedArchive:
         return len(self.index)
 
     def read(self, i: int) -> Pair:
-        """Pair i, 0 <= i < len(self).
+        """Reads pair i, 0 <= i < len(self).
 
         Raises:
           IndexError: if there is no such pair.
-          BadInput: if one of two extracted files cannot be read any more.
-          OSError: if the tar is not what it was when it was indexed.
+          BadInput: if an extracted file can no longer be read.
+          OSError: if the tar has changed since it was indexed.
         """
         [pair] = self.archive.read([self.index[i]], Problems())
         return pair
@@ -140,19 +143,20 @@ class IndexedArchive:
 def index_archive(
     archive: Archive, problems: Problems | None = None, threads: int = 1
 ) -> IndexedArchive:
-    """Indexes one archive, by what was kept of it if that is still true.
+    """Indexes one archive, or loads its kept index if the archive has not changed.
 
     Args:
       archive: a tar or an extracted folder.
-      problems: takes what is no pair, torn or unsafe, also when the index was kept; default: raise.
-      threads: that find the seek points of a compressed tar.
+      problems: receives single files, torn tars and unsafe members, also from a kept index.
+        Defaults to raising the first.
+      threads: the number of threads that find the seek points of a compressed tar.
 
     Raises:
-      NoSeekPoints: of a compressed tar that cannot be read in any order.
+      NoSeekPoints: if a compressed tar cannot be read in any order.
     """
     problems = problems or Problems()
     if not isinstance(archive, TarArchive):
-        # The index has the paths of all files, in a tenth of the memory.
+        # The index holds the paths of all files in a tenth of the memory, so the reader needs none.
         return IndexedArchive(archive.reader(), PairIndex.of(archive.index(problems)))
     found = _kept(archive) or _made(archive)
     for problem in found.problems:
@@ -165,9 +169,9 @@ def index_archive(
 def index_all(
     archives: Sequence[Archive], problems: Problems | None = None
 ) -> list[IndexedArchive]:
-    """Indexes archives, as `index_archive` does; those for which it takes long in processes.
+    """Indexes archives as `index_archive` does; uses processes for compressed tars.
 
-    A compressed tar of 11.3 GB takes a minute of a core, once.
+    A compressed tar of 11.3 GB takes one core a minute, once.
     """
     slow = [a for a in archives if isinstance(a, TarArchive) and a.is_packed() and _is_slow(a)]
     cores = available_cores()
@@ -187,41 +191,41 @@ def index_all(
         for future in bar:
             try:
                 future.result()
-            except ProcessDied as e:  # in the library's C++, or as memory ran out
+            except ProcessDied as e:  # a crash in rapidgzip's C++, or no memory left
                 raise refusal(made[future].path, str(e)) from e
     return [index_archive(archive, problems) for archive in archives]
 
 
 def _is_slow(archive: TarArchive) -> bool:
-    """Whether all of a compressed tar is to be read; its index may be there without seek points."""
+    """Whether all of a compressed tar must be read: its index or its seek points are missing."""
     found = _kept(archive)
     return found is None or (len(found.index) > 0 and not has_seek_points(archive.path))
 
 
 def _make_all(archive: TarArchive, threads: int) -> None:
-    """In a process: what `index_archive` needs, and then finds kept."""
+    """Runs in a process: makes and keeps what `index_archive` then loads."""
     try:
         index_archive(archive, Problems("skip"), threads)
-    except NoSeekPoints:  # said to the caller, by the one that asks next
+    except NoSeekPoints:  # the parent's call of index_archive raises it again
         return
 
 
 def count_pairs(archive: Archive) -> int:
-    """The number of pairs, whatever else is in the archive."""
+    """Counts the pairs; other members do not matter."""
     if isinstance(archive, TarArchive) and archive.is_packed():
         return len((_kept(archive) or _made(archive)).index)
     return len(archive.index(Problems("skip")))
 
 
 def kept_count(archive: Archive) -> int | None:
-    """The number of pairs of a tar, if its index is kept; reads nothing else."""
+    """Returns the number of pairs in a tar's kept index; None if none is kept."""
     found = _kept(archive) if isinstance(archive, TarArchive) else None
     return None if found is None else len(found.index)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """What is kept of a tar; `packed_end` is where the compressed data ends, None if plain."""
+    """The kept index of a tar; packed_end is where compressed data ends, None for a plain tar."""
 
     index: PairIndex
     problems: list[BadInput]
@@ -229,7 +233,7 @@ class _Found:
 
 
 def _kept(archive: TarArchive) -> _Found | None:
-    if archive.is_unfinished(Problems("skip")):  # whatever was kept is of another file
+    if archive.is_unfinished(Problems("skip")):  # any kept index belongs to an earlier file
         return None
     stamp = kept.stamp_of(archive.path)
     return kept.load(archive.path, _KIND, lambda path: _parse(path.read_bytes(), stamp))
@@ -244,6 +248,7 @@ def _made(archive: TarArchive) -> _Found:
         index = PairIndex.of(index_of(archive.name, file, length, met))
         packed_end = file.packed_end if isinstance(file, Inflating) else None
     torn = any(isinstance(problem, TornArchive) for problem in met.found)
+    # Seek points are made for whole tars only, so no pair could be read by this index.
     if packed_end is not None and torn and len(index):
         met.report(archive.name, "", _NOT_ONE)
         index = PairIndex.of([])
@@ -254,7 +259,7 @@ def _made(archive: TarArchive) -> _Found:
 
 
 def _to_bytes(found: _Found, stamp: tuple[int, int]) -> bytes:
-    """Magic, a line of JSON, the rows, the names, and the CRC-32 of all that."""
+    """-> the kept file: magic, a line of JSON, the rows, the names, the CRC-32 of all these."""
     index = found.index
     head = {
         "stamp": stamp,
@@ -283,6 +288,7 @@ def _parse(content: bytes, stamp: tuple[int, int]) -> _Found:
     rows = np.frombuffer(body[:split], _ROW)
     index = PairIndex(rows, body[split:], tuple(head["folders"]))
     packed_end = head["packed_end"]
+    # Anyone can compute the checksum of a forged index, so its numbers are checked as well.
     length = stamp[0] if packed_end is None else MAX_INFLATED * stamp[0]
     if len(rows) != head["pairs"] or not _in_bounds(index, length):
         raise ValueError("it points out of the tar")

@@ -1,8 +1,8 @@
-"""gzip -> the bytes inside, read forward and checked to the end. Nothing here knows what they are.
+"""gzip -> its content, read forward and checked to the end. Nothing here knows of tars.
 
 The format is RFC 1952: one or several members, each with a header, deflated data (RFC 1951), a
-CRC-32 and a length. isal inflates twice as fast as Python's own zlib (benchmarks/inflate.py), which
-takes over where isal is not installed.
+CRC-32 and a length. isal inflates twice as fast as Python's zlib (benchmarks/inflate.py), which is
+used where isal is not installed.
 """
 
 from __future__ import annotations
@@ -14,45 +14,54 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 _zlib: Any = zlib
-with contextlib.suppress(ImportError):  # there is no wheel for every machine
+with contextlib.suppress(ImportError):  # some machines have no wheel of isal
     from isal import isal_zlib as _zlib
 
 MAGIC = b"\x1f\x8b"
-# So much is given to the inflater at a time. What it makes of it is lost where it is broken: an
-# image is larger.
+# Compressed bytes per call of the inflater. If the data is broken, the output of one call is lost;
+# 64 KiB is less than an image.
 _READ = 64 * 2**10
-_MOST_AT_ONCE = 4 * 2**20  # bytes that one read may become: a bomb makes a thousand of each
-MAX_INFLATED = 1032  # times its size: deflate can do no more
-# A tar of JPEGs and JSON inflates to 1.1 times its size, small ones of hardly anything to more.
+# Inflated bytes per call. A zip bomb turns each byte into a thousand, which would fill the memory.
+_MOST_AT_ONCE = 4 * 2**20
+MAX_INFLATED = 1032  # the largest factor by which deflate can shrink anything
+# Refuse bombs: tars of JPEGs and JSON inflate to 1.1 times their size. Tars of under 1 GiB are not
+# held to it, because small ones of almost nothing inflate to far more.
 _MAX_RATIO, _MAX_RATIO_FROM = 20, 2**30
-_CHECKED_HEADER, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16
+_CHECKED_HEADER, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16  # flags in a member's header
 
 
 def new_inflater(window: bytes = b"") -> Any:
-    """What inflates deflated data, as a `zlib.decompressobj`; `window` is what stood before it."""
+    """Returns an object that inflates raw deflate data, with the interface of `zlib.decompressobj`.
+
+    window: up to 32 KiB of inflated data before the start, to which the data may refer back.
+    """
+    # -15: raw deflate with the full window; `Inflated` reads the headers and checksums of gzip.
     return _zlib.decompressobj(-15, window) if window else _zlib.decompressobj(-15)
 
 
 class Damaged(tarfile.ReadError):
-    """A compressed file that is not whole, or not what its checksum says."""
+    """A compressed file is cut off, or its checksum is wrong."""
 
 
 class Readable(Protocol):
+    """A binary file or a stream."""
+
     def read(self, count: int, /) -> bytes: ...
 
 
 class Inflated:
-    """The bytes inside of a gzip file, block by block.
+    """The content of a gzip file, block by block.
 
     Args:
       file: the gzip file.
-      size: of the file in bytes, None if unknown; for what is said of damage.
-      ahead: what was read of it already.
-      inflater: begins in the middle of a member, whose checksum is not looked at then.
+      size: the file's size in bytes, for messages. Defaults to unknown.
+      ahead: bytes that were already read from the file.
+      inflater: an inflater for a start in the middle of a member. That member's checksum is not
+        checked. Defaults to a start at a header.
 
     Attributes:
-      consumed: bytes of the file that were inflated so far.
-      end: where the last member ended that was inflated.
+      consumed: the compressed bytes inflated so far.
+      end: where the last inflated member ended, in compressed bytes.
     """
 
     def __init__(
@@ -68,11 +77,13 @@ class Inflated:
         """Yields all bytes, in order.
 
         Raises:
-          Damaged: where it cannot go on, naming the byte of the compressed file; what was yielded
-            before is right unless it says that the checksum is wrong.
+          Damaged: if it cannot continue, naming the byte in the compressed file. The blocks before
+            are right, unless the message says that the checksum is wrong.
         """
         total = 0
         while True:
+            # An inflater that was passed in starts inside the first member: there is no header,
+            # and the checksum is of data that was not seen. Later members are whole.
             is_whole = self._inflater is None
             if is_whole:
                 self._skip_header()
@@ -97,6 +108,7 @@ class Inflated:
 
     def _blocks_of_member(self, inflater: Any) -> Iterator[bytes]:
         while not inflater.eof:
+            # The inflater stops at _MOST_AT_ONCE and keeps the input that it has not used yet.
             given = inflater.unconsumed_tail or self._next()
             if not given:
                 raise Damaged(f"it ends at byte {self.consumed:,}, before its compressed data does")
@@ -109,7 +121,7 @@ class Inflated:
                 ) from None
             if block:
                 yield block
-        self._give_back(inflater.unused_data)
+        self._give_back(inflater.unused_data)  # it stands after the member: checksum and length
 
     def _skip_header(self) -> None:
         at = self.consumed
@@ -130,14 +142,14 @@ class Inflated:
         if int.from_bytes(footer[:4], "little") != checksum:
             raise Damaged(f"the checksum of {where} is wrong: a byte in it has changed")
         if int.from_bytes(footer[4:], "little") != length % 2**32:
-            raise Damaged(f"the length of {where} is not the one that stands there")
+            raise Damaged(f"the length of {where} is wrong")
 
     def _begins_another(self) -> bool:
-        """Whether another member follows; zeros, as some devices add, are passed over."""
+        """Whether another member follows; skips zeros, which some devices add."""
         at = self.consumed
         while following := self._next():
             rest = following.lstrip(b"\0")
-            if 0 < len(rest) < len(MAGIC):
+            if 0 < len(rest) < len(MAGIC):  # the magic number is cut by the end of this read
                 rest += self._next()
             self._give_back(rest)
             if rest.startswith(MAGIC):
@@ -164,7 +176,7 @@ class Inflated:
         return taken[:count]
 
     def _skip_text(self, what: str) -> None:
-        """Up to the zero that ends it."""
+        """Skips a text and the zero that ends it."""
         while True:
             _, zero, rest = self._some(what).partition(b"\0")
             if zero:

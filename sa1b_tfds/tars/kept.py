@@ -1,8 +1,8 @@
-"""What is kept of a tar, so that it need not be found again: its index, its seek points.
+"""Sidecars of a tar: its index and its seek points, kept so that they are found only once.
 
-It lies beside the tar as `.<name>.<kind>`, or, where that folder cannot be written, in
-`$XDG_CACHE_HOME/sa1b_tfds` (default `~/.cache/sa1b_tfds`). It is a shortcut and nothing to rely on:
-whoever reads it compares the tar's `stamp` and a checksum, and makes it again if they are wrong.
+A sidecar is beside the tar as `.<name>.<kind>`. If that folder cannot be written, it is in
+`$XDG_CACHE_HOME/sa1b_tfds` (default `~/.cache/sa1b_tfds`). Nothing relies on it: each reader
+compares the tar's `stamp` and a checksum, and makes the sidecar again if they are wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Content = TypeVar("_Content")
 
 
 def stamp_of(tar: epath.Path) -> tuple[int, int]:
-    """Size and time of change, as finely as the file system tells it.
+    """Returns a tar's size in bytes and its time of change in ns, as exact as its storage has them.
 
     Raises:
       FileNotFoundError: if it is not there.
@@ -37,27 +37,27 @@ def stamp_of(tar: epath.Path) -> tuple[int, int]:
 
 
 def load(tar: epath.Path, kind: str, parse: Callable[[epath.Path], _Content]) -> _Content | None:
-    """What `parse` makes of a kept file; None if there is none that it can make something of.
+    """Returns what `parse` returns for the first usable sidecar; None if there is none.
 
-    `parse` raises a ValueError, TypeError or KeyError where the file is not to be believed.
+    `parse` raises a ValueError, TypeError or KeyError if the file is not valid.
     """
     for path in _paths(tar, kind):
         try:
             return parse(path)
         except (ValueError, TypeError, KeyError) as e:
-            logging.info("%s is of no use and made again: %s", path, e)
-        except Exception:  # not there, no right to read it, or no such storage
+            logging.info("%s is not valid and is made again: %s", path, e)
+        except Exception:  # missing, not readable, or in a storage that cannot be reached
             continue
     return None
 
 
 def keep(tar: epath.Path, kind: str, content: bytes) -> bool:
-    """Writes it where it may be written; returns whether that was somewhere."""
+    """Writes a sidecar to the first place that can be written; returns whether there was one."""
     for path in _paths(tar, kind):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_whole(path, content)
-        except Exception as e:  # each kind of storage has its own; it may go unkept
+        except Exception as e:  # each storage raises its own errors, and a sidecar is optional
             logging.info("The %s of %s cannot be kept in %s: %s", kind, tar.name, path, e)
         else:
             return True
@@ -65,20 +65,20 @@ def keep(tar: epath.Path, kind: str, content: bytes) -> bool:
 
 
 def forget_all(tar: epath.Path) -> None:
-    """Removes all that is kept of a tar, which is deleted."""
+    """Removes all sidecars of a tar that is deleted."""
     for kind in (INDEX, SEEK):
         forget(tar, kind)
 
 
 def forget(tar: epath.Path, kind: str) -> None:
-    """Removes it, wherever it is kept."""
+    """Removes one sidecar from each place."""
     for path in _paths(tar, kind):
         with contextlib.suppress(OSError):
             path.unlink()
 
 
 def _paths(tar: epath.Path, kind: str) -> list[epath.Path]:
-    """Where it may lie, the best place first."""
+    """The places of a sidecar, the best one first."""
     beside = tar.parent / f".{tar.name}.{kind}"
     where = os.path.abspath(tar) if files.is_local(tar) else os.fspath(tar)
     digest = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The headers of a tar -> its members that may be read. No size in it is believed unchecked."""
+"""The headers of a tar -> the members that may be read. Each size is checked before it is used."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol
 from sa1b_tfds.core.problems import Problems, TornArchive
 from sa1b_tfds.tars.inflate import MAGIC, Damaged
 
-# A 16384 x 16384 JPEG is about 100 MB, the JSON of SA-1B's fullest image about 1 MB.
+# A 16384 x 16384 JPEG is about 100 MB, and the JSON of SA-1B's fullest image about 1 MB.
 MAX_BYTES = {".jpg": 256 * 2**20, ".json": 16 * 2**20}
 _MAX_HEADER_BYTES = 2**20  # of a long name or a pax header
-_MAX_DIGITS = 19  # of a size in a pax header: no file system has larger files
-# After the first block of zeros: a second one, and what fills up the last record.
+_MAX_DIGITS = 19  # of a size in a pax header; no file system has larger files
+# The zeros after the first block of zeros: a second block, and padding to the end of the record.
 _MAX_END = tarfile.BLOCKSIZE + tarfile.RECORDSIZE
 _OTHER_FORMS = (
     (MAGIC, "compressed with gzip twice"),
@@ -32,7 +32,7 @@ _LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
 
 
 class Member(NamedTuple):
-    """A file in an archive and where its bytes are."""
+    """A file in an archive: its name, its size and where its bytes begin."""
 
     name: str
     size: int
@@ -40,25 +40,25 @@ class Member(NamedTuple):
 
 
 class ForwardFile(Protocol):
-    """What `members` needs of a file: it never goes back."""
+    """A file that only moves forward, which is all that `members` needs."""
 
     def read(self, count: int, /) -> bytes:
-        """`count` bytes, fewer only at the end of the file."""
+        """Returns `count` bytes; fewer only at the end of the file."""
 
     def seek(self, position: int, /) -> int:
-        """Goes to a position that is not before the present one."""
+        """Skips to a position at or after the current one; returns the new position."""
 
 
 def members(
     archive: str, file: ForwardFile, length: int | None, problems: Problems
 ) -> Iterator[Member]:
-    """Yields a tar's files that may be read; reports the others, and a tar that is not whole.
+    """Yields the files of a tar that may be read; reports the others, and a torn tar.
 
     Args:
-      archive: the tar's name, for what is reported.
-      file: the tar. Between two members it may be read, but not past the member.
-      length: of the tar in bytes, None if unknown.
-      problems: takes what is torn or unsafe.
+      archive: the tar's name, for reports.
+      file: the tar. The caller may read each yielded member from it, but not beyond its end.
+      length: the tar's length in bytes; None if unknown.
+      problems: receives torn tars and unsafe members.
     """
     member = ""
     try:
@@ -73,8 +73,8 @@ def members(
             elif info.type == tarfile.DIRTYPE:
                 continue
             elif info.type not in tarfile.REGULAR_TYPES:
-                kind = "a link" if info.type in _LINKS else "no regular file"
-                problems.report(archive, member, f"it is {kind}, which SA-1B does not hold")
+                kind = "a link" if info.type in _LINKS else "not a regular file"
+                problems.report(archive, member, f"it is {kind}, and SA-1B has only files")
             elif info.size > available:
                 raise _cut_off(info.size, available)
             elif info.size > limit:
@@ -88,14 +88,15 @@ def members(
 
 
 def report_damage(archive: str, member: str, error: tarfile.TarError, problems: Problems) -> None:
-    """Reports what ended the reading of a tar; `member` is where that was."""
-    if isinstance(error, Damaged):  # which may be anywhere before
+    """Reports the error that ended the reading of a tar at `member`."""
+    if isinstance(error, Damaged):  # the damage may be far before this member
         problems.report(archive, "", f"it is damaged: {error}. Download it again", TornArchive)
     else:
         report_torn(archive, member, str(error), problems)
 
 
 def report_torn(archive: str, member: str, why: str, problems: Problems) -> None:
+    """Reports a tar that is torn at `member`."""
     problems.report(
         archive, member, f"the tar is torn here ({why}): download it again", TornArchive
     )
@@ -113,17 +114,17 @@ class _Header(NamedTuple):
 
 
 def _headers(file: ForwardFile, length: int | None) -> Iterator[_Header]:
-    """Yields a tar's headers; raises a TarError where it is torn or no tar at all.
+    """Yields a tar's headers; raises a TarError if it is torn or not a tar.
 
     A size may be any number up to 2 ** 88. It is compared with `length` before anything is sought
-    or read by it; where the length is unknown, a forward file ends before any such place.
+    or read by it. If the length is unknown, seeking there simply reaches the end of the file.
 
-    tarfile parses each block of 512 bytes. It does not walk the tar: it takes a broken header and
-    the end of the file for the end of the archive, steps backwards where a size is negative, and
-    lets long and pax headers take as much stack and memory as they ask for.
+    tarfile parses each block of 512 bytes, but does not walk the tar, because its walk is not safe:
+    it takes a broken header or the end of the file for the end of the archive, steps backwards at a
+    negative size, and gives long and pax headers as much stack and memory as they ask for.
     """
     position = 0
-    extended: dict[str, str] = {}  # what long and pax headers say of the next member
+    extended: dict[str, str] = {}  # the fields of long and pax headers, which the next member has
     while True:
         file.seek(position)
         block = file.read(tarfile.BLOCKSIZE)
@@ -155,7 +156,7 @@ def _headers(file: ForwardFile, length: int | None) -> Iterator[_Header]:
                 extended |= _pax_records(body)
             position = end
         elif info.type in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
-            position = _end_of(info.size, position, length)  # nothing in them concerns us
+            position = _end_of(info.size, position, length)  # link targets and defaults: not used
         else:
             kind = tarfile.GNUTYPE_SPARSE if "sparse" in extended else info.type
             size = extended.get("size", str(info.size))
@@ -163,15 +164,16 @@ def _headers(file: ForwardFile, length: int | None) -> Iterator[_Header]:
                 raise tarfile.ReadError(f"a size of {size:.20}")
             name = extended.get("path", info.name)
             yield _Header(name, int(size), position, kind)
+            # POSIX: an unknown type has data as a file has; links and folders have none.
             if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
                 position = _end_of(int(size), position, length)
             extended = {}
 
 
 def _check_end(file: ForwardFile, position: int) -> None:
-    """Raises a ReadError unless a tar ends here: only zeros follow, to the end of the last record.
+    """Raises a ReadError unless only the zeros that end a tar follow.
 
-    Zeros also stand where a download was never written, and between tars that were joined.
+    Zeros also mark parts that a download never wrote, and the seams of tars that were joined.
     """
     rest = file.read(_MAX_END + 1)
     if any(rest):
@@ -185,7 +187,7 @@ def _check_end(file: ForwardFile, position: int) -> None:
 
 
 def _other_form(beginning: bytes) -> str | None:
-    """What to say of a file that begins so, if it is packed in another form."""
+    """Describes a file packed in another form by its first bytes; None if they are unknown."""
     for magic, form in _OTHER_FORMS:
         if beginning.startswith(magic):
             return f"it is {form}. Unpack it: a tar is read plain, or compressed with gzip"
@@ -193,7 +195,10 @@ def _other_form(beginning: bytes) -> str | None:
 
 
 def _pax_records(body: bytes) -> dict[str, str]:
-    """What concerns us of "<length> <key>=<value>\\n" and so on; the length is that of it all."""
+    """Reads path, size and sparse fields from records "<length> <key>=<value>\\n".
+
+    A record's length counts the whole record, its own digits included.
+    """
     records = {}
     start = 0
     while start < len(body) and body[start]:
@@ -211,7 +216,7 @@ def _pax_records(body: bytes) -> dict[str, str]:
 
 
 def _end_of(size: int, position: int, length: int | None) -> int:
-    """Where `size` bytes from `position` on end, filled up to a block.
+    """Returns the end of `size` bytes from `position` on, rounded up to a block.
 
     Raises:
       ReadError: if the tar is shorter.
@@ -226,8 +231,10 @@ def _cut_off(size: int, available: int) -> tarfile.ReadError:
 
 
 def suffix_of(name: str) -> str:
+    """Returns the suffix with its dot; the last character if the name has no dot."""
     return name[name.rfind(".") :]
 
 
 def too_large(size: int, limit: int) -> str:
+    """Returns the reason to report for a file over its limit."""
     return f"its {size} bytes are over the limit of {limit}"

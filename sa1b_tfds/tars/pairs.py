@@ -1,4 +1,4 @@
-"""The members of an archive -> (jpeg, json) pairs, wherever in it the two files of an image lie."""
+"""The members of an archive -> (jpeg, json) pairs, wherever the two files of an image are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OTHER = {".jpg": ".json", ".json": ".jpg"}
 
 
 class Pair(NamedTuple):
-    """An image's two files, as they are in the archive, and their names in it."""
+    """The bytes of an image's two files, and their names in the archive."""
 
     jpeg: bytes
     json: bytes
@@ -25,23 +25,23 @@ class Pair(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Where an image's two files are."""
+    """The places of an image's two files."""
 
     jpeg: Member
     json: Member
 
     @property
     def size(self) -> int:
-        """Bytes that both take in a tar, headers included."""
+        """The bytes of both files in a tar, with headers and padding."""
         return sum(
             tarfile.BLOCKSIZE + -(-m.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for m in self
         )
 
 
 class Pairing:
-    """Finds the pairs among the files of an archive, which are added as they lie there.
+    """Finds the pairs among the files of an archive, which are added in their order.
 
-    Reports files that come twice, and at the end those whose other half did not come.
+    Reports repeated files, and at the end the files whose other half is missing.
     """
 
     def __init__(self, archive: str, problems: Problems):
@@ -52,7 +52,7 @@ class Pairing:
         self._others: list[str] = []
 
     def accepts(self, member: Member) -> bool:
-        """Whether it is a file of SA-1B, and the first of its name."""
+        """Whether this is a file of SA-1B and the first of its name; reports a repeated one."""
         stem, suffix = _stem_and_suffix(member.name)
         if not suffix:
             self._others.append(member.name)
@@ -64,7 +64,7 @@ class Pairing:
         return False
 
     def add(self, member: Member) -> Entry | None:
-        """The pair that becomes whole with this member, which was accepted; None if none does."""
+        """Adds an accepted member; returns the pair that it completes, or None."""
         stem, suffix = _stem_and_suffix(member.name)
         if (first := self._waiting.pop(stem, None)) is None:
             self._waiting[stem] = member
@@ -72,7 +72,7 @@ class Pairing:
         return Entry(member, first) if suffix == ".jpg" else Entry(first, member)
 
     def end(self) -> None:
-        """Reports what is left over; call it after the last file."""
+        """Reports the files without their other half. Call it after the last file."""
         if self._others:
             logging.warning(
                 "%s: %d files are not of SA-1B: %.200s",
@@ -81,6 +81,7 @@ class Pairing:
                 self._others,
             )
         kinds = {suffix for _, suffix in self._seen}
+        # A tar without any JSON is one report, not eleven thousand.
         if len(kinds) == 1 and len(self._seen) > 1:
             kind = kinds.pop()
             self._problems.report(
@@ -96,7 +97,7 @@ class Pairing:
 
 
 def pair_up(archive: str, members: Iterable[Member], problems: Problems) -> list[Entry]:
-    """All pairs of an archive, in the order in which they become whole."""
+    """Returns the pairs of an archive, ordered by where each pair's second file is."""
     pairing = Pairing(archive, problems)
     pairs = [pairing.add(member) for member in members if pairing.accepts(member)]
     pairing.end()
@@ -104,7 +105,7 @@ def pair_up(archive: str, members: Iterable[Member], problems: Problems) -> list
 
 
 def _stem_and_suffix(name: str) -> tuple[str, str]:
-    """('sa_1', '.jpg') for './sa_1.jpg'; the suffix is empty if that is no file of SA-1B."""
+    """('sa_1', '.jpg') for './sa_1.jpg'; the suffix is empty for a file that is not SA-1B's."""
     base, suffix = name.rpartition("/")[2], suffix_of(name)
     if suffix not in MAX_BYTES or not base.startswith("sa_"):
         return base, ""

@@ -1,7 +1,7 @@
-"""A compressed tar -> a plain one: for good, or for a while to read its pairs in any order.
+"""A compressed tar -> a plain one, in a file that stays or in a temporary one.
 
-It is inflated once, forward, while its headers are walked. A file that is there for a while has no
-name, and is gone however the process ends.
+The tar is inflated once, forward, and its headers are read at the same time. A temporary file has
+no name, so it is gone however the process ends.
 """
 
 from __future__ import annotations
@@ -28,16 +28,19 @@ def readable_in_any_order(
     problems: Problems,
     on_inflated: Callable[[int], None] = lambda size: None,
 ) -> Iterator[tuple[PairReader, list[Entry]]]:
-    """Gives the body what reads an archive's pairs fast in any order, and where they are.
+    """Makes the pairs of an archive readable in any order, for a `with` block.
 
     Args:
-      archive: a compressed tar is unpacked; all else is read as it is.
-      folder: for the unpacked tar; where that is no local folder, `tempfile` chooses one.
-      problems: takes what is no pair, torn, damaged or unsafe.
-      on_inflated: called now and then with the bytes of a compressed tar that are inflated.
+      archive: a compressed tar, which is unpacked, or any other archive, which is read as it is.
+      folder: the folder of the unpacked tar. `tempfile` chooses one if it is not a local folder.
+      problems: receives single files, torn or damaged tars, and unsafe members.
+      on_inflated: called after each block with the number of compressed bytes inflated so far.
+
+    Yields:
+      A reader of pairs, and the place of each pair.
 
     Raises:
-      OSError: if the disk is full, among others.
+      OSError: if the disk is full, or a file cannot be read or written.
     """
     if not (isinstance(archive, TarArchive) and archive.is_packed()):
         yield archive, archive.index(problems)
@@ -54,14 +57,15 @@ def unpack_into(
     problems: Problems,
     on_inflated: Callable[[int], None] = lambda size: None,
 ) -> list[Entry]:
-    """Writes the plain tar that is in a compressed one; all of it, unless it is torn or damaged.
+    """Writes the plain tar of a compressed one, up to its end or to the first damage.
 
     Args:
-      file: to write to and read from, without a buffer.
-      archive, problems, on_inflated: see `readable_in_any_order`.
+      file: an unbuffered file, to write and to read.
+      archive: a compressed tar.
+      problems, on_inflated: see `readable_in_any_order`.
 
     Returns:
-      Where the pairs are in it.
+      The place of each pair in the plain tar.
     """
     if archive.is_unfinished(problems):
         return []
@@ -73,7 +77,7 @@ def unpack_into(
 
 
 class _Unpacked:
-    """The pairs of the tar in an open file."""
+    """Reads the pairs of a plain tar in an open file."""
 
     def __init__(self, name: str, file: BinaryIO):
         self.name = name
@@ -84,7 +88,7 @@ class _Unpacked:
 
 
 class _Scratch:
-    """The tar as a file that grows: it is inflated as far as it is asked for."""
+    """A file that grows while it is read: it inflates the tar as far as a read or seek needs."""
 
     def __init__(self, inflated: Inflated, file: Any, on_inflated: Callable[[int], None]):
         self._inflated = inflated
@@ -106,7 +110,7 @@ class _Scratch:
         return data
 
     def _inflate(self, position: int) -> None:
-        """Up to `position` at least, or to the end if that comes first."""
+        """Inflates up to `position` at least, or to the end if that comes first."""
         while self._there < position and (block := next(self._blocks, None)) is not None:
             rest = memoryview(block)
             while rest:

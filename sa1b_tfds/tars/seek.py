@@ -1,11 +1,12 @@
-"""A compressed tar, read in any order: by seek points, some 4 MB apart, from which it can inflate.
+"""Reads a compressed tar in any order, by seek points about 4 MB apart.
 
-A seek point is a place between two deflate blocks, and the 32 KiB before it, to which what follows
-refers. They are found once (rapidgzip) and kept beside the tar, in 0.8 % of its size. A read goes
-on from the last point before it: see benchmarks/torch_loader.py.
+A seek point is a place between two deflate blocks. It comes with the window, the 32 KiB of data
+before it, because the blocks after it refer back into that. rapidgzip finds the points once; they
+are kept beside the tar, in 0.8 % of its size. A read inflates from the last point before its place:
+see benchmarks/torch_loader.py.
 
-Deflate blocks begin at any bit, and an inflater at a byte. So it is given a few empty blocks first,
-of as many bits as bring it to the bit at which the block begins.
+A deflate block may begin at any bit, but an inflater begins at a byte. So the inflater first gets a
+few empty blocks that we make, with as many bits as lead it to the bit at which the block begins.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from sa1b_tfds.tars.inflate import Damaged, Inflated, new_inflater
 
 _KIND = kept.SEEK
 _MAGIC = b"sa1b_tfds seek points 1\n"
-_WINDOW = 32 * 2**10
+_WINDOW = 32 * 2**10  # the farthest that deflate refers back
+# position: in the plain tar, in bytes; bit: in the compressed one, in bits; window: its length;
+# crc: the window's CRC-32.
 _POINT = np.dtype([("position", "<u8"), ("bit", "<u8"), ("window", "<u4"), ("crc", "<u4")])
 
 
@@ -40,10 +43,13 @@ class NoSeekPoints(OSError):
 
 @contextlib.contextmanager
 def opened_anywhere(tar: epath.Path) -> Iterator[BinaryIO]:
-    """Opens a tar in either form: gives the plain tar, as a file to seek and read in.
+    """Opens a tar in either form, for a `with` block.
+
+    Yields:
+      The plain tar, as a file with `seek` and `read`.
 
     Raises:
-      NoSeekPoints: if it is compressed, and `make_seek_points` was not called.
+      NoSeekPoints: if it is compressed and its seek points are not kept.
     """
     if not is_packed(tar):
         with tar.open("rb") as file:
@@ -53,25 +59,26 @@ def opened_anywhere(tar: epath.Path) -> Iterator[BinaryIO]:
     if points is None:
         raise refusal(tar, "its seek points are not there")
     with tar.open("rb") as packed, open(points.path, "rb") as windows:
-        yield _Anywhere(packed, windows, points)  # type: ignore[misc]  # it has what is needed
+        # It has `seek` and `read`, the only methods of a BinaryIO that are used.
+        yield _Anywhere(packed, windows, points)  # type: ignore[misc]
 
 
 def has_seek_points(tar: epath.Path) -> bool:
-    """Whether the seek points of a compressed tar are there."""
+    """Whether the seek points of a compressed tar are kept."""
     return _kept(tar, kept.stamp_of(tar)) is not None
 
 
 def make_seek_points(tar: epath.Path, end: int, length: int, threads: int = 1) -> None:
-    """Finds the seek points of a compressed tar and keeps them, if they are not there yet.
+    """Finds and keeps the seek points of a compressed tar, unless they are kept already.
 
     Args:
-      tar: a whole one.
-      end: where its compressed data ends; what follows is padding.
-      length: bytes that are read of the plain tar, at least.
-      threads: that find them.
+      tar: a whole compressed tar.
+      end: where its compressed data ends, in bytes. Padding may follow.
+      length: the bytes of the plain tar up to the end of the last pair.
+      threads: the number of threads that search.
 
     Raises:
-      NoSeekPoints: if they cannot be found, or kept.
+      NoSeekPoints: if they cannot be found or kept.
     """
     stamp = kept.stamp_of(tar)
     if _kept(tar, stamp) is not None:
@@ -81,7 +88,8 @@ def make_seek_points(tar: epath.Path, end: int, length: int, threads: int = 1) -
     try:
         import rapidgzip
     except ImportError:
-        raise refusal(tar, "rapidgzip is not installed, which finds its seek points") from None
+        why = "rapidgzip, which finds its seek points, is not installed"
+        raise refusal(tar, why) from None
     exported = io.BytesIO()
     try:
         with (
@@ -91,30 +99,35 @@ def make_seek_points(tar: epath.Path, end: int, length: int, threads: int = 1) -
             reader.seek(0, os.SEEK_END)
             reader.export_index(exported)
         content = _to_bytes(exported.getbuffer(), stamp, length)
-    except (ValueError, RuntimeError, struct.error) as e:  # of the library's C++, or of its index
+    except (ValueError, RuntimeError, struct.error) as e:  # rapidgzip's C++, or an unknown index
         raise refusal(tar, f"its seek points were not found ({e})") from None
     if kept.stamp_of(tar) != stamp:
-        raise refusal(tar, "it changed while its seek points were looked for")
+        raise refusal(tar, "it changed while its seek points were searched")
     if not kept.keep(tar, _KIND, content):
-        raise refusal(tar, "there is no place to keep its seek points")
+        raise refusal(tar, "its seek points cannot be written anywhere")
 
 
 def refusal(tar: epath.PathLike, why: str) -> NoSeekPoints:
-    """What to raise, for a reason."""
+    """Returns the error for a tar that cannot be read in any order, and why."""
     return NoSeekPoints(
         f"{os.fspath(tar)} is compressed with gzip and cannot be read in any order: {why}. Make a"
-        f" plain tar of it: sa1b unpack {os.fspath(tar)}. What reads forward takes it as it is:"
-        " builds, read_tars, huggingface.streaming."
+        f" plain tar of it: sa1b unpack {os.fspath(tar)}. Builds, read_tars and"
+        " huggingface.streaming read it as it is."
     )
 
 
 def forget_seek_points(tar: epath.Path) -> None:
-    """Removes those of a tar that is compressed no more."""
+    """Removes the kept seek points of a tar that is now plain."""
     kept.forget(tar, _KIND)
 
 
 class _Points(NamedTuple):
-    """path: of the kept file. points: [P] of dtype _POINT. windows: where each lies in the file."""
+    """The seek points of a tar, without their windows.
+
+    path: the kept file.
+    points: _POINT [P].
+    windows: int64 [P], where each point's window begins in the kept file.
+    """
 
     path: str
     points: np.ndarray
@@ -122,7 +135,7 @@ class _Points(NamedTuple):
 
 
 class _Anywhere:
-    """The plain tar inside of a compressed one, as a file to seek and read in."""
+    """The plain tar in a compressed one, as a file with `seek` and `read`."""
 
     def __init__(self, packed: BinaryIO, windows: BinaryIO, points: _Points):
         self._packed = packed
@@ -151,17 +164,19 @@ class _Anywhere:
         self._windows.seek(int(self._points.windows[number]))
         window = self._windows.read(int(point["window"]))
         if zlib.crc32(window) != point["crc"]:
-            raise OSError(f"{self._points.path} is damaged: delete it, and it is made again.")
+            raise OSError(f"{self._points.path} is damaged. Delete it; it will be made again.")
         byte, bit = divmod(int(point["bit"]), 8)
         self._packed.seek(byte)
+        # The block begins inside this byte: the inflater gets empty blocks and the byte's rest.
         ahead = _primed(bit, self._packed.read(1)[0]) if bit else b""
         inflated = Inflated(self._packed, None, ahead, new_inflater(window))
-        inflated.consumed = self._packed.tell() - len(ahead)  # for what is said of damage
+        # Messages about damage count from the start of the tar, and without the empty blocks.
+        inflated.consumed = self._packed.tell() - len(ahead)
         return Forward(inflated.blocks())
 
 
 class _Beginning(io.RawIOBase):
-    """A file that ends at `end`."""
+    """A file without what stands after `end`: the padding after the compressed data."""
 
     def __init__(self, file: BinaryIO, end: int):
         self._file = file
@@ -188,13 +203,15 @@ class _Beginning(io.RawIOBase):
 
 
 def _to_bytes(exported: memoryview, stamp: tuple[int, int], length: int) -> bytes:
-    """What is kept: magic, a line of JSON, the points, the CRC-32 of that, and the windows.
+    """-> the kept file: magic, a line of JSON, the points, the CRC-32 of these, and the windows.
 
     Args:
-      exported: an index in the format of indexed_gzip, which rapidgzip writes: "GZIDX", version,
-        flags, two sizes, spacing, window size, number of points; of each point its byte, its
-        position in the plain file, how many bits of the byte before belong to it, and whether it
-        has a window; then the windows.
+      exported: rapidgzip's index, in the format of indexed_gzip: "GZIDX", version, flags, two
+        sizes, spacing, window size, number of points; for each point its byte, its position in the
+        plain file, how many bits of the byte before belong to it, and whether it has a window; then
+        the windows.
+      stamp: the tar's size and time of change.
+      length: the least size of the plain file.
     """
     head = struct.Struct("<5sBBQQIII")
     magic, version, _, _, size, _, window_size, number = head.unpack_from(exported)
@@ -205,7 +222,7 @@ def _to_bytes(exported: memoryview, stamp: tuple[int, int], length: int) -> byte
     rest = exported[head.size + found.nbytes :]
     points = np.zeros(number, _POINT)
     points["position"] = found["position"]
-    points["bit"] = 8 * found["byte"] - found["bits"]
+    points["bit"] = 8 * found["byte"] - found["bits"]  # the bits are the last of the byte before
     points["window"] = np.where(found["has_window"], window_size, 0)
     stops = np.cumsum(points["window"], dtype=np.int64)
     points["crc"] = [
@@ -229,7 +246,7 @@ def _load(path: epath.Path, stamp: tuple[int, int]) -> _Points:
 
 @functools.lru_cache(maxsize=4096)
 def _parse(path: str, changed: int, stamp: tuple[int, int]) -> _Points:
-    """Reads the table of a kept file; `changed` is when that changed, to read it but once."""
+    """Reads the table of a kept file. `changed`, its time of change, is only a key of the cache."""
     with open(path, "rb") as file:
         magic, line = file.readline(), file.readline()
         head = orjson.loads(line)
@@ -247,52 +264,55 @@ def _parse(path: str, changed: int, stamp: tuple[int, int]) -> _Points:
 
 
 def _primed(bit: int, byte: int) -> bytes:
-    """Empty deflate blocks, and then `byte` from its bit on: what an inflater is to begin with."""
+    """Returns empty deflate blocks and then the bits of `byte` from `bit` on, in whole bytes."""
     bits, count = _empty_blocks(bit)
+    # count is 8 n + bit, so the 8 - bit bits that are left of the byte end at a byte again.
     return (bits | byte >> bit << count).to_bytes((count + 8 - bit) // 8, "little")
 
 
 @functools.cache
 def _empty_blocks(bit: int) -> tuple[int, int]:
-    """Deflate blocks without content (RFC 1951), of 8 n + `bit` bits: (the bits, their number).
+    """Deflate blocks without content (RFC 1951), 8 n + `bit` bits long: (the bits, their number).
 
-    One with fixed codes takes 10 bits. That is always an even number, so an odd one begins with a
-    block of 95 bits, whose codes are its own.
+    An empty block with fixed codes has 10 bits, so any number of them is even. For an odd `bit`, a
+    block of 95 bits with codes of its own stands before them.
     """
     blocks = _Bits()
     if bit % 2:
         blocks.number(0b100, 3)  # not the last block; dynamic codes
         blocks.number(0, 5 + 5)  # 257 literals and lengths, 1 distance
-        blocks.number(18 - 4, 4)
+        blocks.number(18 - 4, 4)  # 18 code lengths follow, in the order that the RFC sets
         # The code of code lengths: 0 -> "0", 1 -> "10", 18 -> "11".
         bits_of = {0: 1, 1: 2, 18: 2}
         for symbol in (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1):
             blocks.number(bits_of.get(symbol, 0), 3)
-        # Literal 0 and the end of the block (256) have one bit each: "0", "1".
-        blocks.code("10")
+        # Literal 0 and the end of the block (256) have one bit each: "0", "1". Between them are 255
+        # symbols without a code, written as two runs of zeros.
+        blocks.code("10")  # literal 0
         for zeros in (138, 117):
             blocks.code("11")
             blocks.number(zeros - 11, 7)
-        blocks.code("10")
-        blocks.code("0")
-        blocks.code("1")  # the end of the block
+        blocks.code("10")  # the end of the block, 256
+        blocks.code("0")  # the one distance: no code
+        # That was the head; the block's content is only its end.
+        blocks.code("1")
     while blocks.count % 8 != bit:
-        blocks.number(0b010, 3)  # not the last block; fixed codes
+        blocks.number(0b010, 3)  # not the last block; fixed codes (written lowest bit first)
         blocks.code("0000000")  # the end of the block
     return blocks.bits, blocks.count
 
 
 class _Bits:
-    """Bits as deflate packs them, the first one lowest."""
+    """A string of bits, packed as deflate packs them: the first one is the lowest."""
 
     def __init__(self) -> None:
         self.bits = self.count = 0
 
     def number(self, value: int, count: int) -> None:
-        """The lowest bit first."""
+        """Adds a number of `count` bits, its lowest bit first."""
         self.bits |= value << self.count
         self.count += count
 
     def code(self, bits: str) -> None:
-        """A Huffman code, in the order in which it is written."""
+        """Adds a Huffman code, its first character first."""
         self.number(int(bits[::-1], 2), len(bits))

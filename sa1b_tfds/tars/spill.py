@@ -1,4 +1,4 @@
-"""Byte strings that wait for their time: in memory up to a limit, then in a temporary file."""
+"""Holds byte strings until they are needed: in memory up to a limit, then in a temporary file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PAGE = 2**16
 
 
 class Stored(NamedTuple):
-    """Where a byte string is: itself, or pages of the file and its length."""
+    """Where a byte string is: the bytes themselves, or its pages in the file and its length."""
 
     data: bytes | None
     pages: tuple[int, ...] = ()
@@ -22,12 +22,12 @@ class Stored(NamedTuple):
 class Spill:
     """Takes byte strings and gives each back once. Use it in a `with` block.
 
-    The file has no name, so that nothing is left of it however the process ends. It lies where
-    Python's `tempfile` puts it, which `TMPDIR` changes, and never grows over what is in it at one
-    time: pages that were given back are written again.
+    The file has no name, so nothing is left of it however the process ends. Python's `tempfile`
+    chooses its folder, which `TMPDIR` changes. Pages that were given back are used again, so the
+    file is never larger than the most that was in it at one time.
 
     Args:
-      limit: bytes to keep in memory.
+      limit: the bytes to keep in memory.
     """
 
     def __init__(self, limit: int):

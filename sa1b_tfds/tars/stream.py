@@ -1,8 +1,8 @@
-"""A tar that is read forward only -> pairs, in one pass and without storing it.
+"""A tar that is read forward only -> pairs, in one pass and without storing the tar.
 
-The two files of an image lie anywhere in a tar of SA-1B. The first to come waits for the other: up
-to half of all images wait in the middle of a tar, which is a quarter of its bytes. They wait in
-memory up to `_IN_MEMORY`, then in a temporary file.
+The two files of an image may be anywhere in a tar of SA-1B, so the first one waits for the other.
+In the middle of a tar half of all images wait, which is a quarter of its bytes. They wait in memory
+up to `_IN_MEMORY` bytes, and beyond that in a temporary file.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def stream_pairs(
     problems: Problems,
     in_memory: int = _IN_MEMORY,
 ) -> Iterator[Pair]:
-    """Yields the pairs of a tar as they become whole: what `TarArchive` reads, in the same order.
+    """Yields each pair of a tar when its second file is met, in the same order as `TarArchive`.
 
     Args:
-      archive: the tar's name, for what is reported.
+      archive: the tar's name, for reports.
       file: a plain tar, at its start.
-      length: in bytes, None if unknown.
-      problems: takes what is no pair, torn or unsafe.
-      in_memory: bytes that wait in memory; more wait in a temporary file.
+      length: its length in bytes; None if unknown.
+      problems: receives single files, torn tars and unsafe members.
+      in_memory: the bytes that may wait in memory. Defaults to 64 MiB.
     """
     pairing = Pairing(archive, problems)
     waiting: dict[Member, Stored] = {}

@@ -1,6 +1,6 @@
 """SA-1B for PyTorch and Lightning, without TensorFlow: datasets, collate functions, a data module.
 
-Each name is imported when it is first used; Lightning only with `SA1BDataModule`.
+Each name is imported when it is first used. Only `SA1BDataModule` needs Lightning.
 """
 
 from etils import epy as _epy

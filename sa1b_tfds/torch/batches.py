@@ -14,13 +14,17 @@ from sa1b_tfds.masks import rle
 from sa1b_tfds.torch.dataset import Item
 from sa1b_tfds.training.config import IMAGENET_MEAN, IMAGENET_STD
 
-_PADDING = -10  # the label of a point that SamModel leaves out
+_PADDING = -10  # the label of points that SamModel ignores
 
 
 def collate(batch: Sequence[Item]) -> tuple[list, list, list]:
-    """Lists of images [3, H, W], masks [N, H, W] and metadata: nothing is padded.
+    """Collates items to lists, without padding: images may differ in size and number of masks.
 
-    This is the usual collate function where images differ in size and in their number of masks.
+    Args:
+      batch: items of `SA1BDataset`.
+
+    Returns:
+      A list of images [3, H, W], a list of masks [N, H, W], and a list of metadata.
     """
     images, masks, metadata = zip(*batch, strict=True)
     return list(images), list(masks), list(metadata)
@@ -28,21 +32,22 @@ def collate(batch: Sequence[Item]) -> tuple[list, list, list]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformersCollate:
-    """Items -> a batch that `transformers.SamModel` takes, with static shapes, no SamProcessor.
+    """Collates items to a batch for `transformers.SamModel`, without SamProcessor; static shapes.
 
-    It takes items of any `mask_size`; `SA1BDataset(mask_size=256, keep_aspect=True)` decodes just
-    what is needed here. Images are scaled and padded as SamImageProcessorPil does, to the bit;
-    boxes and points come from the metadata, so that a transform that moves pixels must move
-    `bbox` and `point_coords` as well.
+    Items may have any `mask_size`; `SA1BDataset(mask_size=256, keep_aspect=True)` decodes no more
+    than is needed here. Images are scaled and padded exactly as SamImageProcessorPil does. Boxes
+    and points come from the metadata, so a transform that moves pixels must move `bbox` and
+    `point_coords` as well.
 
-    Attributes:
-      masks_per_image: N. Of more masks the first are taken (the dataset's `mask_choice` says which
-        these are), fewer are padded with empty ones.
-      points_per_mask: P, drawn uniformly from the pixels of the item's masks, by torch's generator;
-        a mask too small to have pixels there gives the point that SA-1B has for it. 0: no points.
-      boxes: whether there are boxes.
-      image_size: S, the model's `vision_config.image_size`.
-      mask_size: M, the side of the model's masks, S / 4.
+    Args:
+      masks_per_image: N. If an item has more masks, the first N are taken (the dataset's
+        `mask_choice` decides their order); if it has fewer, empty ones are added. Defaults to 8.
+      points_per_mask: P, the points drawn uniformly from the pixels of each mask, by torch's
+        generator. A mask without pixels at the item's size gets SA-1B's own point. 0 omits points.
+        Defaults to 1.
+      boxes: whether to add boxes. Defaults to True.
+      image_size: S, the model's `vision_config.image_size`. Defaults to 1024.
+      mask_size: M, the side of the model's masks, S / 4. Defaults to 256.
 
     The batch, a dict of tensors, of which SamModel takes all but the last two:
       pixel_values: float32 [B, 3, S, S], normalised, padded with zeros at bottom and right.
@@ -51,7 +56,10 @@ class TransformersCollate:
       input_boxes: float32 [B, N, 4], (x0, y0, x1, y1) in pixels of pixel_values.
       original_sizes, reshaped_input_sizes: int64 [B, 2], (H, W) before and after scaling.
       masks: bool [B, N, M, M], what SamModel should predict.
-      mask_valid: bool [B, N], False where a mask is padding, or M x M shows no pixel of it.
+      mask_valid: bool [B, N], False for padding, and for a mask without a pixel at M x M.
+
+    Raises:
+      ValueError: if a number is not positive, or there are neither points nor boxes.
     """
 
     masks_per_image: int = 8
@@ -125,7 +133,7 @@ class TransformersCollate:
     def _points(
         self, mask: torch.Tensor, given: torch.Tensor, original: tuple[int, int]
     ) -> torch.Tensor:
-        """float32 [P, 2], (x, y) in pixels of the image, whose centres are whole numbers."""
+        """float32 [P, 2], (x, y) in pixels of the image; pixel centres are whole numbers."""
         inside = mask.nonzero()
         if not len(inside):
             return given.expand(self.points_per_mask, 2)

@@ -23,11 +23,11 @@ else:
 
 
 class SA1BDataModule(lightning.LightningDataModule):
-    """Loaders of `SA1BDataset`, in worker processes that live as long as the loader.
+    """Loads `SA1BDataset` for training and validation, in workers that live as long as the loader.
 
-    The split is by tar (by shard for prepared data, by folder for extracted files), in an order
-    that depends on the names alone: each process of a distributed run makes the same, and of a
-    folder to which tars are added most of the split stays.
+    The split is by tar (by shard for prepared data, by folder for extracted files). It depends only
+    on the names: all processes of a distributed run make the same split, and most of it stays when
+    tars are added to the folder.
     """
 
     def __init__(
@@ -43,24 +43,26 @@ class SA1BDataModule(lightning.LightningDataModule):
         pin_memory: bool | None = None,
         **dataset_options: Any,
     ):
-        """Stores what to do; files are looked for in `setup`.
+        """Stores the options. `setup` looks for files.
 
         Args:
           root_dir: see `SA1BDataset`.
-          batch_size: images a batch and process.
-          num_workers: worker processes a loader; default: the CPUs that this process may use, at
-            most 8, and 1 where masks leave the worker at full size: each batch in advance then
-            takes 1.4 GB of shared memory. 0 loads in the training process.
-          val_fraction: of the tars, at least one, go to val; 0: no val loader.
-          collate_fn: `collate`, which gives lists, or a `TransformersCollate`.
-          start_method: 'fork', 'spawn' or 'forkserver'; default: Python's.
-          prefetch_factor: batches that each worker makes in advance; default: PyTorch's 2, and 1
-            where masks leave the worker at full size.
-          pin_memory: default: where there is an accelerator.
-          **dataset_options: for `SA1BDataset`: transform, mask_size, max_masks, ...
+          batch_size: images per batch and process. Defaults to 4.
+          num_workers: worker processes per loader; 0 loads in the training process. Defaults to the
+            CPUs that this process may use, at most 8; or to 1 if workers return full-size masks,
+            because each batch in advance then takes 1.4 GB of shared memory.
+          val_fraction: the share of the tars for validation, at least one tar. 0 makes no val
+            loader. Defaults to 0.1.
+          collate_fn: `collate`, which returns lists, or a `TransformersCollate`. Defaults to
+            `collate`.
+          start_method: 'fork', 'spawn' or 'forkserver'. Defaults to Python's own default.
+          prefetch_factor: batches that each worker makes in advance. Defaults to PyTorch's 2, or to
+            1 if workers return full-size masks.
+          pin_memory: whether to pin batches in memory. Defaults to True if there is an accelerator.
+          **dataset_options: options of `SA1BDataset`: transform, mask_size, max_masks, ...
 
         Raises:
-          ValueError: if an argument makes no sense.
+          ValueError: if val_fraction is not at least 0 and below 1.
         """
         super().__init__()
         if not 0 <= val_fraction < 1:
@@ -87,10 +89,13 @@ class SA1BDataModule(lightning.LightningDataModule):
         self.val_dataset: SA1BDataset | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Finds the images and splits them; called by the trainer in each process.
+        """Finds the images and splits them. The trainer calls it in each process.
+
+        Args:
+          stage: ignored; both loaders are made.
 
         Raises:
-          ValueError: if there are too few tars to split.
+          ValueError: if there is only one tar to split.
         """
         del stage
         if self.train_dataset is not None:
@@ -101,9 +106,11 @@ class SA1BDataModule(lightning.LightningDataModule):
         self.val_dataset = dataset.only(val) if val else None
 
     def train_dataloader(self) -> DataLoader:
+        """Makes the loader of the training split, shuffled."""
         return self._loader(self.train_dataset, shuffle=True)
 
     def val_dataloader(self) -> DataLoader | list:
+        """Makes the loader of the validation split; an empty list if there is none."""
         if self.val_dataset is None:
             return []
         return self._loader(self.val_dataset, shuffle=False)
@@ -115,7 +122,7 @@ class SA1BDataModule(lightning.LightningDataModule):
 
 
 def _leave_large_masks(collate_fn: Any, options: Mapping[str, Any]) -> bool:
-    """Whether workers pass on masks of which few fit into memory: no transform makes them small."""
+    """Whether workers return masks of which few fit in memory, with no transform to shrink them."""
     if collate_fn is not collate or options.get("transform") is not None:
         return False
     size = options.get("mask_size")
@@ -123,7 +130,7 @@ def _leave_large_masks(collate_fn: Any, options: Mapping[str, Any]) -> bool:
 
 
 def split(names: Sequence[str], val_fraction: float) -> tuple[list[str], list[str]]:
-    """-> (train, val), each in the order of `names`; by a hash of each name."""
+    """-> (train, val), each in the order of `names`; a hash of each name decides."""
     if val_fraction == 0:
         return list(names), []
     if len(names) < 2:

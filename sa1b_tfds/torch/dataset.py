@@ -1,4 +1,4 @@
-"""SA1BDataset: any image of SA-1B as tensors, from whatever it lies in."""
+"""SA1BDataset: any image of SA-1B as tensors, from tars, extracted files or prepared data."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Transform = Callable[[torch.Tensor, torch.Tensor, dict[str, Any]], Any]
 class SA1BDataset(torch.utils.data.Dataset):
     """SA-1B from tars, extracted files or prepared data: `image, masks, metadata = dataset[0]`.
 
-    Masks are decoded straight to `mask_size`: full-size ones take H * W bytes each, 340 MB for 100
-    masks of 2250x1500. Opening costs the tars' headers, read once and kept (`tars.index`);
-    no JSON is parsed before its image is asked for. It pickles and may be read before workers are
-    forked, spawned or served; TensorFlow is never loaded.
+    Masks are decoded straight to `mask_size`: full-size masks take H * W bytes each, 340 MB for 100
+    masks of 2250x1500. Opening reads the tars' headers once and keeps them (`tars.index`). A JSON
+    is parsed when its image is read. The dataset can be pickled, and it may be read before workers
+    are forked, spawned or served. It does not load TensorFlow.
 
     An item:
       image: uint8 [3, H, W], RGB, 0 to 255; a view of [H, W, 3], as torchvision's `pil_to_tensor`
@@ -39,11 +39,11 @@ class SA1BDataset(torch.utils.data.Dataset):
         of the image, as in SA-1B's JSON (w = x_max - x_min), exact to 1/100 pixel; point_coords:
         float32 [N, 2], (x, y) in pixels of the image.
 
-    `transform(image, masks, metadata)` sees all three, so that a crop or flip moves pixels, masks,
-    boxes and points together; the dataset returns what it returns. `examples/augment_torch.py` has
-    one with albumentations. For torchvision v2, wrap first, or it leaves the masks alone:
-    `lambda image, masks, metadata: (*v2_transform(tv_tensors.Image(image), tv_tensors.Mask(masks)),
-    metadata)`.
+    `transform(image, masks, metadata)` receives all three, so that a crop or flip moves pixels,
+    masks, boxes and points together. The dataset returns what the transform returns.
+    `examples/augment_torch.py` has one with albumentations. For torchvision v2, wrap image and
+    masks first, or it leaves the masks unchanged: `lambda image, masks, metadata:
+    (*v2_transform(tv_tensors.Image(image), tv_tensors.Mask(masks)), metadata)`.
     """
 
     def __init__(
@@ -65,25 +65,27 @@ class SA1BDataset(torch.utils.data.Dataset):
         Args:
           root_dir: a tar; a folder of tars or of extracted files; the folder of a prepared version
             (with dataset_info.json); or, with `config`, TFDS's data_dir.
-          transform: see the class; it must pickle if workers are spawned.
-          mask_size: (h, w) of the masks, or one number for a square; default: their own.
-          max_masks: at most this many masks an image; default: all.
-          min_predicted_iou: only masks that the model rated at least so.
-          max_area_fraction: only masks of at most this part of the image; SAM's recipe has 0.9.
-          mask_choice: which to take of more than `max_masks`: the 'first' in the file; 'random'
-            ones, others each time, by torch's generator, as SAM's recipe does; the 'largest'; or
-            those of the best predicted IoU ('score'). They keep their order.
-          keep_aspect: fit the masks into `mask_size` by the image's proportions, as SAM's
-            preprocessing does: 256 gives [N, 171, 256] for 2250x1500.
-          config: of prepared data in a data_dir, such as 'original'.
-          on_error: for tars that are torn or hold half a pair: 'raise', or 'skip' what is wrong and
-            list it in `problems.found`. An image that turns out malformed when it is asked for
-            always raises.
+          transform: see the class. It must be picklable if workers are spawned. Defaults to none.
+          mask_size: (h, w) of the masks, or one number for a square. Defaults to the masks' own
+            size.
+          max_masks: the most masks per image. Defaults to all.
+          min_predicted_iou: take only masks with at least this predicted IoU. Defaults to all.
+          max_area_fraction: take only masks of at most this share of the image; SAM's recipe has
+            0.9. Defaults to all.
+          mask_choice: which masks to take of more than `max_masks`: the 'first' in the file;
+            'random' ones, different at each reading, by torch's generator, as in SAM's recipe; the
+            'largest'; or those with the best predicted IoU ('score'). They keep their order.
+            Defaults to 'first'.
+          keep_aspect: whether to fit the masks into `mask_size` with the image's proportions, as
+            SAM's preprocessing does: 256 gives [N, 171, 256] for 2250x1500. Defaults to False.
+          config: the config of prepared data in a data_dir, such as 'original'. Defaults to None.
+          on_error: for torn tars and files without their other half: 'raise', or 'skip' and list
+            them in `problems.found`. Reading a malformed image always raises. Defaults to 'raise'.
 
         Raises:
-          ValueError: if an argument makes no sense.
-          FileNotFoundError: if there is nothing of that kind.
-          BadInput: if a tar is torn or lacks half of a pair.
+          ValueError: if an argument is invalid.
+          FileNotFoundError: if root_dir holds neither tars, nor extracted files, nor prepared data.
+          BadInput: if a tar is torn, or half of a pair is missing, and on_error is 'raise'.
         """
         if isinstance(mask_size, int):
             mask_size = (mask_size, mask_size)
@@ -95,7 +97,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         if mask_choice not in get_args(MaskChoice):
             raise ValueError(f"mask_choice must be one of {get_args(MaskChoice)}: {mask_choice!r}.")
         if keep_aspect and mask_size is None:
-            raise ValueError("keep_aspect needs mask_size: what to fit the masks into.")
+            raise ValueError("keep_aspect needs mask_size, the size to fit the masks into.")
         self.transform = transform
         self._max_masks = max_masks
         self._min_predicted_iou = min_predicted_iou
@@ -111,11 +113,21 @@ class SA1BDataset(torch.utils.data.Dataset):
 
     @property
     def source_names(self) -> list[str]:
-        """The tars, folders or shards, in their order."""
+        """The names of the tars, folders or shards, in order."""
         return [source.name for source in self._sources]
 
     def only(self, source_names: Sequence[str]) -> SA1BDataset:
-        """The same dataset of some of its tars, folders or shards: a split by tar."""
+        """Makes a dataset of some of the tars, folders or shards, to split by tar.
+
+        Args:
+          source_names: names from `source_names`.
+
+        Returns:
+          A dataset with the same options.
+
+        Raises:
+          ValueError: if there is no such name.
+        """
         wanted = set(source_names)
         if unknown := wanted - set(self.source_names):
             raise ValueError(f"No such tar, folder or shard: {', '.join(sorted(unknown))}.")
@@ -128,12 +140,23 @@ class SA1BDataset(torch.utils.data.Dataset):
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, i: int) -> Any:
-        """Image i. Raises a BadInput that names tar and member if it is malformed."""
+        """Reads image i; raises a BadInput that names tar and member if it is malformed."""
         item = self._tensors(self.example(i))
         return item if self.transform is None else self.transform(*item)
 
     def example(self, i: int) -> Example:
-        """Image i as it is stored: JPEG bytes, RLE and columns (`annotations.to_example`)."""
+        """Reads image i as it is stored.
+
+        Args:
+          i: from -len(dataset) to len(dataset) - 1.
+
+        Returns:
+          JPEG bytes, RLE and columns, see `annotations.to_example`.
+
+        Raises:
+          IndexError: if there is no such image.
+          BadInput: if the image is malformed.
+        """
         if not -len(self) <= i < len(self):
             raise IndexError(f"Image {i} of {len(self)}.")
         i %= len(self)
@@ -153,7 +176,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         return image, torch.from_numpy(masks).view(torch.bool), metadata
 
     def _choose(self, example: Example) -> np.ndarray:
-        """The masks to take, int64, ascending."""
+        """int64, the indices of the masks to take, ascending."""
         columns = example["annotations"]
         good = np.ones(len(columns["id"]), bool)
         if self._min_predicted_iou is not None:
@@ -178,7 +201,7 @@ class SA1BDataset(torch.utils.data.Dataset):
 
 
 def _metadata(example: Example, chosen: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-    """See the class; boxes are stored as fractions, points in pixels of the masks."""
+    """Makes the metadata of an item from stored boxes (fractions) and points (pixels of masks)."""
     height, width = size
     columns = {name: column[chosen] for name, column in example["annotations"].items()}
     for name in ("bbox", "crop_box"):

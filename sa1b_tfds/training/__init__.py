@@ -1,1 +1,1 @@
-"""The training input path: prepared data or tars -> batches of images, prompts and masks."""
+"""The training pipeline: prepared data or tars -> batches of images, prompts and masks."""

@@ -1,4 +1,4 @@
-"""TrainingConfig: what training batches hold, and how they are drawn. No TensorFlow here."""
+"""TrainingConfig: what training batches hold, and how they are made. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Layout = Literal["raw", "keras_hub", "transformers", "sam2"]
 # (one example, a seed) -> the example
 Augment = Callable[[dict[str, Any], Any], dict[str, Any]]
 
-# Of pixels from 0 to 1, as SAM and its descendants have them.
+# For pixels from 0 to 1, as SAM and its descendants use them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -59,74 +59,86 @@ _FLAGS = ("exact", "relevance", "deterministic", "repeat", "drop_remainder")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What training batches hold, and how they are drawn.
+    """What training batches hold, and how they are made.
 
     Sizes:
-      batch_size: images a batch, over all replicas. 4: what fits beside SAM ViT-B at 1024 on a
-        16 GB accelerator; SAM's recipe has 256.
-      image_size: S, the side of the square image. 1024: what SAM was trained on.
-      mask_size: M, the side of the square masks. 256: where SAM is supervised.
-      masks_per_image: K. 32: half of the 64 masks that SAM's recipe takes a GPU at most.
-      resize: 'letterbox' scales the long side to S by SAM's rule, and pads at the bottom and at
-        the right; 'square' stretches to S x S, as SAM 2 does.
-      normalise: 'imagenet' takes ImageNet's mean and standard deviation, before padding with
-        zeros, as SAM does; None leaves 0 to 255.
-      image_dtype: 'float32', which every model takes; 'bfloat16', half the bytes; 'uint8', a
-        quarter, with normalisation left to the device (`normalise` must be None).
-      exact: INTEGER_ACCURATE decoding and antialiased resizing, within 0.02 of the processor of
-        Hugging Face. False: scaled decoding, which is several times faster.
+      batch_size: images per batch, over all replicas. Defaults to 4, which fits beside SAM ViT-B at
+        1024 on a 16 GB accelerator; SAM's recipe has 256.
+      image_size: S, the side of the square image. Defaults to 1024, on which SAM was trained.
+      mask_size: M, the side of the square masks. Defaults to 256, at which SAM is supervised.
+      masks_per_image: K, the masks per image. Defaults to 32, half of the 64 masks per GPU that
+        SAM's recipe takes at most.
+      resize: 'letterbox' scales the long side to S by SAM's rule, and pads at the bottom and at the
+        right. 'square' stretches to S x S, as SAM 2 does. Defaults to 'letterbox'.
+      normalise: 'imagenet' uses ImageNet's mean and standard deviation, and then pads with zeros,
+        as SAM does. None leaves pixels from 0 to 255. Defaults to 'imagenet'.
+      image_dtype: 'float32', which every model takes; 'bfloat16', half the bytes; or 'uint8', a
+        quarter, which leaves normalisation to the device (`normalise` must be None). Defaults to
+        'float32'.
+      exact: whether to decode with INTEGER_ACCURATE and resize with antialiasing, within 0.02 of
+        Hugging Face's processor. Defaults to False: scaled decoding, which is several times faster.
 
     Which masks:
-      min_predicted_iou, min_stability_score: 0, keep all: SA-1B was filtered at 0.88 and 0.95.
-      min_area: in pixels of the original. 0, keep all: SA-1B has none below 100 or so.
-      max_area_fraction: of the image. 0.9: SAM's recipe drops larger ones.
-      mask_choice: of those that remain, K are taken: at 'random', the 'largest', or those of the
-        best predicted IoU ('score').
-      masks_as: 'pixels' gives masks; 'runs', a hundredth of the bytes, what
-        `sa1b_tfds.rasterize_runs` draws them from on the device. Layouts 'raw' and 'keras_hub'.
-      runs_per_mask: the room for 'runs' on average; an image's masks share K times that. One that
-        finds none left is not valid, and an image that has only such is left out. 256: of SA-1B at
-        256 x 256 half of the masks need 34, and one in a hundred 900.
-      relevance: adds the map of how many masks cover each pixel, and how good they are, of all
-        masks that pass the filters. Off: it parses the masks that were not chosen as well.
+      min_predicted_iou, min_stability_score: the least scores of a mask. Both default to 0, as
+        SA-1B was already filtered at 0.88 and 0.95.
+      min_area: the least area, in pixels of the original. Defaults to 0, as SA-1B has no mask below
+        100 or so.
+      max_area_fraction: the largest area, as a share of the image. Defaults to 0.9: SAM's recipe
+        drops larger masks.
+      mask_choice: which K masks to take of those that pass: 'random' ones, the 'largest', or those
+        with the best predicted IoU ('score'). Defaults to 'random'.
+      masks_as: 'pixels' gives masks. 'runs' gives toggles, a hundredth of the bytes, from which
+        `sa1b_tfds.rasterize_runs` draws the masks on the device; for layouts 'raw' and 'keras_hub'.
+        Defaults to 'pixels'.
+      runs_per_mask: the toggles per mask for 'runs'. The masks of an image share K times as many. A
+        mask that gets no room is not valid, and an image with only such masks is left out. Defaults
+        to 256: at 256 x 256, half of SA-1B's masks need 34 toggles, and one in a hundred needs 900.
+      relevance: whether to add the relevance map: how many masks cover each pixel and how good they
+        are, over all masks that pass the filters. Defaults to False, as it also parses the masks
+        that were not chosen.
 
     Prompts:
-      prompts: 'points', 'boxes' or 'both' of them for each mask.
-      points_per_mask: P. 1: SAM's first prompt.
-      point_source: 'mask' draws them uniformly from the mask's pixels; 'dataset' takes the point
-        that prompted the mask in SA-1B (P must be 1), and draws one if a crop left it out.
-      box_noise, max_box_noise: each side of a box moves by at most this fraction of the box, and
-        at most this many pixels of the resized image. 0.1 and 20: SAM's recipe.
+      prompts: 'points', 'boxes' or 'both' for each mask. Defaults to 'both'.
+      points_per_mask: P, the points per mask. Defaults to 1, SAM's first prompt.
+      point_source: 'mask' draws points uniformly from the mask's pixels. 'dataset' takes the point
+        that prompted the mask in SA-1B (P must be 1), and draws one if a crop left it out. Defaults
+        to 'mask'.
+      box_noise, max_box_noise: how far each side of a box may move, as a share of the box and in
+        pixels of the resized image. The smaller limit counts. Default to SAM's 0.1 and 20.
 
     Augmentation (off by default, as SAM's recipe has none for SA-1B):
-      flip: the probability of a mirrored image.
-      scale_range: large-scale jitter: the image is scaled by a random factor from this range,
-        then cropped to S x S at a random place, or padded. (0.1, 2.0) is usual. None: off.
-      colour_jitter: brightness, contrast and saturation change by up to this fraction.
-      augment: a function of yours, `augment(example, seed) -> example`, TensorFlow ops only. It
-        gets one image and all that belongs to it as 'raw' batches hold it, without the batch
-        dimension and with the image as uint8 before normalisation, and a seed, int64 [2], for
-        tf.random.stateless_*. Keys, shapes and dtypes must stay.
+      flip: the probability that an image is mirrored. Defaults to 0.
+      scale_range: the range of large-scale jitter, such as (0.1, 2.0): the image is scaled by a
+        random factor, then cropped to S x S at a random place, or padded. Defaults to None: off.
+      colour_jitter: the largest change of brightness, contrast and saturation, as a fraction.
+        Defaults to 0.
+      augment: your own function `augment(example, seed) -> example`, of TensorFlow ops only. It
+        receives one image and everything that belongs to it, as in 'raw' batches but without the
+        batch dimension, and with the image as uint8 before normalisation; and a seed, int64 [2],
+        for tf.random.stateless_*. It must keep keys, shapes and dtypes. Defaults to None.
 
     Stream:
-      split: as in TFDS: 'train[:99%]' leaves a hold-out. A tf.data.Dataset is taken whole.
-      shuffle: images in the buffer, of about 1 MB each; files are shuffled, too. 0: the order of
-        the files. 256: prepared data already lies in a random order within each tar.
-      seed: everything random is a function of it, of the epoch and of the image's id; and of
-        TensorFlow's global seed, if one is set.
-      deterministic: the same batches in every run. False: whatever is ready first, which helps
-        where files come at uneven speeds.
-      repeat: endless, one epoch after the other. False: an iteration is an epoch; the next
-        iteration has another order and other crops.
-      drop_remainder: full batches only, so that shapes are static.
-      prefetch: batches made in advance; None leaves that to tf.data.
-      parallelism: images prepared at the same time; None leaves that to tf.data.
-      layout: 'raw', or what a model takes: 'keras_hub', 'transformers' or 'sam2'; see
-        `sa1b_tfds.training.layouts`. Those need normalise='imagenet', 'sam2' also masks of the
-        image's size.
+      split: a split of TFDS, such as 'train[:99%]' to hold out the rest. A tf.data.Dataset needs
+        'train'. Defaults to 'train'.
+      shuffle: the images in the shuffle buffer, about 1 MB each; files are shuffled as well. 0
+        keeps the order of the files. Defaults to 256, as prepared data already has the images of
+        each tar in a random order.
+      seed: the seed of everything random, together with the epoch and the image's id; and with
+        TensorFlow's global seed, if one is set. Defaults to 0.
+      deterministic: whether every run has the same batches. False takes what is ready first, which
+        helps if files are read at uneven speeds. Defaults to True.
+      repeat: whether the dataset is endless, one epoch after another. False makes an iteration one
+        epoch; the next iteration has another order and other crops. Defaults to False.
+      drop_remainder: whether to return only full batches, so that shapes are static. Defaults to
+        True.
+      prefetch: the batches made in advance. Defaults to None: tf.data decides.
+      parallelism: the images prepared at the same time. Defaults to None: tf.data decides.
+      layout: 'raw', or the form that a model takes: 'keras_hub', 'transformers' or 'sam2', see
+        `sa1b_tfds.training.layouts`. The latter three need normalise='imagenet', and 'sam2' also
+        masks of the image's size. Defaults to 'raw'.
 
     Raises:
-      ValueError, TypeError: naming the field that cannot be so.
+      ValueError, TypeError: if a field is invalid; the message names it.
     """
 
     batch_size: int = 4
@@ -184,14 +196,16 @@ class TrainingConfig:
             raise TypeError(f"split must be a split's name such as 'train', got {self.split!r}.")
         self._check_scale_range()
         if self.relevance and self.layout == "sam2":
-            raise ValueError("relevance must be False with layout='sam2': it has no place for it.")
+            raise ValueError(
+                "relevance must be False with layout='sam2', which has no field for it."
+            )
         if self.image_dtype == "uint8" and self.normalise is not None:
             raise ValueError(
-                "normalise must be None with image_dtype='uint8': normalised pixels are no bytes."
+                "normalise must be None with image_dtype='uint8': normalised pixels are not bytes."
             )
         if self.point_source == "dataset" and self.points_per_mask != 1:
             raise ValueError(
-                "points_per_mask must be 1 with point_source='dataset': SA-1B has one a mask, got"
+                "points_per_mask must be 1 with point_source='dataset': SA-1B has one per mask, got"
                 f" {self.points_per_mask}."
             )
 
@@ -210,8 +224,8 @@ class TrainingConfig:
                 raise ValueError(f"masks_as must be 'pixels' with layout={self.layout!r}.")
             if self.masks_per_image * self.mask_size**2 >= 2**31:
                 raise ValueError(
-                    "masks_as must be 'pixels' where masks_per_image * mask_size ** 2 is 2 ** 31"
-                    " or more."
+                    "masks_as must be 'pixels' if masks_per_image * mask_size ** 2 is 2 ** 31 or"
+                    " more."
                 )
 
     def _check_scale_range(self) -> None:

@@ -1,7 +1,7 @@
 """JPEG bytes -> the pixels of the model image, as a view shows them; and their normalisation.
 
-Images stay bytes until they are batched: rounding after the resize is what Pillow, and with it SAM
-and Hugging Face, do, too, and a byte costs a quarter of a float to move. One pass over the batch
+Images stay uint8 until they are batched. Pillow, and so SAM and Hugging Face, round after the
+resize too, and moving a byte costs a quarter of moving a float. One pass over the batch then
 normalises.
 """
 
@@ -13,27 +13,27 @@ import tensorflow as tf
 from sa1b_tfds.training.config import IMAGENET_MEAN, IMAGENET_STD, TrainingConfig
 from sa1b_tfds.training.views import View
 
-# Of pixels from 0 to 255.
+# For pixels from 0 to 255.
 MEAN = (255 * np.array(IMAGENET_MEAN)).astype(np.float32)
 STD = (255 * np.array(IMAGENET_STD)).astype(np.float32)
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as in Pillow
-_RATIOS = (1, 2, 4, 8)  # that libjpeg scales by while it decodes
+_RATIOS = (1, 2, 4, 8)  # by which libjpeg can scale down while it decodes
 
 
 def decode(
     jpeg: tf.Tensor, size: tf.Tensor, view: View, config: TrainingConfig, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Decodes what a view shows of an image.
+    """Decodes the part of an image that a view shows.
 
     Args:
-      jpeg: string [].
-      size: int32 [2], of the original, in whose pixels the view's window is.
-      view: what to show.
-      config: its image_size, exact, scale_range and colour_jitter apply.
-      seed: int64 [2], for the jitter.
+      jpeg: string [], the JPEG's bytes.
+      size: int32 [2], (H, W) of the original. The view's window is in its pixels.
+      view: the view.
+      config: its image_size, exact, scale_range and colour_jitter are used.
+      seed: int64 [2], the seed of the colour jitter.
 
     Returns:
-      uint8 [S, S, 3], black where there is no image.
+      uint8 [S, S, 3], black outside the image.
     """
     pixels = _resized(_window(jpeg, size, view, config), view.resized, config)
     if config.colour_jitter:
@@ -43,15 +43,15 @@ def decode(
         pixels = tf.cond(view.flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
     side = config.image_size
     height, width = tf.unstack(view.resized)
-    rows = tf.reshape(pixels, [height, 3 * width])  # to pad three axes takes ten times as long
+    rows = tf.reshape(pixels, [height, 3 * width])  # padding three axes takes ten times as long
     rows = tf.pad(rows, [[0, side - height], [0, 3 * (side - width)]])
     return tf.reshape(rows, [side, side, 3])
 
 
 def normalise(pixels: tf.Tensor, resized: tf.Tensor, config: TrainingConfig) -> tf.Tensor:
-    """uint8 [B, S, S, 3] -> image_dtype [B, S, S, 3], normalised and 0 where there is no image.
+    """uint8 [B, S, S, 3] -> image_dtype [B, S, S, 3], normalised, and 0 outside the image.
 
-    resized: int32 [B, 2], (height, width) of the image in the square.
+    resized: int32 [B, 2], (height, width) of each image in the square.
     """
     if config.image_dtype == "uint8":
         return pixels
@@ -69,10 +69,10 @@ def normalise(pixels: tf.Tensor, resized: tf.Tensor, config: TrainingConfig) -> 
 def _normalised(
     pixels: tf.Tensor, height: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, dtype: tf.DType
 ) -> tf.Tensor:
-    """Compiled, it is one loop that reads each byte and writes each float once.
+    """Normalises in one compiled loop, which reads each byte and writes each float once.
 
-    The loop over a row has no condition in it, which would take half as long again: right of an
-    image scale and offset [B, 3 * S] are 0, and rows are left out as a whole.
+    A condition in the loop over a row would cost half as much again. So there is none: scale and
+    offset [B, 3 * S] are 0 to the right of an image, and rows below it are cleared as a whole.
     """
     side = pixels.shape[1]
     rows = tf.cast(tf.reshape(pixels, [-1, side, 3 * side]), tf.float32)
@@ -83,7 +83,7 @@ def _normalised(
 
 
 def _window(jpeg: tf.Tensor, size: tf.Tensor, view: View, config: TrainingConfig) -> tf.Tensor:
-    """uint8 [h, w, 3]: the view's window, already scaled down as far as libjpeg does that."""
+    """uint8 [h, w, 3], the view's window, scaled down by libjpeg as far as it can."""
     window = view.window
     if config.exact:
         pixels = tf.io.decode_jpeg(jpeg, 3, dct_method="INTEGER_ACCURATE")
@@ -99,18 +99,19 @@ def _window(jpeg: tf.Tensor, size: tf.Tensor, view: View, config: TrainingConfig
     def scaled(ratio: int) -> tf.Tensor:
         if not cropped:
             return tf.io.decode_jpeg(jpeg, 3, ratio)
-        # libjpeg's scaled image has this many pixels, rounded up; a window starts at multiples
-        # of 8 (see `views`).
+        # libjpeg rounds the size of its scaled image up. A window starts at multiples of 8, so its
+        # start is a whole pixel at each ratio (see `views`).
         stop = -(-(window[:2] + window[2:]) // ratio)
         start = window[:2] // ratio
         return tf.image.decode_and_crop_jpeg(jpeg, tf.concat([start, stop - start], 0), 3, ratio)
 
+    # A ratio is chosen when the graph runs, by the image's size; at most one branch decodes.
     which = sum(tf.cast(at_least >= ratio, tf.int32) for ratio in _RATIOS[1:])
     return tf.switch_case(which, [lambda r=r: scaled(r) for r in _RATIOS])
 
 
 def _in_pixels_of(shape: tf.Tensor, size: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """The window in pixels of the stored image, which may be smaller than the original."""
+    """Converts a window to pixels of the stored image, which may be smaller than the original."""
 
     def moved() -> tf.Tensor:
         scale = tf.tile(tf.cast(shape, tf.float64) / tf.cast(size, tf.float64), [2])
@@ -123,16 +124,16 @@ def _in_pixels_of(shape: tf.Tensor, size: tf.Tensor, window: tf.Tensor) -> tf.Te
 
 
 def _resized(pixels: tf.Tensor, size: tf.Tensor, config: TrainingConfig) -> tf.Tensor:
-    """uint8 [h, w, 3] -> float32 of 0 to 255."""
+    """uint8 [h, w, 3] -> float32 of 0 to 255, resized."""
     if config.exact:
         return tf.image.resize(pixels, size, antialias=True)
-    # TensorFlow's kernel reads floats faster than bytes, by more than what it costs to make them.
+    # TensorFlow's kernel reads floats so much faster than bytes that the conversion pays.
     pixels = tf.cast(pixels, tf.float32)[None]
     return tf.raw_ops.ResizeBilinear(images=pixels, size=size, half_pixel_centers=True)[0]
 
 
 def _rounded(pixels: tf.Tensor) -> tf.Tensor:
-    """float32 -> uint8 by one op: the nearest of 0 to 255."""
+    """float32 -> uint8, the nearest of 0 to 255. One op rounds, clips and converts."""
     quantized = tf.raw_ops.QuantizeV2(
         input=pixels, min_range=0.0, max_range=255.0, T=tf.quint8, mode="SCALED"
     )
@@ -140,11 +141,11 @@ def _rounded(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _jittered(pixels: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
-    """Changes brightness, contrast and saturation, in this order, each by a factor around 1."""
+    """Changes brightness, contrast and saturation, in this order, by random factors near 1."""
     low, high = 1 - strength, 1 + strength
     brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform([3], seed, low, high))
     grey = tf.reduce_sum(pixels * _GREY, axis=-1, keepdims=True)
-    # All three are linear, so that they are one change.
+    # All three are linear in the pixels, so they are combined to one pass over the image.
     gain = brightness * contrast
     offset = brightness * (1 - contrast) * tf.reduce_mean(grey)
     return pixels * (gain * saturation) + (grey * (gain * (1 - saturation)) + offset)

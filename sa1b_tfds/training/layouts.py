@@ -1,7 +1,8 @@
-"""Raw batches -> exactly what a model takes: its keys, shapes, dtypes, ranges and padding labels.
+"""Raw batches -> the form that a model takes: its keys, shapes, dtypes, ranges and padding labels.
 
-B images of S x S, K masks of M x M each, P points a mask. Only the prompts that the config has are
-given. Masks that are not valid carry prompts that a model ignores, and are marked in the targets.
+A batch has B images of S x S, K masks of M x M per image, and P points per mask. It has only the
+prompts that the config asks for. Invalid masks have prompts that the model ignores, and the targets
+mark them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from sa1b_tfds.training.images import MEAN, STD
 
 Batch = dict[str, tf.Tensor]
 
-_IGNORED_BY_TRANSFORMERS = -10  # the label of points that its processor pads with
+_IGNORED_BY_TRANSFORMERS = -10  # the label with which its processor pads points
 
 
 def to_layout(batch: Batch, config: TrainingConfig) -> Any:
-    """Turns a 'raw' batch into `config.layout`, in TensorFlow ops; see the functions below."""
+    """Converts a 'raw' batch to `config.layout`, in TensorFlow ops; see the functions below."""
     return {
         "raw": lambda batch, config: batch,
         "keras_hub": to_keras_hub,
@@ -29,23 +30,23 @@ def to_layout(batch: Batch, config: TrainingConfig) -> Any:
 
 
 def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
-    """(inputs, targets) for keras-hub's SAM, and for `model.fit`.
+    """Makes (inputs, targets) for keras-hub's SAM and `model.fit`.
 
-    With masks_per_image=1 the inputs are those of `keras_hub.models.SAMImageSegmenter`, which
-    takes one prompt an image. With more, the prompts have the axis K after B, and
-    `sa1b_tfds.keras.SAMTrainer` runs the image encoder once and the mask decoder for each of them.
+    With masks_per_image=1, the inputs are those of `keras_hub.models.SAMImageSegmenter`, which
+    takes one prompt per image. Otherwise the prompts have an axis K after B, and
+    `sa1b_tfds.keras.SAMTrainer` runs the image encoder once and the mask decoder K times.
 
     Returns:
       inputs:
-        images: [B, S, S, 3], 0 to 1, because that backbone normalises by itself; padding has
-          ImageNet's mean, so that it is 0 after that, as SAM has it.
-        points: float32 [B, (K,) P, 2], and where there is no box one point (0, 0) more.
-        labels: float32 [B, (K,) P], 1 for a point in the mask, -1 for none.
+        images: [B, S, S, 3], 0 to 1, because the backbone normalises. Padding is ImageNet's mean,
+          so that it is 0 after normalisation, as in SAM.
+        points: float32 [B, (K,) P, 2]; without boxes, one more point (0, 0) for each mask.
+        labels: float32 [B, (K,) P], 1 for a point in the mask, -1 for padding.
         boxes: float32 [B, (K,) 1, 2, 2], the corners (x0, y0), (x1, y1); or [B, (K,) 0, 2, 2].
-        masks: float32 [B, (K,) 0, S/4, S/4, 1], no mask as a prompt.
+        masks: float32 [B, (K,) 0, S/4, S/4, 1], empty, as no mask is a prompt.
       targets:
-        masks: uint8 [B, K, M, M], or runs: int32 [B, R] if the config has masks_as='runs'.
-        mask_valid: bool [B, K]; a valid mask may be smaller than a pixel of M x M, and empty.
+        masks: uint8 [B, K, M, M]; or runs: int32 [B, R], if the config has masks_as='runs'.
+        mask_valid: bool [B, K]. A valid mask that is smaller than a pixel of M x M may be empty.
         relevance: float32 [B, M, M], if the config has it.
     """
     valid = batch["mask_valid"]
@@ -75,18 +76,18 @@ def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
 
 
 def to_transformers(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
-    """(inputs, targets) for `transformers.SamModel`, whose processor gives the same inputs.
+    """Makes (inputs, targets) for `transformers.SamModel`; its processor makes the same inputs.
 
     Returns:
       inputs:
         pixel_values: [B, 3, S, S], normalised.
         input_points: float32 [B, K, P, 2], (x, y).
-        input_labels: int64 [B, K, P], 1 for a point in the mask, -10 for none.
+        input_labels: int64 [B, K, P], 1 for a point in the mask, -10 for padding.
         input_boxes: float32 [B, K, 4], (x0, y0, x1, y1).
         original_sizes, reshaped_input_sizes: int64 [B, 2], (height, width).
       targets:
         masks: uint8 [B, K, M, M].
-        mask_valid: bool [B, K], False also for a mask of which M x M shows no pixel.
+        mask_valid: bool [B, K], False also for a mask without a pixel at M x M.
         relevance: float32 [B, M, M], if the config has it.
     """
     labels = tf.cast(batch["labels"], tf.int64)
@@ -106,19 +107,19 @@ def to_transformers(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]
 
 
 def to_sam2(batch: Batch, config: TrainingConfig) -> dict[str, Any]:
-    """The fields of `BatchedVideoDatapoint` of SAM 2's trainer: videos of one frame (T = 1).
+    """Makes the fields of `BatchedVideoDatapoint` of SAM 2's trainer: videos of one frame (T = 1).
 
-    That trainer draws its prompts from the masks. It has no notion of a mask that is none, so that
-    only the O masks of the batch that show a pixel are given: the one layout with a shape that
-    varies.
+    That trainer draws its own prompts from the masks. It cannot mark a mask as invalid, so a batch
+    has only its O valid masks with a pixel. This is the only layout whose shapes vary.
 
     Returns:
       img_batch: [1, B, 3, S, S], normalised.
       obj_to_frame_idx: int32 [1, O, 2], (frame 0, image in the batch) of each mask.
       masks: bool [1, O, S, S].
       metadata:
-        unique_objects_identifier: int64 [1, O, 3], (image_id, mask_index, frame 0): which of the
-          annotations in the image's JSON it is. Meta's loader counts those that pass its filters.
+        unique_objects_identifier: int64 [1, O, 3], (image_id, mask_index, frame 0). mask_index is
+          the place of the annotation in the image's JSON. Meta's loader counts only annotations
+          that pass its filters.
         frame_orig_size: int64 [1, O, 2], (height, width) of the photograph.
     """
     del config
@@ -136,5 +137,5 @@ def to_sam2(batch: Batch, config: TrainingConfig) -> dict[str, Any]:
 
 
 def _shown(batch: Batch) -> tf.Tensor:
-    """bool [B, K]: the valid masks with at least one pixel."""
+    """bool [B, K], the valid masks with at least one pixel."""
     return batch["mask_valid"] & (tf.reduce_max(batch["masks"], axis=[2, 3]) > 0)

@@ -1,4 +1,4 @@
-"""training_dataset: a source and a config -> batches, by tf.data."""
+"""`training_dataset`: a source and a config -> batches, with tf.data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sa1b_tfds.training.example import Example, make_example
 from sa1b_tfds.training.layouts import to_layout
 from sa1b_tfds.training.sources import Source, find_source
 
-# There is no Python control flow on tensors here, and AutoGraph takes seconds to find that out.
+# AutoGraph would take seconds to find that there is no Python control flow on tensors here.
 _plain = tf.autograph.experimental.do_not_convert
 _NO_MASK = "has a mask that passes the filters of TrainingConfig"
-_TOLD = [10**power for power in range(12)]
+_TOLD = [10**power for power in range(12)]  # counts of left out images that are reported
 
 
 def training_dataset(
@@ -28,46 +28,50 @@ def training_dataset(
     service: str | None = None,
     to_device: bool = False,
 ) -> tf.data.Dataset:
-    """Batches of images, prompts and masks with static shapes, for `model.fit`.
+    """Makes batches of images, prompts and masks with static shapes, for `model.fit`.
 
-    An iteration is an epoch, unless the config has repeat=True. With drop_remainder=True it has
-    images // batch_size steps, which Keras shows; images without a mask that passes the filters are
-    left out, and images of the next epoch take the places that would then be missing at its end.
-    With drop_remainder=False each image that has masks comes exactly once, and the number of steps
-    is known only at the end. How many are left out is told on stderr, at 1, 10, 100, ... of them.
+    An iteration is an epoch, unless the config has repeat=True. Images without a mask that passes
+    the filters are left out; a line on stderr reports 1, 10, 100, ... of them. With
+    drop_remainder=True an epoch has images // batch_size steps, which Keras shows, and images of
+    the next epoch take the places of those left out. With drop_remainder=False each image with a
+    mask comes exactly once, and the number of steps is known only at the end.
 
     Args:
       source: a dataset's name ('segment_anything/original'), a TFDS builder, or the folder of a
         prepared version; also data that the official builder prepared ('segment_anything:1.0.0');
-        or a tf.data.Dataset as `read_tars` gives it.
-      config: what batches hold; default: TrainingConfig().
-      data_dir: of TFDS, for a name.
-      input_context: from `tf.distribute.Strategy.distribute_datasets_from_function`: this pipeline
-        reads its shard only, and makes batches for one replica.
+        or a tf.data.Dataset as `read_tars` returns it.
+      config: what batches hold. Defaults to TrainingConfig().
+      data_dir: where TFDS keeps prepared data, for a source given by name. Defaults to TFDS's own
+        folder.
+      input_context: from `tf.distribute.Strategy.distribute_datasets_from_function`. This pipeline
+        then reads only its shard, and makes batches for one replica. Defaults to None: all data.
       service: 'grpc://HOST:PORT' of a tf.data service's dispatcher, whose workers then prepare the
-        images; they must reach the files. Every image comes once an epoch, in no fixed order: seed
-        and deterministic have no effect.
-      to_device: prefetch into the memory of the first GPU; without one it changes nothing.
+        images. They must reach the files. Each image comes once per epoch, in no fixed order: seed
+        and deterministic have no effect. Defaults to None: this process prepares them.
+      to_device: whether to prefetch into the memory of the first GPU, if there is one. Defaults to
+        False.
 
     Returns:
       A dataset of dicts; in 'raw' layout, for B images of S x S, K masks of M x M, P points:
         image: float32, bfloat16 or uint8 [B, S, S, 3].
         masks: uint8 [B, K, M, M] of 0 and 1.
-        mask_valid: bool [B, K]; False where an image has no more masks, or its crop shows none of
-          one: then all else of it is 0, and its labels and mask_index are -1.
-        mask_index: int32 [B, K], which of its image's annotations a mask is, in the order of the
-          JSON and of the prepared data.
+        mask_valid: bool [B, K], False for padding, and for a mask that the crop does not show. The
+          other values of such a mask are 0, and its labels and mask_index are -1.
+        mask_index: int32 [B, K], the place of a mask's annotation in the image's JSON, which is its
+          place in the prepared data as well.
         boxes: float32 [B, K, 4], (x0, y0, x1, y1) in pixels of the model image.
         points: float32 [B, K, P, 2], (x, y) in pixels of the model image.
-        labels: int32 [B, K, P], 1 for a point in the mask, -1 for none.
+        labels: int32 [B, K, P], 1 for a point in the mask, -1 for padding.
         image_id: int64 [B].
-        original_size, resized_size: int32 [B, 2], (height, width) of the photograph, and of what
-          of the model image is no padding.
-        relevance: float32 [B, M, M], if the config has relevance=True: for each pixel the sum of
+        original_size: int32 [B, 2], (height, width) of the photograph.
+        resized_size: int32 [B, 2], (height, width) of the model image without its padding.
+        relevance: float32 [B, M, M], if the config has relevance=True: at each pixel, the sum of
           the predicted IoUs of the masks that cover it.
 
     Raises:
-      FileNotFoundError, TypeError, ValueError: if the source is nothing to train on.
+      FileNotFoundError: if the source is not prepared or not there.
+      TypeError: if the source is none of these kinds.
+      ValueError: if the source is not data of SA-1B, or has fewer images than a batch.
     """
     config = config or TrainingConfig()
     shard, batch_size = (0, 1), config.batch_size
@@ -75,6 +79,8 @@ def training_dataset(
         shard = (input_context.input_pipeline_id, input_context.num_input_pipelines)
         batch_size = input_context.get_per_replica_batch_size(config.batch_size)
     found = find_source(source, config, data_dir, shard)
+    # Keras needs the number of steps. It is known before any image is left out, so the stream runs
+    # on into the next epoch to fill the places of those.
     steps = None
     if found.num_images is not None and config.drop_remainder and not service:
         steps = found.num_images // batch_size
@@ -95,7 +101,8 @@ def training_dataset(
     )
     dataset = _without_empty(dataset, found.num_images)
     if service:
-        # Single images travel, so that no worker has a remainder of its own.
+        # Workers send single images and batches are made here: each worker's last batch would be
+        # incomplete.
         dataset = dataset.apply(
             tf.data.experimental.service.distribute(
                 tf.data.experimental.service.ShardingPolicy.DYNAMIC,
@@ -114,8 +121,8 @@ def training_dataset(
     dataset = dataset.prefetch(tf.data.AUTOTUNE if config.prefetch is None else config.prefetch)
     options = tf.data.Options()
     options.deterministic = config.deterministic and not service
-    # So that iterators can be saved: what is held to be state outside of them is the line on
-    # stderr, and generators of seeds that nothing draws from, as each shuffle has its own.
+    # Without this, iterators could not be saved. The state outside them that TensorFlow sees is the
+    # line on stderr, and generators of seeds from which nothing is drawn (each shuffle has a seed).
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     dataset = dataset.with_options(options)
     if to_device and (devices := tf.config.list_logical_devices("GPU")):
@@ -124,18 +131,18 @@ def training_dataset(
 
 
 def _epochs(found: Source, config: TrainingConfig, endless: bool) -> tf.data.Dataset:
-    """(element, int64 [] seed of its epoch) of one epoch, or of one after the other.
+    """Yields (element, int64 [] seed of its epoch) of one epoch, or of endless ones.
 
-    The seeds are a function of the config's; an iterator begins where the one before it began,
-    and one further.
+    The config's seed decides all of them. Each new iterator begins one epoch after the start of the
+    one before.
     """
     seeds = tf.data.Dataset.random(seed=config.seed, rerandomize_each_iteration=True)
     if not endless:
         seeds = seeds.take(1)
 
     def epoch(seed: tf.Tensor) -> tf.data.Dataset:
-        # A global seed of 0 (keras.utils.set_random_seed(0)) makes `shuffle` compare its own seed,
-        # a tensor, in Python. In a graph this sets the graph's only.
+        # With a global seed of 0 (keras.utils.set_random_seed(0)), `shuffle` would compare its own
+        # seed, a tensor, in Python. This is called in a graph, so it sets only the graph's seed.
         tf.compat.v1.set_random_seed(None)
         return found.epoch(seed).map(_plain(lambda element: (element, seed)))
 
@@ -143,11 +150,11 @@ def _epochs(found: Source, config: TrainingConfig, endless: bool) -> tf.data.Dat
 
 
 def _for_service(found: Source, config: TrainingConfig) -> tf.data.Dataset:
-    """The same with the files in front, which the service hands out to its workers."""
+    """Yields (element, seed) from the files, which the service shares out among its workers."""
     stream = found.epoch(None)
     if config.repeat:
         stream = stream.repeat()
-    # Every worker begins anew each epoch, so that a seed of its own would give the same again.
+    # Each worker begins again in each epoch, so a fixed seed would repeat its crops and prompts.
     return stream.map(
         _plain(
             lambda element: (element, tf.random.uniform([], maxval=tf.int64.max, dtype=tf.int64))
@@ -156,7 +163,7 @@ def _for_service(found: Source, config: TrainingConfig) -> tf.data.Dataset:
 
 
 def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.Dataset:
-    """Leaves out images without a valid mask, tells how many, and fails if there are only such."""
+    """Leaves out images without a valid mask and reports how many; fails if there are no others."""
 
     def count(state: tf.Tensor, example: Example) -> tuple[tf.Tensor, Example]:
         seen, dropped = tf.unstack(state)
@@ -185,6 +192,6 @@ def _tell(seen: tf.Tensor, dropped: tf.Tensor, image_id: tf.Tensor) -> tf.Tensor
 
 
 def _finish(batch: Example, config: TrainingConfig) -> Any:
-    """A batch of examples -> what the config's layout has."""
+    """A batch of examples -> a batch in the config's layout."""
     image = images.normalise(batch["image"], batch["resized_size"], config)
     return to_layout({**batch, "image": image}, config)

@@ -1,9 +1,9 @@
-"""Points and boxes from run ends: exactly what the full-size masks would give, without them.
+"""Points and boxes from run ends: exactly those of the full-size masks, which are never drawn.
 
-`rank(p)` is the number of pixels of the window that lie before pixel p in the RLE's order, so that
-a run [start, stop) shows rank(stop) - rank(start) pixels in the window. Numbering the shown pixels
-of a mask run by run makes a uniform point a uniform number, and pixel number q of the window lies
-at (q // height, q % height).
+`rank(p)` is the number of the window's pixels before pixel p in the RLE's order. So a run
+[start, stop) has rank(stop) - rank(start) pixels in the window. The shown pixels of a mask are
+numbered run by run; then a uniform point is a uniform number. Pixel number q of the window is at
+(q // height, q % height).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sa1b_tfds.training.views import View, to_model
 class Shown(NamedTuple):
     """The runs of ones of K masks, as a window shows them.
 
-    first: int32 [R], the window's pixel (column by column) at which a run begins.
-    stop: int32 [R], and where it ends.
-    end: int64 [R], the pixels shown by all runs up to and with this one.
-    mask: int32 [R / 16], the mask of every 16 runs; -1 for none.
-    before: int64 [K], the pixels shown by all masks before.
-    pixels: int64 [K], those shown by each.
-    height: int32 [], of the window.
+    first, stop: int32 [R], the pixels of the window (column by column) at which a run begins and
+      ends.
+    end: int64 [R], the number of pixels shown by all runs up to this one.
+    mask: int32 [R / 16], the mask of every 16 runs; -1 if they belong to no mask.
+    before: int64 [K], the number of pixels shown by all masks before.
+    pixels: int64 [K], the number of pixels shown by each mask.
+    height: int32 [], the window's height.
     """
 
     first: tf.Tensor
@@ -46,19 +46,21 @@ def make(
     config: TrainingConfig,
     seed: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The prompts that a config asks for.
+    """Makes the prompts that a config asks for.
 
     Args:
-      runs: of K masks.
+      runs: the runs of K masks.
       box: [K, 4], (x0, y0, x1, y1) in pixels of the window.
       stored: float32 [K, 2], the dataset's points, (x, y) in pixels of the original.
-      view: the window, and where it comes to lie.
-      config: its fields about prompts apply.
+      view: the window, and its place in the model image.
+      config: its fields about prompts are used.
       seed: int64 [2].
 
     Returns:
-      points float32 [K, P, 2] and labels int32 [K, P], 0 and -1 if only boxes are asked for, and
-      boxes float32 [K, 4], without noise if only points are, in pixels of the model image.
+      points: float32 [K, P, 2], in pixels of the model image; 0 if the config asks only for boxes.
+      labels: int32 [K, P], 1; -1 if the config asks only for boxes.
+      boxes: float32 [K, 4], in pixels of the model image; without noise if the config asks only for
+        points.
     """
     point_seed, box_seed = tf.unstack(tf.random.split(seed, 2))
     number = config.points_per_mask
@@ -78,12 +80,12 @@ def make(
 
 
 def shown(ends: RunEnds, rank: tf.Tensor, height: tf.Tensor, number: int) -> Shown:
-    """Run ends of at most `number` masks -> what a window of that height shows of them.
+    """Run ends of at most `number` masks -> the runs that a window of that height shows.
 
-    rank: int32 [B, 32], of every run end, from `window_rank`; where all of the image is seen, the
-      run ends themselves.
+    rank: int32 [B, 32], the rank of each run end, from `window_rank`. If the window is the whole
+      image, the run ends are their own ranks.
     """
-    # One more run, which shows nothing, so that there always is one.
+    # One more row of empty runs, so that there is one even without masks.
     rank = tf.pad(rank, [[0, 1], [0, 0]])
     mask = tf.pad(ends.mask, [[0, 1]], constant_values=-1)
     first, stop = rank[:, 0::2], rank[:, 1::2]
@@ -102,7 +104,7 @@ def shown(ends: RunEnds, rank: tf.Tensor, height: tf.Tensor, number: int) -> Sho
 
 
 def window_rank(ends: RunEnds, size: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """int32 [B, 32]: the pixels of a window inside of the image that lie before each run end."""
+    """int32 [B, 32], how many pixels of a window in the image are before each run end."""
     y, x, height, width = tf.unstack(window)
     column = ends.position // size[0]
     row = ends.position - column * size[0]
@@ -112,9 +114,9 @@ def window_rank(ends: RunEnds, size: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 
 
 def uniform_points(runs: Shown, number: int, seed: tf.Tensor) -> tf.Tensor:
-    """int32 [K, number, 2], (x, y) in the window: uniform over each mask's shown pixels.
+    """int32 [K, number, 2], (x, y) in the window, uniform over the shown pixels of each mask.
 
-    Drawn from 63 bits, so that no pixel is likelier than another by more than pixels / 2**63.
+    They are drawn from 63 bits, so pixels differ in probability by at most pixels / 2**63.
     """
     shape = [runs.pixels.shape[0], number]
     bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.int64)
@@ -123,13 +125,14 @@ def uniform_points(runs: Shown, number: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def locate(runs: Shown, pixel: tf.Tensor) -> tf.Tensor:
-    """int64 [K, P] -> int32 [K, P, 2], (x, y) in the window of each mask's shown pixel number ...
+    """Finds shown pixels by number: int64 [K, P] -> int32 [K, P, 2], (x, y) in the window.
 
-    They are numbered column by column. A mask that shows none gives (0, 0).
+    Each mask's shown pixels are numbered column by column. A mask that shows none gives (0, 0).
     """
     wanted = tf.reshape(pixel + runs.before[:, None], [-1])
     run = upper_bound(runs.end, wanted)
-    run = tf.minimum(run, tf.size(runs.end) - 1)  # of masks that show nothing
+    run = tf.minimum(run, tf.size(runs.end) - 1)  # a mask that shows nothing has no run
+    # Counted back from the run's end: that is stored, and the run's start among the shown is not.
     back = tf.cast(tf.gather(runs.end, run) - wanted, tf.int32)
     place = tf.reshape(tf.gather(runs.stop, run) - back, tf.shape(pixel))
     place = tf.where(runs.pixels[:, None] > 0, place, 0)
@@ -142,6 +145,7 @@ def boxes(runs: Shown) -> tf.Tensor:
     some = runs.stop > runs.first
     last = runs.stop - 1
     x0, x1 = runs.first // runs.height, last // runs.height
+    # A run that goes on into the next column touches the bottom of one and the top of the other.
     whole_column = x0 < x1
     y0 = tf.where(whole_column, 0, runs.first - x0 * runs.height)
     y1 = tf.where(whole_column, runs.height - 1, last - x1 * runs.height)
@@ -165,7 +169,7 @@ def to_model_boxes(box: tf.Tensor, view: View) -> tf.Tensor:
 
 
 def noisy(box: tf.Tensor, view: View, config: TrainingConfig, seed: tf.Tensor) -> tf.Tensor:
-    """Moves each side of boxes [K, 4] by SAM's noise, within the resized image."""
+    """Moves each side of boxes [K, 4] by random noise as SAM's recipe does, within the image."""
     side = tf.tile(box[:, 2:] - box[:, :2], [1, 2])
     limit = tf.minimum(side * config.box_noise, config.max_box_noise)
     moved = box + limit * tf.random.stateless_uniform(tf.shape(box), seed, -1.0, 1.0)

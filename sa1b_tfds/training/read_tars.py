@@ -1,4 +1,4 @@
-"""`read_tars`: raw tars as a tf.data.Dataset, with nothing prepared."""
+"""`read_tars`: raw tars as a tf.data.Dataset, without preparing data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sa1b_tfds.training.tar_records import Order, is_stream, read_records
 Source = str | os.PathLike[str] | Link
 
 _INTERLEAVE_SHUFFLED = 16
-# What is read forward takes a quarter of its tar in temporary files, 3 GB.
+# Few, because a tar that is read forward takes a quarter of its size in temporary files, 3 GB.
 _INTERLEAVE = 2
 
 
@@ -41,40 +41,41 @@ def read_tars(
     num_workers: int | None = None,
     on_error: OnError = "raise",
 ) -> tf.data.Dataset:
-    """Reads raw tars: the elements of `tfds.load('segment_anything', split='train')`.
+    """Reads raw tars to the same elements as `tfds.load('segment_anything', split='train')`.
 
         dataset = sa1b_tfds.read_tars(
             "tars", decoders={"masks": sa1b_tfds.decode_masks_to(size=(256, 256), max_masks=32)})
 
-    Plain tars on a disk are read in any order by an index of their headers, which is kept beside
+    Plain tars on a disk are read in any order, by an index of their headers that is kept beside
     each tar or in the cache folder (`sa1b_tfds/tars/kept.py`). Compressed tars, as Meta serves
-    them, and links are read in one pass; what waits for its other half goes to a temporary file
-    (`TMPDIR`), up to a quarter of the tar. A broken connection is taken up where it broke.
+    them, and links are read in one pass. Files that wait for their other half go to a temporary
+    file (`TMPDIR`), up to a quarter of the tar. A broken connection is resumed where it broke.
 
-    Records are made by processes of their own and decoded in TensorFlow ops. The Python that feeds
-    them cannot travel: use it on the machine that trains, not on remote tf.data workers. Images
-    that come twice are not looked for.
+    Processes make the records, and TensorFlow ops decode them. Python code feeds the dataset, so it
+    works on the machine that trains, but not on remote tf.data workers. Repeated images are not
+    detected.
 
     Args:
       paths_or_urls: one or several of: a tar; a folder of tars or of extracted files; an http(s)
         link to a tar; a `links.Link`.
-      decoders: as in `tfds.load`; default: decode all. Full-size masks take 340 MB an image: they
-        are decoded one image ahead, and not in parallel.
-      shuffle: read the tars, and the images of each, in an order that is another one in each pass.
-        The images of compressed tars and of links are shuffled in a buffer of 100.
-      seed: makes the shuffled orders the same in each run.
-      interleave: tars to read at a time, a few images of each in turn; default: 2, or 16 where
-        plain tars are shuffled.
-      num_workers: processes that make records; default: one for every four cores.
-      on_error: 'raise' stops at the first image that cannot become an example, with an error that
-        names its tar, member and reason; 'skip' logs each and counts them at the end of a pass.
+      decoders: the decoders of `tfds.load`. Defaults to decoding everything. Full-size masks take
+        340 MB per image, so they are decoded one image ahead and not in parallel.
+      shuffle: whether to read the tars, and the images of each, in another order in each pass. The
+        images of compressed tars and of links are shuffled in a buffer of 100. Defaults to False.
+      seed: a seed that makes the shuffled orders the same in each run. Defaults to a random one.
+      interleave: the number of tars to read at a time, a few images of each in turn. Defaults to 2,
+        or to 16 if plain tars are shuffled.
+      num_workers: the number of processes that make records. Defaults to one for every four cores.
+      on_error: 'raise' stops at the first image that cannot be read, with an error that names its
+        tar, member and reason. 'skip' logs each of them, and their number at the end of a pass.
+        Defaults to 'raise'.
 
     Returns:
       A dataset of dicts, see the README. Its length is unknown.
 
     Raises:
       FileNotFoundError: if a path holds neither tars nor extracted files.
-      ValueError: if there is no source, or an option is not what it may be.
+      ValueError: if there is no source, or an option is invalid.
     """
     sources = _find(paths_or_urls)
     if interleave is None:
@@ -86,7 +87,7 @@ def read_tars(
             raise ValueError(f"{name} must be a positive integer, got {value!r}.")
     if seed is not None and not shuffle:
         raise ValueError(f"seed={seed} has no effect without shuffle=True.")
-    Problems(on_error)  # says what is wrong with it, before any file is read
+    Problems(on_error)  # raises if it is invalid, before any file is read
     if seed is None:
         seed = int(np.random.default_rng().integers(2**63))
     passes = itertools.count()
@@ -116,7 +117,7 @@ def read_tars(
 
 
 class _Logged(Problems):
-    """Logs what is skipped when it is met: a pass over a stream may take days."""
+    """Logs each problem at once, because a pass over a stream may take days."""
 
     def report(
         self, archive: str, member: str, reason: str, kind: type[BadInput] = BadInput
@@ -144,15 +145,15 @@ def _find_one(source: Any, number: int) -> Sequence[Archive | Link]:
         return [source]
     if isinstance(source, str) and re.match("https?://", source, re.IGNORECASE):
         url = SignedUrl(source)
-        # Of a link only the name of a tar is no secret.
+        # All of a link but the name of a tar may be secret.
         name = urlsplit(source).path.rpartition("/")[2]
         if tar_number(name) is None:
             name = f"link {number} ({url.host})"
         return [Link(name=name, url=url)]
     if epath.Path(source).suffix in (".txt", ".tsv") and epath.Path(source).is_file():
         raise ValueError(
-            f"{source} is no tar. Of a links file pass the links: read_tars(select(read_links("
-            f"{os.fspath(source)!r}), end=1).links), both from sa1b_tfds.download.links."
+            f"{source} is not a tar. To read from a links file, pass its links: read_tars(select("
+            f"read_links({os.fspath(source)!r}), end=1).links), both from sa1b_tfds.download.links."
         )
     if archives := archives_at(source):
         return archives

@@ -1,4 +1,4 @@
-"""Which masks of an image are used: the filters, and the choice of at most K."""
+"""Chooses the masks of an image: filters them, and takes at most K."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from sa1b_tfds.training.views import View
 
 
 def eligible(record: Record, config: TrainingConfig) -> tf.Tensor:
-    """bool [N]: the masks that pass the config's filters."""
+    """bool [N], whether each mask passes the config's filters."""
+    # float64: an image's number of pixels has more digits than a float32.
     pixels = tf.cast(tf.reduce_prod(tf.cast(record.size, tf.int64)), tf.float64)
     largest = tf.cast(config.max_area_fraction * pixels, tf.int64)
     return (
@@ -22,12 +23,12 @@ def eligible(record: Record, config: TrainingConfig) -> tf.Tensor:
 
 
 def may_be_seen(record: Record, view: View) -> tf.Tensor:
-    """bool [N]: the masks whose box meets the window."""
+    """bool [N], whether each mask's box meets the window."""
     size = tf.cast(record.size, tf.float32)
     box = record.bbox * tf.concat([size, size], axis=0)
     top_left = tf.cast(view.window[:2], tf.float32)
     bottom_right = tf.cast(view.window[:2] + view.window[2:], tf.float32)
-    # A pixel of room: the fractions are rounded.
+    # The stored fractions are rounded, so a box within a pixel of the window counts as well.
     meets = (box[:, 2:] > top_left - 1) & (box[:, :2] < bottom_right + 1)
     return tf.reduce_all(meets, axis=1)
 
@@ -35,7 +36,7 @@ def may_be_seen(record: Record, view: View) -> tf.Tensor:
 def choose(
     record: Record, candidates: tf.Tensor, config: TrainingConfig, seed: tf.Tensor
 ) -> tf.Tensor:
-    """int32 [min(K, candidates)]: indices of the chosen masks, the first choice first."""
+    """int32 [min(K, candidates)], the indices of the chosen masks, the best first."""
     if config.mask_choice == "largest":
         rank = tf.cast(record.area, tf.float32)
     elif config.mask_choice == "score":
@@ -48,12 +49,12 @@ def choose(
 
 
 def boxes(record: Record) -> tf.Tensor:
-    """float32 [N, 4]: the dataset's own boxes, (x0, y0, x1, y1) in pixels of the original."""
+    """float32 [N, 4], the dataset's boxes, (x0, y0, x1, y1) in pixels of the original."""
     box = record.bbox * tf.cast(tf.tile(record.size, [2]), tf.float32)
     return tf.gather(box, [1, 0, 3, 2], axis=1)
 
 
 def padded(column: tf.Tensor, chosen: tf.Tensor, number: int) -> tf.Tensor:
-    """The chosen rows of a column [N, C], with zeros up to `number` rows."""
+    """[number, C], the chosen rows of a column [N, C], and then rows of zeros."""
     rows = tf.pad(tf.gather(column, chosen), [[0, number - tf.size(chosen)], [0, 0]])
     return tf.ensure_shape(rows, [number, column.shape[1]])

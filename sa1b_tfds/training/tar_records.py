@@ -1,9 +1,9 @@
-"""Raw tars -> records, as the prepared data has them, by several processes. No TensorFlow here.
+"""Raw tars -> records like those of prepared data, by several processes. Imports no TensorFlow.
 
 Up to `interleave` tars are read at a time, a few images of each in turn. A process reads a pair by
-its offsets, checks it and serialises its example; the parent hands on the records in an order that
-depends on the seed alone, not on the number of processes. Compressed tars and links are read
-forward, each by a thread of the parent, and their pairs sent to the processes.
+its offsets, checks it and serialises its example. The parent yields the records in an order that
+depends only on the seed, not on the number of processes. A compressed tar or a link is read forward
+by a thread of the parent, which sends its pairs to the processes.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from sa1b_tfds.tars.archive import Archive
 from sa1b_tfds.tars.index import IndexedArchive, index_archive
 from sa1b_tfds.tars.pairs import Entry, Pair
 
-_AT_A_TIME = 4  # images of a tar that a process makes for one order
-_AHEAD = 8  # images of a stream that are read before they are asked for
-_SHUFFLED = 100  # images of a stream, 100 MB, that are shuffled in memory
+_AT_A_TIME = 4  # images of a tar in one task
+_AHEAD = 8  # images of a stream that are read in advance
+_SHUFFLED = 100  # images of a stream in the shuffle buffer, 100 MB
 
 Records = tuple[list[bytes], list[BadInput]]  # records, and what could not become one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Order:
-    """In which order images are read.
+    """The order in which images are read.
 
-    interleave: tars that are read at a time.
-    seed: shuffles the tars, and the images of each, those of a stream in a buffer; None leaves both
-      as they are.
+    interleave: the number of tars that are read at a time.
+    seed: shuffles the tars and the images of each; those of a stream in a buffer. None keeps their
+      order.
     """
 
     interleave: int
     seed: tuple[int, ...] | None = None
 
     def rng(self, tar: int = -1) -> np.random.Generator | None:
-        """For the images of one tar, or for the order of all tars."""
+        """Returns the generator for the images of one tar, or for the order of the tars."""
         return None if self.seed is None else np.random.default_rng([*self.seed, tar + 1])
 
 
@@ -58,10 +58,10 @@ def read_records(
     """Yields the records of all sources.
 
     Args:
-      sources: tars and extracted folders, and links to tars that are read without storing them.
+      sources: tars, extracted folders, and links to tars, which are read without storing them.
       order: see `Order`.
-      num_workers: processes.
-      problems: takes what is no example; or raises it.
+      num_workers: the number of processes.
+      problems: receives what cannot be read.
     """
     rng = order.rng()
     numbers = range(len(sources)) if rng is None else rng.permutation(len(sources))
@@ -74,7 +74,7 @@ def read_records(
 
 
 def report_all(found: Iterable[BadInput], problems: Problems) -> None:
-    """Reports what a process has found."""
+    """Reports the problems that a process found."""
     for problem in found:
         problems.report(problem.archive, problem.member, problem.reason, type(problem))
 
@@ -82,9 +82,9 @@ def report_all(found: Iterable[BadInput], problems: Problems) -> None:
 def _in_turn(
     lanes: Iterator[Iterator[Future[Records]]], interleave: int
 ) -> Iterator[Future[Records]]:
-    """One of each of `interleave` lanes in turn; where a lane ends, the next one takes its place.
+    """Yields one future of each of `interleave` lanes in turn.
 
-    One more is open, so that its index is there when its turn comes.
+    When a lane ends, the next one takes its place. It is already open, so its index is there.
     """
     opened: collections.deque[Iterator[Future[Records]]] = collections.deque()
     active: collections.deque[Iterator[Future[Records]]] = collections.deque()
@@ -114,7 +114,7 @@ def _open(
 
 
 def is_stream(source: Archive | Link) -> bool:
-    """Whether it is read forward only."""
+    """Whether the source is read forward only."""
     return isinstance(source, Link) or source.is_packed()
 
 
@@ -150,7 +150,7 @@ def _pairs(source: Archive | Link, problems: Problems) -> Iterator[Pair]:
 
 
 def _in_order_of(rng: np.random.Generator | None, pairs: Iterator[Pair]) -> Iterator[Pair]:
-    """Shuffles a stream: each is one of the next `_SHUFFLED`."""
+    """Shuffles a stream, in a buffer of `_SHUFFLED` pairs. Without rng, keeps its order."""
     if rng is None:
         yield from pairs
         return
@@ -166,7 +166,7 @@ def _in_order_of(rng: np.random.Generator | None, pairs: Iterator[Pair]) -> Iter
         yield buffer[place]
 
 
-# What runs in a process:
+# The functions below run in the worker processes.
 
 
 def _index(archive: Archive) -> tuple[IndexedArchive, list[BadInput]]:

@@ -1,7 +1,6 @@
-"""What part of an image is seen, at what size, mirrored or not: the geometry of one example.
+"""The geometry of one example: which part of an image is seen, at what size, mirrored or not.
 
-Everything that belongs to an image (its pixels, masks, boxes and points) is moved by the same
-`View`, so that it stays together.
+The same `View` moves an image's pixels, masks, boxes and points, so that they stay together.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import tensorflow as tf
 
 from sa1b_tfds.training.config import TrainingConfig
 
-# Crops begin and end at multiples of this, where libjpeg's scaled images have whole pixels, too.
+# Crops begin and end at multiples of this, which are whole pixels in libjpeg's scaled images too.
 _STEP = 8
 
 
 class View(NamedTuple):
     """A window of the original, resized to the top left of the square model image.
 
-    window: int32 [4], (y, x, height, width) in pixels of the original, inside of it.
-    resized: int32 [2], (height, width) in the model image, at most S; what is left is padding.
-    flip: bool [], mirrored left to right within `resized`.
+    window: int32 [4], (y, x, height, width) in pixels of the original, inside it.
+    resized: int32 [2], (height, width) in the model image, at most S. The rest is padding.
+    flip: bool [], whether it is mirrored left to right within `resized`.
     """
 
     window: tf.Tensor
@@ -30,13 +29,13 @@ class View(NamedTuple):
 
     @property
     def scale(self) -> tf.Tensor:
-        """float32 [2], (x, y): model pixels a pixel of the original."""
+        """float32 [2], (x, y), model pixels per pixel of the original."""
         scale = tf.cast(self.resized, tf.float64) / tf.cast(self.window[2:], tf.float64)
         return tf.cast(scale[::-1], tf.float32)
 
 
 def whole(size: tf.Tensor, config: TrainingConfig) -> View:
-    """All of an image of size int32 [2]."""
+    """The view of a whole image of size int32 [2]."""
     side = config.image_size
     if config.resize == "square":
         resized = tf.constant([side, side])
@@ -46,7 +45,7 @@ def whole(size: tf.Tensor, config: TrainingConfig) -> View:
 
 
 def random(size: tf.Tensor, config: TrainingConfig, seed: tf.Tensor) -> View:
-    """A view as the config's flip and scale_range have it, from a seed int64 [2]."""
+    """A random view by the config's flip and scale_range, from a seed int64 [2]."""
     view = whole(size, config)
     if config.scale_range is None and not config.flip:
         return view
@@ -62,7 +61,7 @@ def _jittered(size: tf.Tensor, config: TrainingConfig, uniform: list[tf.Tensor])
     side, (low, high) = config.image_size, config.scale_range or (1.0, 1.0)
     factor = low + uniform[0] * (high - low)
     fitting = size if config.resize == "square" else tf.reduce_max(size) * tf.ones_like(size)
-    # How much of the original the square holds.
+    # How much of the original fits into the square, on each axis.
     held = tf.cast(tf.cast(fitting, tf.float64) / factor / _STEP + 0.5, tf.int32) * _STEP
     held = tf.maximum(held, _STEP)
     cropped = held < size
@@ -75,26 +74,28 @@ def _jittered(size: tf.Tensor, config: TrainingConfig, uniform: list[tf.Tensor])
 
 
 def _scaled(size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """SAM's rule (`ResizeLongestSide.get_preprocess_shape`)."""
+    """Scales a size by SAM's rule (`ResizeLongestSide.get_preprocess_shape`)."""
     return tf.maximum(tf.cast(tf.cast(size, tf.float64) * scale + 0.5, tf.int32), 1)
 
 
 def mask_window(view: View, side: int) -> tf.Tensor:
-    """int32 [4]: the window for `decode_masks` that the whole square shows, padding included.
+    """int32 [4], the window for `decode_masks` that the whole square shows, with its padding.
 
-    Rounded to whole pixels of the original, of which a model pixel has one or more.
+    It is rounded to whole pixels of the original, which are no larger than model pixels.
     """
     shown = side * tf.cast(view.window[2:], tf.float64) / tf.cast(view.resized, tf.float64)
     shown_height, shown_width = tf.unstack(tf.cast(shown + 0.5, tf.int32))
     y, x, _, width = tf.unstack(view.window)
+    # Padding is to the right of a mirrored image too, which is to the left in the original.
     x = tf.where(view.flip, x + width - shown_width, x)
     return tf.stack([y, x, shown_height, shown_width])
 
 
 def to_model(points: tf.Tensor, view: View) -> tf.Tensor:
-    """float [..., 2], (x, y) in pixels of the window -> float32, in pixels of the model image.
+    """float [..., 2], (x, y) in pixels of the window -> float32 [..., 2] in the model image.
 
-    SAM's rule (`ResizeLongestSide.apply_coords`): a pixel's index times new side / old side.
+    This is SAM's rule (`ResizeLongestSide.apply_coords`): a pixel's index times new side / old
+    side.
     """
     points = tf.cast(points, tf.float32)
     last = tf.cast(view.window[3] - 1, tf.float32)
