@@ -50,9 +50,10 @@ def add(commands: Commands) -> None:
     add(
         "--batch",
         action="store_true",
-        help="draw what a model sees: images of a training batch, with masks, boxes and points",
+        help="draw what a model sees: images of a training batch, with masks, boxes and points"
+        " (default: images as they are)",
     )
-    add("--open", action="store_true", help="open the file in the browser")
+    add("--open", action="store_true", help="open the file in the browser (default: only write it)")
     add(
         "--stats",
         type=pathlib.Path,
