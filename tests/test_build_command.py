@@ -22,7 +22,7 @@ from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.building.tar_supply import IN_FLIGHT
 from sa1b_tfds.cli.main import main
 from sa1b_tfds.core.lock import lock_folder
-from sa1b_tfds.examples import records
+from sa1b_tfds.examples import record_files
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.segment_anything import build_state
 from sa1b_tfds.segment_anything.build_config import BuildConfig
@@ -78,7 +78,7 @@ def _sa1b(*arguments) -> int:
 
 
 def _ids(data_dir) -> list[int]:
-    return sorted(example["image_id"] for example in read_examples(data_dir / building.FINAL))
+    return sorted(example.image_id for example in read_examples(data_dir / building.FINAL))
 
 
 @either_form
@@ -901,7 +901,7 @@ def test_a_shard_that_cannot_be_read_now_is_not_called_damaged(tars, tmp_path, m
             raise OSError(number, os.strerror(number), path)
 
         with monkeypatch.context() as patch:
-            patch.setattr(records, "file_crc32c", fail)
+            patch.setattr(record_files, "file_crc32c", fail)
             assert _sa1b(*add) == code
         assert building.shards_of(data / building.FINAL) == before
 

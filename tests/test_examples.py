@@ -11,7 +11,7 @@ from etils import epath
 
 import sa1b_tfds  # noqa: F401  registers the builder
 from sa1b_tfds.core.problems import BadInput, Problems
-from sa1b_tfds.examples import records
+from sa1b_tfds.examples import record_files, records
 from sa1b_tfds.examples.parts import find_parts, read_examples
 from tests import building
 
@@ -38,25 +38,25 @@ def places(tmp_path_factory):
 
 def test_all_ways_in_give_the_same_examples(places):
     first, *others = [
-        {example["image_id"]: example for example in read_examples(*place)}
+        {example.image_id: example for example in read_examples(*place)}
         for place in places.values()
     ]
     assert len(first) == 8
     for other in others:
         assert other.keys() == first.keys()
         for image_id, example in other.items():
-            assert example["masks"] == first[image_id]["masks"]
+            assert example.masks == first[image_id].masks
             for name in ("image", "file_name"):
-                assert example[name] == first[image_id][name]
-            for name, column in first[image_id]["annotations"].items():
-                assert example["annotations"][name].dtype == column.dtype
-                np.testing.assert_array_equal(example["annotations"][name], column)
+                assert getattr(example, name) == getattr(first[image_id], name)
+            for name, column in first[image_id].annotations.items():
+                assert example.annotations[name].dtype == column.dtype
+                np.testing.assert_array_equal(example.annotations[name], column)
 
 
 @pytest.mark.parametrize("form", building.FORMS)
 def test_examples_of_tars_come_in_one_order_whatever_their_form(places, form):
-    ids = [example["image_id"] for example in read_examples(*places[form])]
-    assert ids == [example["image_id"] for example in read_examples(*places["plain"])]
+    ids = [example.image_id for example in read_examples(*places[form])]
+    assert ids == [example.image_id for example in read_examples(*places["plain"])]
 
 
 def test_parts_count_without_reading(places):
@@ -67,7 +67,7 @@ def test_parts_count_without_reading(places):
 @pytest.mark.parametrize("form", building.FORMS)
 def test_a_single_tar_is_a_source(places, form):
     (part,) = find_parts(places[form][0] / "sa_000001.tar")
-    assert [e["image_id"] // 4 for e in part.examples(Problems())] == [1] * 4
+    assert [e.image_id // 4 for e in part.examples(Problems())] == [1] * 4
 
 
 def test_what_holds_nothing_is_an_error(tmp_path):
@@ -87,18 +87,18 @@ def test_a_changed_byte_of_a_shard_is_an_error(places, tmp_path):
         broken[position] ^= 1
         (tmp_path / "broken").write_bytes(broken)
         with pytest.raises(ValueError, match=f"the {where} before byte .* is broken"):
-            list(records.read(epath.Path(tmp_path / "broken"), "tfrecord"))
+            list(record_files.read(epath.Path(tmp_path / "broken"), "tfrecord"))
 
 
 @pytest.mark.parametrize("length", [1, 2**40, 2**62, 2**63, 2**64 - 1])
 def test_a_record_longer_than_its_shard_is_an_error(tmp_path, length):
     header = struct.pack("<Q", length)
     path = epath.Path(tmp_path / "shard")
-    path.write_bytes(header + records._masked_crc(header) + b"x")
+    path.write_bytes(header + record_files._masked_crc(header) + b"x")
     for read in (
-        lambda: list(records.read(path, "tfrecord")),
-        lambda: records.tfrecord_offsets(path),
-        lambda: records.read_tfrecord(path, 0),
+        lambda: list(record_files.read(path, "tfrecord")),
+        lambda: record_files.tfrecord_offsets(path),
+        lambda: record_files.read_tfrecord(path, 0),
     ):
         with pytest.raises(ValueError, match="shard: the record after byte 12 is cut off"):
             read()

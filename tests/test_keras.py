@@ -5,15 +5,15 @@ import importlib
 import importlib.util
 import itertools
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from sa1b_tfds.masks import rle
-from sa1b_tfds.masks import tf_rasterize as rasterize
-from tests import sam
+from sa1b_tfds.masks import rle, tf_rasterize
+from tests import forked, sam
 
 pytest.importorskip("keras_hub", reason="needs the extra 'keras'")
 
@@ -112,7 +112,7 @@ def test_runs_are_drawn_on_the_device(trainer, inputs):
     masks = (rng.random((BATCH, MASKS, GRID, GRID)) < 0.5).astype(np.uint8)
     runs = tf.stack(
         [
-            rasterize.pack_runs(
+            tf_rasterize.pack_runs(
                 [rle.encode_mask(mask)["counts"] for mask in image], (GRID, GRID), (GRID, GRID), 999
             ).toggles
             for image in masks
@@ -130,6 +130,21 @@ def test_runs_are_drawn_on_the_device(trainer, inputs):
         for targets in ({"masks": tf.constant(masks)}, {"runs": runs})
     )
     assert float(from_runs) == float(from_pixels) > 0
+
+
+def test_a_saved_model_that_draws_masks_loads_in_a_fresh_process(tmp_path):
+    runs = keras.Input((20,), dtype="int32")
+    keras.Model(runs, sam_keras.DrawMasks(2, (4, 5))(runs)).save(tmp_path / "model.keras")
+    code = """
+import sys
+import sa1b_tfds.keras, keras
+layer = keras.saving.load_model(sys.argv[1]).layers[-1]
+assert (layer.num_masks, layer.size) == (2, (4, 5))
+print(type(layer).__module__, type(layer).__name__)
+"""
+    command = forked.command("-c", code, tmp_path / "model.keras")
+    loaded = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert loaded.stdout == "sa1b_tfds.keras DrawMasks\n"
 
 
 def test_masks_of_another_size(trainer, inputs):

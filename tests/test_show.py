@@ -1,6 +1,7 @@
 """Pictures of masks: right masks, on right images, in the colours of their ids."""
 
 import base64
+import dataclasses
 import importlib
 import io
 import json
@@ -67,7 +68,7 @@ def ax():
 
 def _dense(example) -> np.ndarray:
     """The masks, by pycocotools."""
-    counts, size = example["masks"]
+    counts, size = example.masks
     return np.stack([coco_mask.decode({"size": size, "counts": c}) for c in counts])
 
 
@@ -179,10 +180,10 @@ def test_a_picture_is_small_and_its_masks_are_pycocotools(examples, long_side):
 @pytest.mark.parametrize("form", building.FORMS)
 def test_examples_are_taken_from_all_tars_in_turns(tars, examples, form):
     parts = find_parts(building.FORMS[form](tars))
-    by_part = [[e["image_id"] for e in examples[:3]], [e["image_id"] for e in examples[3:]]]
+    by_part = [[e.image_id for e in examples[:3]], [e.image_id for e in examples[3:]]]
     in_turns = [image_id for pair in zip(*by_part, strict=True) for image_id in pair]
     for n in (1, 2, 5, 6, 99):
-        taken = [example["image_id"] for example in take(parts, n, Problems())]
+        taken = [example.image_id for example in take(parts, n, Problems())]
         assert taken == in_turns[:n]
 
 
@@ -202,15 +203,15 @@ class TestPage:
     def test_right_masks_on_right_images(self, examples):
         figures = _figures(show.make_page(examples))
         assert len(figures) == len(examples)
-        originals = np.stack([Image.open(io.BytesIO(e["image"])) for e in examples]).astype(int)
+        originals = np.stack([Image.open(io.BytesIO(e.image)) for e in examples]).astype(int)
         for number, (image, layer, text) in enumerate(figures):
             example = examples[number]
             errors = np.abs(originals - image).mean(axis=(1, 2, 3))
             assert errors.argmin() == number
             assert errors[number] < 8  # JPEG twice
             _assert_is_layer(layer, example)
-            assert example["file_name"] in text
-            columns = example["annotations"]
+            assert example.file_name in text
+            columns = example.annotations
             rows = re.findall(r"#(\w{6})\"></i>(\d+)</td><td>([\d,]+)</td><td>([\d.]+)<", text)
             assert [row[0] for row in rows] == [
                 bytes(c).hex() for c in overlay.colours(range(len(columns["id"])))
@@ -221,7 +222,7 @@ class TestPage:
             np.testing.assert_allclose(ious, columns["predicted_iou"], atol=5e-4)
 
     def test_text_from_the_source_is_escaped_and_nothing_is_loaded(self, examples):
-        page = show.make_page([{**examples[0], "file_name": _EVIL}], title=_EVIL)
+        page = show.make_page([dataclasses.replace(examples[0], file_name=_EVIL)], title=_EVIL)
         assert "<script" not in page
         assert page.count("&lt;script&gt;") == 4
         assert "default-src 'none'" in page
@@ -231,9 +232,9 @@ class TestPage:
         statistics = statistics_of(tars, workers=1).as_dict()
         page = show.make_page([], statistics=statistics)
         masks = sum(len(_dense(example)) for example in examples)
-        kilobytes = sum(len(example["image"]) for example in examples) / 1000
+        kilobytes = sum(len(example.image) for example in examples) / 1000
         assert f"all 6 images: {masks} masks,\n{kilobytes:.1f} kB of JPEG, in 2 parts" in page
-        ious = np.concatenate([e["annotations"]["predicted_iou"] for e in examples])
+        ious = np.concatenate([e.annotations["predicted_iou"] for e in examples])
         (chart,) = re.findall(r'<figure class="chart"><figcaption>predicted IoU.*?</figure>', page)
         caption = re.search(r"<small>(.*)</small>", chart)[1]
         found = [float(number) for number in re.findall(r"\d\.\d+|\d", caption)]
@@ -249,8 +250,8 @@ class TestPage:
         assert "no duplicates, no anomalies" in page
 
     def test_what_is_wrong_is_counted(self, examples):
-        box = examples[0]["annotations"] | {"area": examples[0]["annotations"]["area"] + 1}
-        wrong = statistics_of_example("part", {**examples[0], "annotations": box})
+        box = examples[0].annotations | {"area": examples[0].annotations["area"] + 1}
+        wrong = statistics_of_example("part", dataclasses.replace(examples[0], annotations=box))
         page = show.make_page([], statistics=wrong.as_dict())
         what = "&#x27;area&#x27; is not the number of pixels in the mask"
         n, first = len(box["area"]), int(np.argmin(box["id"]))
@@ -264,7 +265,7 @@ class TestPage:
         from selenium.webdriver.common.action_chains import ActionChains
         from selenium.webdriver.common.by import By
 
-        evil = [{**examples[0], "file_name": _EVIL}, *examples[1:]]
+        evil = [dataclasses.replace(examples[0], file_name=_EVIL), *examples[1:]]
         path = tmp_path / "page.html"
         path.write_text(show.make_page(evil, title="mine"))
         options = webdriver.ChromeOptions()
@@ -560,13 +561,13 @@ class TestTfds:
         figure = tfds.show_examples(dataset, builder.info, rows=2, cols=4)
         shown = [ax.get_images()[0].get_array() for ax in figure.axes[:6]]
         assert not any(ax.get_images() for ax in figure.axes[6:])
-        by_id = {example["image_id"]: example for example in examples}
+        by_id = {example.image_id: example for example in examples}
         order = [int(e["image_id"]) for e in tfds.as_numpy(builder.as_dataset(split="train"))]
         for picture, image_id in zip(shown, order, strict=True):
             dense = _dense(by_id[image_id])
             if masks == "small":
                 dense = strategies.sample(strategies.sample(dense[:2], (30, 45)), (60, 90))
-            image = np.asarray(Image.open(io.BytesIO(by_id[image_id]["image"]))).astype(int)
+            image = np.asarray(Image.open(io.BytesIO(by_id[image_id].image))).astype(int)
             assert np.abs(picture - _over(image, dense)).mean() < 4  # another JPEG decoder
         plt.close(figure)
 
@@ -594,7 +595,7 @@ class TestTfds:
             out = tmp_path / f"{number}.html"
             assert main(["show", *source, "--out", str(out)]) == 0
             pages.append(_figures(out.read_text()))
-        by_name = {example["file_name"]: example for example in examples}
+        by_name = {example.file_name: example for example in examples}
         for figures in pages:
             assert len(figures) == len(examples)
             for _, layer, text in figures:

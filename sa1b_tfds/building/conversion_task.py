@@ -24,8 +24,8 @@ from sa1b_tfds.building.source_record import is_from, md5_taken, recorded_md5, r
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core.problems import OnError, Problems
 from sa1b_tfds.core.running.workers import Progress
-from sa1b_tfds.examples import image_ids, jpeg, records
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples import image_ids, jpeg, record_files
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
 from sa1b_tfds.examples.parts import examples_of
 from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive
@@ -56,10 +56,10 @@ class ShardSettings:
     max_shard_size: int = MAX_SHARD_SIZE
 
     def __post_init__(self) -> None:
-        if self.file_format not in records.FORMATS:
+        if self.file_format not in record_files.FORMATS:
             raise ValueError(
                 f"file_format {self.file_format!r} cannot be written here; choose one of"
-                f" {sorted(records.FORMATS)}."
+                f" {sorted(record_files.FORMATS)}."
             )
         if self.max_shard_size < 1:
             raise ValueError(f"max_shard_size must be positive, got {self.max_shard_size}.")
@@ -161,8 +161,8 @@ def unique_examples(
 ) -> Iterator[Example]:
     """Yields the example of each entry; reports what is no example, and image ids met before."""
     for json_name, example in examples_of(archive, entries, problems, long_side):
-        if earlier := ids.add(example["image_id"], archive.name):
-            reason = f"image id {example['image_id']} was in {earlier} before"
+        if earlier := ids.add(example.image_id, archive.name):
+            reason = f"image id {example.image_id} was in {earlier} before"
             problems.report(archive.name, json_name, reason)
             continue
         yield example
@@ -284,7 +284,7 @@ class _Examples:
             ids=self._seen,
             problems=self._problems,
         ):
-            self.ids.append(example["image_id"])
+            self.ids.append(example.image_id)
             yield example
             self._on_progress(len(self.ids), self._read)
             if len(self.ids) == self._task.limit:

@@ -11,8 +11,8 @@ from etils import epath
 from sa1b_tfds.building.shard_files import Shard
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.core import files
-from sa1b_tfds.examples import records
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples import record_files, records
+from sa1b_tfds.examples.example import Example
 
 
 class ShardWriter:
@@ -38,7 +38,7 @@ class ShardWriter:
             return
         path = self._staging.draft(self._archive, len(self.drafts))
         self.drafts.append(path)
-        writer = records.open_writer(path, self._file_format)
+        writer = record_files.open_writer(path, self._file_format)
         synced = files.BackgroundSync(path)
         count = 0
         with contextlib.closing(writer):

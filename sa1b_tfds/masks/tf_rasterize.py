@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from sa1b_tfds.masks import tf_decode as masks_lib
+from sa1b_tfds.masks import tf_decode
 from sa1b_tfds.masks.runs import check_size
 from sa1b_tfds.masks.tf_run_ends import RunEnds, lower_bound, run_ends, upper_bound
 
@@ -64,7 +64,7 @@ def pack_runs(
     output_size = check_size(output_size, "output_size")
     if max_runs < 1:
         raise ValueError(f"max_runs must be positive, got {max_runs}.")
-    counts, size, _, window = masks_lib.check_arguments(counts, size, output_size, window)
+    counts, size, _, window = tf_decode.check_arguments(counts, size, output_size, window)
     ends = run_ends(counts, size)
     flip = tf.convert_to_tensor(flip, tf.bool)
     return pack(ends, tf.size(counts), size, output_size, window, flip, max_runs)
@@ -81,7 +81,7 @@ def pack(
 ) -> PackedRuns:
     """Does what `pack_runs` does, from run ends. Arguments are int32 and are not checked."""
     height, width = output_size
-    grid = masks_lib.on_grid(ends, n, size, tf.constant([height, width]), window)
+    grid = tf_decode.on_grid(ends, n, size, tf.constant([height, width]), window)
     grid_width = tf.size(grid.columns)
 
     # The grid rows in the image are first_row to end_row - 1; outside of them no mask is on.
@@ -97,7 +97,7 @@ def pack(
 
     # The grid column that each output column shows; and for each grid column the output columns
     # first to last - 1 that show it. A flip counts them from the other end.
-    shown = masks_lib.sampled(window[1], window[3], tf.constant(width))
+    shown = tf_decode.sampled(window[1], window[3], tf.constant(width))
     shown = lower_bound(grid.columns, shown)
     ordered = tf.range(grid_width)
     first, last = lower_bound(shown, ordered), upper_bound(shown, ordered)

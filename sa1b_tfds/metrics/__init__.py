@@ -1,8 +1,8 @@
 """How good predicted masks are, and how fast: IoU, boundary IoU, matching, SAM's protocol, AP/AR.
 
-Masks are dense (an array, or a list of arrays [H, W] of bool or 0 and 1) or COCO RLE (what
-`rle.to_rle` takes). docs/metrics.md has the definitions. Functions that need SciPy list an
-ImportError: `pip install 'sa1b_tfds[metrics]'` installs it.
+Masks are given densely, as an array [N, H, W] or a list of arrays [H, W] of bool or 0 and 1; or as
+COCO RLEs, a list of them or columns {'size', 'counts'} (`masks.forms`). docs/metrics.md has the
+definitions. What needs SciPy says so: `pip install 'sa1b_tfds[metrics]'`.
 """
 
 from etils import epy as _epy

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
-from sa1b_tfds.masks.forms import as_rles
+from sa1b_tfds.masks.forms import to_rles
 from sa1b_tfds.metrics.iou import iou_matrix
 
 MAX_DETS = (1, 10, 100, 1000)
@@ -52,7 +52,7 @@ class CocoEvaluation:
           scores: float [N], the predictions' scores.
           masks: M masks of the ground truth. Their areas are counted from their pixels.
         """
-        predictions, masks = as_rles(predictions), as_rles(masks)
+        predictions, masks = to_rles(predictions), to_rles(masks)
         iou = iou_matrix(predictions, masks)
         self.append(self.evaluate_rles(predictions, scores, masks, iou))
 

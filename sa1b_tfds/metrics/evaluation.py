@@ -14,7 +14,7 @@ from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.core.processes import Processes, in_order, worker_count
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.masks import rle
-from sa1b_tfds.masks.forms import as_rles
+from sa1b_tfds.masks.forms import to_rles
 from sa1b_tfds.masks.runs import areas, run_lengths
 from sa1b_tfds.metrics import coco_eval
 from sa1b_tfds.metrics.iou import iou_of_rles
@@ -68,15 +68,15 @@ def evaluate_predictions(
     def jobs() -> Iterator[tuple[rle.Checked, list[Prediction], str]]:
         seen: set[int] = set()
         for example in read_examples(data, config, problems):
-            image_id = example["image_id"]
+            image_id = example.image_id
             if image_id in seen:
                 again = f"the image_id {image_id} was there before: only the first one is evaluated"
-                problems.report(str(data), example["file_name"], again)
+                problems.report(str(data), example.file_name, again)
                 continue
             seen.add(image_id)
             own = waiting.pop(image_id, [])
             if own or not predicted_only:
-                yield example["masks"], own, f"{predictions}, image {image_id}"
+                yield example.masks, own, f"{predictions}, image {image_id}"
 
     tally = _Tally()
     images: Iterator[_Image]
@@ -117,7 +117,7 @@ class _Image(NamedTuple):
 
 
 def _evaluate(masks: rle.Checked, predictions: list[Prediction], where: str) -> _Image:
-    truths = as_rles(masks)
+    truths = to_rles(masks)
     try:
         predicted = checked_rles(predictions, masks.size)
     except ValueError as e:

@@ -14,8 +14,8 @@ import numpy as np
 
 from sa1b_tfds.core import extras
 from sa1b_tfds.examples import jpeg
-from sa1b_tfds.examples.annotations import Example
-from sa1b_tfds.masks.forms import as_dense, as_rles
+from sa1b_tfds.examples.example import Example
+from sa1b_tfds.masks.forms import as_dense, to_rles
 from sa1b_tfds.masks.runs import areas, run_lengths
 from sa1b_tfds.metrics.bootstrap import mean_interval
 from sa1b_tfds.metrics.iou import iou_matrix
@@ -66,7 +66,7 @@ def single_point_iou(outputs: Any, scores: Any, gt_masks: Any) -> tuple[np.ndarr
     Raises:
       ValueError: if there are not as many outputs and scores as masks, or a mask is malformed.
     """
-    truths = as_rles(gt_masks)
+    truths = to_rles(gt_masks)
     scores = np.asarray(scores, np.float64)
     if len(outputs) != len(truths) or scores.shape[:1] != (len(truths),):
         raise ValueError(
@@ -101,16 +101,16 @@ def evaluate_single_point(
     """
     chosen, oracle, image_of = [], [], []
     for number, example in enumerate(examples):
-        masks = as_rles(example["masks"])
-        pixels = areas(run_lengths(*example["masks"]))
+        masks = to_rles(example.masks)
+        pixels = areas(run_lengths(*example.masks))
         masks = [mask for mask, area in zip(masks, pixels, strict=True) if area]
         if not masks:
             continue
-        pixels = jpeg.decode(example["image"])
-        if pixels.shape[:2] != example["masks"].size:
+        pixels = jpeg.decode(example.image)
+        if pixels.shape[:2] != example.masks.size:
             raise ValueError(
                 "The image of {}x{} is not as large as its masks of {}x{}: evaluate on tars, or on"
-                " the config 'original'.".format(*pixels.shape[:2], *example["masks"].size)
+                " the config 'original'.".format(*pixels.shape[:2], *example.masks.size)
             )
         points = np.array([center_point(mask) for mask in masks], np.float32)
         ious = single_point_iou(*predict(pixels, points), masks)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sa1b_tfds.masks import rle
-from sa1b_tfds.masks.forms import as_rles
+from sa1b_tfds.masks.forms import to_rles
 from sa1b_tfds.metrics.bootstrap import mean_interval
 from sa1b_tfds.metrics.boundary import DILATION_RATIO, boundary_ious
 from sa1b_tfds.metrics.iou import iou_matrix
@@ -29,7 +29,7 @@ def evaluate_masks(
     """Compares predicted masks with the ground truth. All masks have one size.
 
     Args:
-      pred_masks, gt_masks: arrays [N, H, W] and [M, H, W], or sequences of masks [H, W] or RLEs.
+      pred_masks, gt_masks: N and M masks, as `iou_matrix` takes them.
       matching: 'pairs': prediction i belongs to mask i. 'best': each mask takes the prediction that
         fits it best. 'one_to_one': each prediction belongs to at most one mask. Defaults to
         'pairs'.
@@ -43,7 +43,7 @@ def evaluate_masks(
       ValueError: if there is no mask, a mask is malformed, sizes differ, or 'pairs' gets N != M.
       ImportError: if SciPy is missing; names the extra.
     """
-    predictions, truths = as_rles(pred_masks), as_rles(gt_masks)
+    predictions, truths = to_rles(pred_masks), to_rles(gt_masks)
     if not truths:
         raise ValueError("There is no mask to compare with: gt_masks is empty.")
     if matching == "pairs":

@@ -20,11 +20,10 @@ from sa1b_tfds.building.shard_order import shuffled
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.building.tar_supply import is_in_flight
 from sa1b_tfds.core import files
-from sa1b_tfds.core.problems import BadInput, OnError, Problems
+from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.download.checksums import read_md5_table
 from sa1b_tfds.download.links import LINKS_PAGE
-from sa1b_tfds.examples.annotations import Example
 from sa1b_tfds.examples.image_ids import ImageIds
 from sa1b_tfds.segment_anything import configs, reading
 from sa1b_tfds.segment_anything.build_order import (
@@ -93,7 +92,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         super().__init__(**kwargs)
         # Survives pickling.
         self._original_state.update(on_error=on_error, num_workers=num_workers, md5=md5)
-        self._on_error = Problems(on_error).on_error
+        self._on_error = check_on_error(on_error)
         self._md5 = md5
         self._folder = prepared.Folder(self.data_path)
         self._tars = ConfigTars(self.builder_config, self._folder.staging)
@@ -109,13 +108,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[int, Example]]]:
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         """Finds the config's tars in manual_dir; everything is in the split train."""
         return {"train": self._generate_examples(self._tars.of(dl_manager))}
 
     def _generate_examples(
         self, archives: Sequence[archive.Archive]
-    ) -> Iterator[tuple[int, Example]]:
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields (image id, example) of every image, in the order of the prepared data.
 
         `_generate_splits` does not call it: it has the tars converted in parallel. Compressed tars
@@ -132,7 +131,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                     ids=ids,
                     problems=problems,
                 ):
-                    yield example["image_id"], example
+                    yield example.image_id, example.as_dict()
 
     def _build_single_dataset(
         self, split: Any, *, decoders: Any, read_config: Any, **kwargs: Any

@@ -18,7 +18,7 @@ from PIL import Image
 from sa1b_tfds.core.problems import BadInput, summed_up
 from sa1b_tfds.core.telling import counted
 from sa1b_tfds.examples import jpeg
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.masks import overlay
 from sa1b_tfds.show import pictures
 from sa1b_tfds.show.charts import number
@@ -82,7 +82,7 @@ def make_page(
     examples = list(examples)
     images = [_image(example, long_side) for example in examples]
     if title is None:
-        masks = sum(len(example["masks"].counts) for example in examples)
+        masks = sum(len(example.masks.counts) for example in examples)
         title = f"SA-1B sample: {counted(len(images), 'image')}, {counted(masks, 'mask')}"
     listed = "".join(f"<li>{escape(line)}</li>" for line in summed_up(problems))
     if listed:
@@ -111,8 +111,8 @@ def make_page(
 
 def _image(example: Example, long_side: int) -> str:
     picture = pictures.picture_of(example, long_side)
-    columns = example["annotations"]
-    height, width = example["masks"].size
+    columns = example.annotations
+    height, width = example.masks.size
     rows = "".join(
         f'<tr><td><i style="background: #{bytes(colour).hex()}"></i>{mask_id}</td>'
         f"<td>{area:,}</td><td>{iou:.3f}</td><td>{stability:.3f}</td></tr>"
@@ -125,7 +125,7 @@ def _image(example: Example, long_side: int) -> str:
             strict=True,
         )
     )
-    name = escape(example["file_name"])
+    name = escape(example.file_name)
     layer = pictures.encode_png(overlay.layer(picture.masks))
     return f"""<figure class="image">
 <div class="picture">
@@ -133,7 +133,7 @@ def _image(example: Example, long_side: int) -> str:
 <img class="masks" alt="its masks" src="{_data("png", layer)}">
 </div>
 <figcaption><b>{name}</b>, {width} x {height}, {counted(len(picture.masks), "mask")}</figcaption>
-<details><summary>id {example["image_id"]}{_means(columns)}</summary>
+<details><summary>id {example.image_id}{_means(columns)}</summary>
 <table><tr><th>id</th><th>pixels</th><th>predicted IoU</th><th>stability</th></tr>
 {rows}</table></details>
 </figure>

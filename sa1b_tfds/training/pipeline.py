@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
-from sa1b_tfds.training.example import Example, make_example
+from sa1b_tfds.training.example import TrainingExample, make_example
 from sa1b_tfds.training.layouts import to_layout
-from sa1b_tfds.training.sources import Source, find_source
+from sa1b_tfds.training.sources import ImageStream, find_stream
 
 # AutoGraph would take seconds to find that there is no Python control flow on tensors here.
 _plain = tf.autograph.experimental.do_not_convert
@@ -78,7 +78,7 @@ def training_dataset(
     if input_context is not None:
         shard = (input_context.input_pipeline_id, input_context.num_input_pipelines)
         batch_size = input_context.get_per_replica_batch_size(config.batch_size)
-    found = find_source(source, config, data_dir, shard)
+    found = find_stream(source, config, data_dir, shard)
     # Keras needs the number of steps. It is known before any image is left out, so the stream runs
     # on into the next epoch to fill the places of those.
     steps = None
@@ -130,7 +130,7 @@ def training_dataset(
     return dataset
 
 
-def _epochs(found: Source, config: TrainingConfig, endless: bool) -> tf.data.Dataset:
+def _epochs(found: ImageStream, config: TrainingConfig, endless: bool) -> tf.data.Dataset:
     """Yields (element, int64 [] seed of its epoch) of one epoch, or of endless ones.
 
     The config's seed decides all of them. Each new iterator begins one epoch after the start of the
@@ -149,7 +149,7 @@ def _epochs(found: Source, config: TrainingConfig, endless: bool) -> tf.data.Dat
     return seeds.flat_map(_plain(epoch))
 
 
-def _for_service(found: Source, config: TrainingConfig) -> tf.data.Dataset:
+def _for_service(found: ImageStream, config: TrainingConfig) -> tf.data.Dataset:
     """Yields (element, seed) from the files, which the service shares out among its workers."""
     stream = found.epoch(None)
     if config.repeat:
@@ -165,7 +165,7 @@ def _for_service(found: Source, config: TrainingConfig) -> tf.data.Dataset:
 def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.Dataset:
     """Leaves out images without a valid mask and reports how many; fails if there are no others."""
 
-    def count(state: tf.Tensor, example: Example) -> tuple[tf.Tensor, Example]:
+    def count(state: tf.Tensor, example: TrainingExample) -> tuple[tf.Tensor, TrainingExample]:
         seen, dropped = tf.unstack(state)
         kept = tf.reduce_any(example["mask_valid"])
         seen += 1
@@ -191,7 +191,7 @@ def _tell(seen: tf.Tensor, dropped: tf.Tensor, image_id: tf.Tensor) -> tf.Tensor
         return tf.constant(True)
 
 
-def _finish(batch: Example, config: TrainingConfig) -> Any:
+def _finish(batch: TrainingExample, config: TrainingConfig) -> Any:
     """A batch of examples -> a batch in the config's layout."""
     image = images.normalise(batch["image"], batch["resized_size"], config)
     return to_layout({**batch, "image": image}, config)

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
+from sa1b_tfds.examples.example import COLUMNS
 from sa1b_tfds.examples.parts import builder_at
 from sa1b_tfds.segment_anything.mocked import is_mocked
 from sa1b_tfds.training.config import TrainingConfig
@@ -24,21 +25,24 @@ _CYCLE = 16  # files that are read in turns
 
 
 class Record(NamedTuple):
-    """One image and what is stored of its N masks."""
+    """One image and what is stored of its N masks; see `examples.example.COLUMNS`."""
 
     image: tf.Tensor  # string [], JPEG
     image_id: tf.Tensor  # int64 []
     size: tf.Tensor  # int32 [2], (H, W) of the masks
     counts: tf.Tensor  # string [N], RLE
-    area: tf.Tensor  # int64 [N]
-    bbox: tf.Tensor  # float32 [N, 4], (ymin, xmin, ymax, xmax) as fractions
-    predicted_iou: tf.Tensor  # float32 [N]
-    stability_score: tf.Tensor  # float32 [N]
-    point_coords: tf.Tensor  # float32 [N, 2], (x, y) in pixels of the masks
+    area: tf.Tensor
+    bbox: tf.Tensor
+    predicted_iou: tf.Tensor
+    stability_score: tf.Tensor
+    point_coords: tf.Tensor
+
+
+_COLUMNS = [column for column in COLUMNS if column.name in Record._fields]
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class ImageStream:
     """Images to train on.
 
     epoch: int64 [] seed, or None for the order of the files -> one pass over all images.
@@ -51,9 +55,9 @@ class Source:
     num_images: int | None
 
 
-def find_source(
+def find_stream(
     source: Any, config: TrainingConfig, data_dir: Any = None, shard: tuple[int, int] = (0, 1)
-) -> Source:
+) -> ImageStream:
     """Finds what to train on.
 
     Args:
@@ -101,7 +105,7 @@ def _builder(source: Any, data_dir: Any) -> tfds.core.DatasetBuilder:
 
 def _of_builder(
     builder: tfds.core.DatasetBuilder, config: TrainingConfig, shard: tuple[int, int]
-) -> Source:
+) -> ImageStream:
     if not builder.info.splits:
         raise FileNotFoundError(
             f"{builder.info.full_name} is not prepared in {builder.data_path}: run `sa1b build`,"
@@ -125,7 +129,7 @@ def _of_builder(
     files = [f for f in split.file_instructions if f.take]
     if not files:
         raise ValueError(f"split {config.split!r} of {builder.data_path} has no image for {shard}.")
-    return Source(lambda seed: _read(files, config, seed), parse, total // count)
+    return ImageStream(lambda seed: _read(files, config, seed), parse, total // count)
 
 
 def _read(files: Sequence[Any], config: TrainingConfig, seed: tf.Tensor | None) -> tf.data.Dataset:
@@ -155,7 +159,9 @@ def _shuffled(
     return dataset.shuffle(config.shuffle, seed=seed, reshuffle_each_iteration=False)
 
 
-def _of_dataset(dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[int, int]) -> Source:
+def _of_dataset(
+    dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[int, int]
+) -> ImageStream:
     if config.split != "train":
         raise ValueError(
             f"split must be 'train' with a tf.data.Dataset, got {config.split!r}: take or skip"
@@ -175,7 +181,7 @@ def _of_dataset(dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[i
         dataset = dataset.map(_of_one_length)
     index, count = shard
     length = dataset.cardinality().numpy()
-    return Source(
+    return ImageStream(
         lambda seed: _shuffled(dataset.shard(count, index), config, seed),
         _from_element,
         None if length < 0 else int(length) // count,
@@ -184,7 +190,7 @@ def _of_dataset(dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[i
 
 def _of_mock(
     builder: tfds.core.DatasetBuilder, config: TrainingConfig, shard: tuple[int, int]
-) -> Source:
+) -> ImageStream:
     """What `tfds.testing.mock_data` draws."""
     skip = tfds.decode.SkipDecoding()
     drawn = builder.as_dataset(split=config.split, decoders={"image": skip, "masks": skip})
@@ -201,40 +207,22 @@ def _of_one_length(element: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_element(element: dict[str, Any]) -> Record:
-    columns = element["annotations"]
     return Record(
         image=element["image"],
         image_id=element["image_id"],
         size=element["masks"]["size"],
         counts=element["masks"]["counts"],
-        area=columns["area"],
-        bbox=columns["bbox"],
-        predicted_iou=columns["predicted_iou"],
-        stability_score=columns["stability_score"],
-        point_coords=columns["point_coords"],
+        **{column.name: element["annotations"][column.name] for column in _COLUMNS},
     )
-
-
-def _column(dtype: tf.DType, *shape: int) -> tf.io.FixedLenSequenceFeature:
-    return tf.io.FixedLenSequenceFeature(shape, dtype, allow_missing=True)
-
-
-_COLUMNS = {
-    "annotations/area": _column(tf.int64),
-    "annotations/bbox": _column(tf.float32, 4),
-    "annotations/predicted_iou": _column(tf.float32),
-    "annotations/stability_score": _column(tf.float32),
-}
 
 
 def _parse_columns(record: tf.Tensor) -> Record:
     """What our builder writes."""
     features = {
-        **_COLUMNS,
-        "annotations/point_coords": _column(tf.float32, 2),
+        **{column.key: _of_masks(column.dtype, *column.shape) for column in _COLUMNS},
         "image": tf.io.FixedLenFeature([], tf.string),
         "image_id": tf.io.FixedLenFeature([], tf.int64),
-        "masks/counts": _column(tf.string),
+        "masks/counts": _of_masks(tf.string),
         "masks/size": tf.io.FixedLenFeature([2], tf.int64),
     }
     values = tf.io.parse_single_example(record, features)
@@ -243,17 +231,15 @@ def _parse_columns(record: tf.Tensor) -> Record:
         image_id=values["image_id"],
         size=tf.cast(values["masks/size"], tf.int32),
         counts=values["masks/counts"],
-        point_coords=values["annotations/point_coords"],
-        **{name.rpartition("/")[2]: values[name] for name in _COLUMNS},
+        **{column.name: values[column.key] for column in _COLUMNS},
     )
 
 
 def _parse_official(record: tf.Tensor) -> Record:
-    """What the builder of tensorflow_datasets writes, version 1.0.0."""
+    """What the builder of tensorflow_datasets writes, version 1.0.0: columns as in the JSON."""
     features = {
-        **_COLUMNS,
-        "annotations/point_coords": _column(tf.float32, 1, 2),
-        "annotations/segmentation/counts": _column(tf.string),
+        **{column.key: _of_masks(column.dtype, *column.json_shape) for column in _COLUMNS},
+        "annotations/segmentation/counts": _of_masks(tf.string),
         "image/content": tf.io.FixedLenFeature([], tf.string),
         "image/image_id": tf.io.FixedLenFeature([], tf.int64),
         "image/height": tf.io.FixedLenFeature([], tf.int64),
@@ -266,6 +252,13 @@ def _parse_official(record: tf.Tensor) -> Record:
         image_id=values["image/image_id"],
         size=tf.cast(size, tf.int32),
         counts=values["annotations/segmentation/counts"],
-        point_coords=values["annotations/point_coords"][:, 0],
-        **{name.rpartition("/")[2]: values[name] for name in _COLUMNS},
+        **{
+            column.name: values[column.key][:, 0] if column.in_list else values[column.key]
+            for column in _COLUMNS
+        },
     )
+
+
+def _of_masks(dtype: Any, *shape: int) -> tf.io.FixedLenSequenceFeature:
+    """A value of each mask, in a record."""
+    return tf.io.FixedLenSequenceFeature(shape, tf.as_dtype(dtype), allow_missing=True)
