@@ -256,7 +256,7 @@ class TestPage:
         what = "&#x27;area&#x27; is not the number of pixels in the mask"
         n, first = len(box["area"]), int(np.argmin(box["id"]))
         case = f"area {box['area'][first]}, mask {box['area'][first] - 1}"
-        where = f"the first is in image {examples[0]['image_id']}, {case}"
+        where = f"the first is in image {examples[0].image_id}, {case}"
         assert f"<li>{n} of {n} masks (100 %): {what}; {where}</li>" in page
 
     @pytest.mark.skipif(not (_CHROMIUM and _DRIVER), reason="no chromium with chromedriver here")

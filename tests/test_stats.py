@@ -80,7 +80,7 @@ def test_figures_are_those_of_the_images():
         for e in examples
         for c in e.masks.counts
     ]
-    assert (statistics.images, statistics.masks) == (len(examples), len(masks)) == (8, 100)
+    assert (statistics.images, statistics.masks) == (len(examples), len(masks)) == (8, 193)
     assert statistics.jpeg_bytes == sum(len(e.image) for e in examples)
     values = {
         "masks_per_image": [len(e.masks.counts) for e in examples],
@@ -114,7 +114,7 @@ def _grow(annotations):
 
 
 def _move(annotations):
-    annotations[2]["bbox"][0] += 2
+    annotations[2]["bbox"][2] -= 2
 
 
 def _empty(annotations):

@@ -52,7 +52,10 @@ def read_amg_output(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def _record(folder: epath.Path, row: dict[str, str]) -> dict[str, Any]:
     numbers = {name: [float(row[key]) for key in keys] for name, keys in _COLUMNS.items()}
-    with (folder / f"{int(row['id'])}.png").open("rb") as file, Image.open(file) as picture:
+    with (
+        (folder / f"{int(row['id'])}.png").open("rb") as file,
+        Image.open(file, formats=("PNG",)) as picture,
+    ):
         mask = np.asarray(picture.convert("L")) != 0
     return {
         "segmentation": mask,

@@ -104,7 +104,11 @@ class Example:
     annotations: dict[str, np.ndarray]
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as TFDS and `write_tars` take it."""
+        """Converts it to what TFDS and `write_tars` take.
+
+        Returns:
+          A dict with a key for each field.
+        """
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 

@@ -9,7 +9,7 @@ import contextlib
 import io
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,13 @@ _START_OF_FRAME = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive Huffm
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _START_OF_SCAN, _END = 0xDA, 0xD9
 _APP1, _APP14 = 0xE1, 0xEE
+# Tables, restart interval, application data and comments. Readers differ in what they make of other
+# markers, such as restarts where no scan is: they may find another frame, of another size.
+_TABLES = (0xC4, 0xDB, 0xDC, 0xDD)
+_NOTES = (*range(0xE0, 0xF0), 0xFE)
+_KNOWN = {*_START_OF_FRAME, *_OTHER_FRAMES, *_TABLES, *_NOTES, _START_OF_SCAN}
+# What decides on the colours is in these two; no other note changes a pixel.
+_COLOUR_NOTES = (0xE0, _APP14)
 _EXIF = b"Exif\0"
 _ORIENTATION = 0x0112
 _FILL = re.compile(rb"\xff+[^\xff]", re.DOTALL)  # a marker may have any number of 0xFF before it
@@ -67,6 +74,8 @@ def image_size(data: bytes) -> tuple[int, int]:
         marker = data[position - 1]
         if marker == _END:
             break
+        if marker not in _KNOWN:
+            raise BadJpeg(f"the JPEG has an unknown marker 0x{marker:02X} at byte {position - 1}")
         length = int.from_bytes(data[position : position + 2], "big")
         body = data[position + 2 : position + length]
         if length < 2 or len(body) < length - 2:
@@ -93,9 +102,10 @@ def image_size(data: bytes) -> tuple[int, int]:
         )
     if not all(size):
         raise BadJpeg(f"the JPEG claims a height and width of {size[0]} and {size[1]}")
-    rows = min(size[0], _ROWS).to_bytes(2, "big")
+    rows = min(size[0], _ROWS)
     end = first_scan + _BEGINNING
-    _decode(data[:height_at] + rows + data[height_at + 2 : end] + bytes((0xFF, _END)))
+    beginning = data[:height_at] + rows.to_bytes(2, "big") + data[height_at + 2 : end]
+    _decode(_plain(beginning) + bytes((0xFF, _END)), (size[1], rows))
     return size
 
 
@@ -110,26 +120,45 @@ def unturned(data: bytes) -> bytes:
     Args:
       data: what `image_size` lets pass.
     """
-    kept, exif, is_turned = [data[:2]], [], False
-    position = 2
-    while True:
-        found = _FILL.match(data, position)
-        if found is None or data[found.end() - 1] in (_START_OF_SCAN, _END):
-            break
-        start = found.end()
-        stop = start + int.from_bytes(data[start : start + 2], "big")
-        body = data[start + 2 : stop]
-        if data[start - 1] != _APP1:
-            kept.append(data[position:stop])
-        elif body.startswith(_EXIF):
+    exif, is_turned = [], False
+    for marker, _, body in _segments(data):
+        if marker == _APP1 and body.startswith(_EXIF):
             exif.append(body)
-        else:
+        elif marker == _APP1:
             xmp = re.search(rb"tiff:Orientation\W{1,20}(\d)", body)
             is_turned |= xmp is not None and xmp[1] not in b"01"
-        position = stop
     if not is_turned and not any(map(_is_turned, exif)):
         return data
-    return b"".join([*kept, data[position:]])
+    return _without(data, {_APP1})
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yields (marker, all of its bytes, its content) of each segment before the first scan."""
+    position = 2
+    while (found := _FILL.match(data, position)) is not None:
+        marker, start = data[found.end() - 1], found.end()
+        if marker in (_START_OF_SCAN, _END):
+            return
+        stop = start + int.from_bytes(data[start : start + 2], "big")
+        yield marker, data[position:stop], data[start + 2 : stop]
+        position = stop
+
+
+def _without(data: bytes, markers: Collection[int]) -> bytes:
+    """A JPEG without its segments of these markers."""
+    segments = list(_segments(data))
+    rest = 2 + sum(len(segment) for _, segment, _ in segments)
+    kept = [segment for marker, segment, _ in segments if marker not in markers]
+    return b"".join([data[:2], *kept, data[rest:]])
+
+
+def _plain(data: bytes) -> bytes:
+    """A JPEG without the notes that no pixel depends on.
+
+    Pillow reads them all when it opens a file: 2 MB of EXIF segments took it two minutes
+    (CVE-2026-96643).
+    """
+    return _without(data, set(_NOTES) - set(_COLOUR_NOTES))
 
 
 def _is_turned(exif: bytes) -> bool:
@@ -149,10 +178,15 @@ def _is_turned(exif: bytes) -> bool:
         return True
 
 
-def _decode(beginning: bytes) -> None:
-    """Decodes an image whose height was cut down, of which only missing data may be wrong."""
+def _decode(beginning: bytes, size: tuple[int, int]) -> None:
+    """Decodes an image whose height was cut down, of which only missing data may be wrong.
+
+    size: (width, height) that it must have for Pillow as well.
+    """
     try:
         with _strict, Image.open(io.BytesIO(beginning), formats=("JPEG",)) as image:
+            if image.size != size:
+                raise ValueError(f"Pillow finds a size of {image.size}, its frame says {size}")
             image.draft(None, (1, 1))  # an eighth of the size takes half the time
             image.load()
     except (OSError, SyntaxError, ValueError) as e:
@@ -212,7 +246,7 @@ def thumbnail(data: bytes, long_side: int) -> np.ndarray:
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
     try:
-        with _strict, Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        with _strict, Image.open(io.BytesIO(_plain(data)), formats=("JPEG",)) as image:
             yield image
     except (OSError, SyntaxError) as e:
         raise BadJpeg(f"the JPEG does not decode: {e}") from e

@@ -235,7 +235,10 @@ def read_examples(
 
     Args:
       source, config: see `find_parts`.
-      problems: takes what is no example; default: raise it.
+      problems: receives what is not an example. Defaults to raising the first.
+
+    Yields:
+      The examples, in the order of the parts.
     """
     for part in find_parts(source, config):
         yield from part.examples(problems or Problems())
