@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sa1b_tfds.core.files import FolderInUse
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.checksums import read_md5_table
 from sa1b_tfds.download.download import download, plan_download
 from sa1b_tfds.download.links import SignedUrl, parse_links, read_links, select
@@ -1031,7 +1031,9 @@ def test_the_command_as_a_user_sees_it(server, tmp_path):
     process = sa1b(*command, command=in_an_interpreter)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
-    assert out.startswith(f"1 of 1 whole (1 downloaded, 0 already there); {gigabytes(len(TAR))} ")
+    assert out.startswith(
+        f"1 of 1 whole (1 downloaded, 0 already there); {format_bytes(len(TAR))} "
+    )
     assert (tmp_path / "out" / NAME).read_bytes() == TAR
 
     process = sa1b(*command, "--json", "--end", "2")

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from sa1b_tfds.cli.main import main
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.download import download, plan_download
 from sa1b_tfds.download.links import parse_links, select
 from sa1b_tfds.download.transfer.folder import CheckedFiles
@@ -400,9 +400,9 @@ def test_dry_run_says_it_and_writes_nothing(server, tmp_path, capsys, monkeypatc
     assert main(command) == (0 if free == 10**9 else 1)
     needed = int(len(TAR) * 1.06) + len(TAR)
     assert capsys.readouterr().out.splitlines() == [
-        f"{NAME}: fetch, {gigabytes(len(TAR))}",
-        f"1 files, {gigabytes(len(TAR))} to fetch, {gigabytes(needed)} needed to unpack them,"
-        f" {gigabytes(free)} free" + ("" if free == 10**9 else "; the first 0 files fit"),
+        f"{NAME}: fetch, {format_bytes(len(TAR))}",
+        f"1 files, {format_bytes(len(TAR))} to fetch, {format_bytes(needed)} needed to unpack them,"
+        f" {format_bytes(free)} free" + ("" if free == 10**9 else "; the first 0 files fit"),
     ]
     main([*command, "--json"])
     plan = json.loads(capsys.readouterr().out.splitlines()[0])

@@ -34,7 +34,7 @@ def said(*numbers_and_seconds):
 
 
 def plan_of(*files):
-    """(action, gigabytes, seconds until the link expires or None) -> a plan."""
+    """(action, format_bytes, seconds until the link expires or None) -> a plan."""
     planned = [
         PlannedFile(
             name=f"sa_{number:06d}.tar",

@@ -15,7 +15,7 @@ import pytest
 from sa1b_tfds.cli.main import main
 from sa1b_tfds.core.files import FolderInUse
 from sa1b_tfds.core.running.pool import NotEnoughSpace
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download import check
 from sa1b_tfds.download.transfer.folder import CheckedFiles, lock_folder
 from sa1b_tfds.download.unpack import unpack
@@ -453,13 +453,13 @@ def test_tars_on_a_read_only_disk_are_unpacked_elsewhere(small_disk, tmp_path):
             IN_TARS,
             [],
             0,
-            [f"2 of 2 tars unpacked, {gigabytes(len(PLAIN[0]) + len(PLAIN[1]))}"],
+            [f"2 of 2 tars unpacked, {format_bytes(len(PLAIN[0]) + len(PLAIN[1]))}"],
         ),
         (
             {f"tars/{A}": "p0", f"tars/{B}": "g1"},
             ["--workers", "1"],
             0,
-            [f"1 of 2 tars unpacked, {gigabytes(len(PLAIN[1]))}; 1 plain before"],
+            [f"1 of 2 tars unpacked, {format_bytes(len(PLAIN[1]))}; 1 plain before"],
         ),
         (
             {f"tars/{A}": "p0"},
@@ -476,7 +476,7 @@ def test_tars_on_a_read_only_disk_are_unpacked_elsewhere(small_disk, tmp_path):
             1,
             [
                 f"{A}: failed, out/{A} is there already and may be another tar: move it away",
-                f"1 of 2 tars unpacked, {gigabytes(len(PLAIN[1]))}; 1 failed",
+                f"1 of 2 tars unpacked, {format_bytes(len(PLAIN[1]))}; 1 failed",
             ],
         ),
     ],

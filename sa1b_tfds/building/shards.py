@@ -333,7 +333,7 @@ class _Drafts:
         path = self._task.staging.draft(self._task.archive.name, len(self.paths))
         self.paths.append(path)
         writer = records.open_writer(path, self._task.settings.file_format)
-        sent = files.SentMeanwhile(path)
+        sent = files.BackgroundSync(path)
         examples = 0
         with contextlib.closing(writer):
             for example in itertools.chain([first], others):

@@ -100,7 +100,7 @@ def add(commands: Commands) -> None:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from sa1b_tfds.core.telling import a_few
+    from sa1b_tfds.core.text import first_few
     from sa1b_tfds.download.checksums import read_md5_table
     from sa1b_tfds.download.download import download, plan_download
     from sa1b_tfds.download.links import LinksError, read_links, select
@@ -118,8 +118,8 @@ def _download(options: argparse.Namespace) -> int:
     if not selection.names:
         raise LinksError(
             f"{options.links_file} has no tar of SA-1B in that range: its {len(links.tars)} tars of"
-            f" SA-1B are {a_few(sorted(links.tars)) or 'none'}, its other files"
-            f" {a_few(sorted(links.others)) or 'none'}. Other files are fetched by --names."
+            f" SA-1B are {first_few(sorted(links.tars)) or 'none'}, its other files"
+            f" {first_few(sorted(links.others)) or 'none'}. Other files are fetched by --names."
         )
     settings: dict[str, Any] = {
         "workers": options.workers,
@@ -162,7 +162,7 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _print_plan(plan: Plan, max_rate: float | None, *, as_json: bool) -> int:
-    from sa1b_tfds.core.telling import gigabytes
+    from sa1b_tfds.core.text import format_bytes
     from sa1b_tfds.download.transfer.expiry import ExpiryNotes
     from sa1b_tfds.download.transfer.progress import JsonLines, plan_as_json
 
@@ -178,13 +178,13 @@ def _print_plan(plan: Plan, max_rate: float | None, *, as_json: bool) -> int:
             lines.note(note)
         return 0 if possible else 1
     for file in plan.files:
-        size = "size unknown" if file.size is None else gigabytes(file.size)
-        rest = f", {gigabytes(file.to_fetch)} to fetch" if file.action == "continue" else ""
+        size = "size unknown" if file.size is None else format_bytes(file.size)
+        rest = f", {format_bytes(file.to_fetch)} to fetch" if file.action == "continue" else ""
         print(f"{file.name}: {file.action}, {file.reason or size + rest}")
     print(
-        f"{len(plan.files)} files, {gigabytes(plan.to_fetch)} to fetch"
-        + (f", {gigabytes(plan.needed)} needed to unpack them" if unpacked else "")
-        + f", {gigabytes(plan.free)} free"
+        f"{len(plan.files)} files, {format_bytes(plan.to_fetch)} to fetch"
+        + (f", {format_bytes(plan.needed)} needed to unpack them" if unpacked else "")
+        + f", {format_bytes(plan.free)} free"
         + ("" if plan.needed <= plan.free else f"; the first {len(plan.fits)} files fit")
     )
     for note in notes:

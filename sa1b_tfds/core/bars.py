@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+LINE_EVERY_S = 30.0  # of lines that only say how far a run is
+
+
+def log_line(text: str, stream: TextIO) -> None:
+    """Writes a line with the time of day before it."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=stream, flush=True)
 
 
 class Bars:

@@ -80,10 +80,10 @@ def sync(path: epath.PathLike) -> None:
         os.close(handle)
 
 
-class SentMeanwhile:
-    """Sends a file that is being written to the disk bit by bit, in a thread.
+class BackgroundSync:
+    """Syncs a file now and then while it is being written, in a thread.
 
-    So the disk works while the next bytes are made, and the sync in the end is short.
+    So the disk works while the next bytes are made, and the last sync is short.
     """
 
     def __init__(self, path: epath.PathLike):
@@ -93,7 +93,7 @@ class SentMeanwhile:
         self._error: OSError | None = None
 
     def written(self, size: int) -> None:
-        """So many bytes more were written."""
+        """Says that `size` more bytes were written."""
         self._unsent += size
         busy = self._sending is not None and self._sending.is_alive()
         if self._unsent >= _SEND_BYTES and not busy:

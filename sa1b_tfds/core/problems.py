@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from sa1b_tfds.core.telling import printable
+from sa1b_tfds.core.text import printable
 
 _MAX_LINES = 20
 _OF_A_REASON = 3

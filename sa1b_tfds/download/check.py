@@ -68,7 +68,7 @@ def unpack_file(
         with open(target, "w+b", buffering=0) as file:
             os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
             problems = Problems(on_error="skip")
-            sent = files.SentMeanwhile(target)
+            sent = files.BackgroundSync(target)
             before = 0
 
             def on_more(size: int) -> None:

@@ -21,7 +21,7 @@ from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.core.running.pool import NotEnoughSpace, ProcessPool
 from sa1b_tfds.core.running.progress import reporter_for_people
 from sa1b_tfds.core.running.workers import Progress
-from sa1b_tfds.core.telling import counted, gigabytes
+from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.download.check import unpack_file
 from sa1b_tfds.download.transfer.folder import (
     CheckedFiles,
@@ -166,8 +166,8 @@ def _check_room(tasks: list[_Unpack]) -> None:
     free = files.free_bytes(tasks[0].folder)
     if free is not None and needed > free:
         raise NotEnoughSpace(
-            f"To unpack {counted(len(tasks), 'tar')} needs {gigabytes(needed)} more, and"
-            f" {tasks[0].folder} has {gigabytes(free)} free. Nothing was written; make room, or"
+            f"To unpack {counted(len(tasks), 'tar')} needs {format_bytes(needed)} more, and"
+            f" {tasks[0].folder} has {format_bytes(free)} free. Nothing was written; make room, or"
             " unpack fewer tars."
         )
 

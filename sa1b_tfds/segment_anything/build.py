@@ -22,7 +22,7 @@ from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.core import files, own_json
 from sa1b_tfds.core.problems import OnError
 from sa1b_tfds.core.processes import worker_count
-from sa1b_tfds.core.telling import counted, some_of
+from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.download.links import Link, read_links
 from sa1b_tfds.download.transfer.folder import lock_folder
 from sa1b_tfds.segment_anything.ensure import ensure_tars
@@ -196,7 +196,7 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     if there and new and not config.add:
         raise ValueError(
             f"{folder.path} is prepared already, without {len(new)} of the tars"
-            f" ({some_of(sorted(new))}). Extend it with --add."
+            f" ({first_few(sorted(new))}). Extend it with --add."
         )
     changed = _changed(sources, prepared)
     if changed and not config.add:
@@ -204,7 +204,7 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             "%s changed since the data was made (%s), or only the first images are in it."
             " --add converts again.",
             counted(len(changed), "tar"),
-            some_of(changed),
+            first_few(changed),
         )
     damaged = _damaged(folder, read=built if config.add else ())
     if new or not there or (config.add and (changed or damaged)):
@@ -218,12 +218,12 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     if config.md5 and (unknown := [t.archive for t in _built(folder) if t.md5 is None]):
         logging.warning(
             "No MD5 was taken of %s: that is done while a tar is converted, and these were before.",
-            some_of(unknown),
+            first_few(unknown),
         )
     if damaged := _damaged(folder):
         logging.error(
             "Shards of %s are damaged or gone in %s: keep these tars; --add converts them again.",
-            some_of(sorted(damaged)),
+            first_few(sorted(damaged)),
             folder.path,
         )
     _release(sources, folder)
@@ -256,7 +256,7 @@ def _sources(config: BuildConfig, builder: Builder) -> Sources:
     if not (chosen or folder.path.exists()) and (unfinished := folder.staging.lacking()):
         raise FileNotFoundError(
             f"{config.tars} holds no tar, and {len(unfinished)} of those to build are not finished"
-            f" ({some_of(unfinished)}). Put them back, name a links file with --links-file, or"
+            f" ({first_few(unfinished)}). Put them back, name a links file with --links-file, or"
             f" remove {folder.staging.wanted} to go without them."
         )
     known = {number_of(TarArchive(folder.path / name, name)) for name in there}

@@ -17,7 +17,7 @@ from absl import logging
 from sa1b_tfds.core import files
 from sa1b_tfds.core.running import workers
 from sa1b_tfds.core.running.workers import Ended, Event, Fetched, Running, Task
-from sa1b_tfds.core.telling import about, gigabytes
+from sa1b_tfds.core.text import format_bytes, with_name
 
 
 class NotEnoughSpace(OSError):
@@ -100,7 +100,7 @@ def first_failure(failures: Mapping[str, Exception], tasks: Sequence[Task]) -> E
     """The first in the order of the tasks; logs all of them."""
     names = [task.name for task in tasks if task.name in failures]
     for name in names:
-        logging.error("Failed: %s", about(name, str(failures[name])))
+        logging.error("Failed: %s", with_name(name, str(failures[name])))
     if len(names) > 1:
         logging.error("%d of them failed: %s", len(names), ", ".join(names))
     return failures[names[0]]
@@ -129,8 +129,8 @@ class _Space:
         free = files.free_bytes(self._folder)
         if free is not None and needed > free:
             raise NotEnoughSpace(
-                f"What comes of {len(tasks)} tars needs up to {gigabytes(needed)}, and in"
-                f" {self._folder} {gigabytes(free)} are free. Nothing was written; make room, or"
+                f"What comes of {len(tasks)} tars needs up to {format_bytes(needed)}, and in"
+                f" {self._folder} {format_bytes(free)} are free. Nothing was written; make room, or"
                 " take fewer tars."
             )
 

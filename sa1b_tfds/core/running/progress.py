@@ -12,9 +12,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sa1b_tfds.core import bars
+from sa1b_tfds.core.bars import LINE_EVERY_S, log_line
 from sa1b_tfds.core.running.pool import Reporter
 from sa1b_tfds.core.running.workers import Ended, Event, Fetching, Running, Task
-from sa1b_tfds.core.telling import LINE_EVERY_S, Every, about, log_line
+from sa1b_tfds.core.text import with_name
+from sa1b_tfds.core.throttle import Throttle
 
 
 class Lines:
@@ -30,7 +32,7 @@ class Lines:
 
     def _begin(self, tasks: Sequence[Task]) -> None:
         self._began = time.monotonic()
-        self._line = Every(LINE_EVERY_S, first=LINE_EVERY_S)
+        self._line = Throttle(LINE_EVERY_S, first=LINE_EVERY_S)
         self._sizes = {t.name: t.expected_bytes() for t in tasks}
         self._bytes: dict[str, int] = {}
         self._images: dict[str, int] = {}
@@ -43,7 +45,7 @@ class Lines:
         elif isinstance(event, Ended):
             self._ended += 1
             self._bytes[name] = self._sizes[name]
-            self._write(about(name, str(event.error or "done")))
+            self._write(with_name(name, str(event.error or "done")))
         self._show(event)
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from sa1b_tfds.core.processes import (
     send,
     start,
 )
-from sa1b_tfds.core.telling import Every
+from sa1b_tfds.core.throttle import Throttle
 
 _PROGRESS_EVERY_S = 0.25
 
@@ -258,7 +258,7 @@ def _do(task: Task, on_progress: Progress) -> _Answer:
 class _Throttled:
     def __init__(self, pipe: Any):
         self._pipe = pipe
-        self._line = Every(_PROGRESS_EVERY_S)
+        self._line = Throttle(_PROGRESS_EVERY_S)
 
     def __call__(self, images: int, size: int) -> None:
         if self._line.is_due():

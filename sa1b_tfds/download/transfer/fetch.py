@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sa1b_tfds.core import files
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.check import check_file, unpack_file
 from sa1b_tfds.download.checksums import hash_file, new_md5
 from sa1b_tfds.download.links import Link
@@ -244,8 +244,8 @@ class Fetch:
                 if part.size is None and part.offset + len(chunk) > most:
                     self._restart()
                     raise Refused(
-                        f"the server does not say its size, and more than {gigabytes(most)} came:"
-                        " no tar is so large, or the disk is too small. What came was removed"
+                        f"the server does not say its size, and more than {format_bytes(most)}"
+                        " came: no tar is so large, or the disk is too small. What came was removed"
                     )
                 chunk = chunk[: most - part.offset]
                 part.append(handle, chunk)

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from sa1b_tfds.core import files
-from sa1b_tfds.core.telling import printable
+from sa1b_tfds.core.text import printable
 
 LOCK_NAME = ".sa1b.lock"
 _UNPACKED = ".unpacked.part"

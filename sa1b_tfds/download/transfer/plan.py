@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.links import Link, as_options
 from sa1b_tfds.download.transfer.folder import CheckedFiles, Partial
 from sa1b_tfds.download.transfer.transport import (
@@ -99,8 +99,8 @@ class SelectionTooLarge(RuntimeError):
         self.plan = plan
         fits = plan.fits
         super().__init__(
-            f"The selection needs {gigabytes(plan.needed)} more and {folder} has "
-            f"{gigabytes(plan.free)} free; nothing was written. "
+            f"The selection needs {format_bytes(plan.needed)} more and {folder} has "
+            f"{format_bytes(plan.free)} free; nothing was written. "
             + (
                 f"The first {len(fits)} of {len(plan.files)} files fit: {as_options(fits)}"
                 if fits

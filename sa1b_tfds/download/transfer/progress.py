@@ -12,7 +12,9 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from sa1b_tfds.core import bars
-from sa1b_tfds.core.telling import LINE_EVERY_S, Every, gigabytes, log_line
+from sa1b_tfds.core.bars import LINE_EVERY_S, log_line
+from sa1b_tfds.core.text import format_bytes
+from sa1b_tfds.core.throttle import Throttle
 from sa1b_tfds.download.transfer.fetch import Progress
 from sa1b_tfds.download.transfer.plan import Plan
 from sa1b_tfds.download.transfer.report import FileResult, Reporter
@@ -85,7 +87,7 @@ class Tally(Reporter):
         not_finished = self.asked - len(self.results)
         if not_finished:
             parts.append(f"{not_finished} not finished")
-        return f"{', '.join(parts)}; {gigabytes(self.fetched)} fetched in {self.seconds:.0f} s"
+        return f"{', '.join(parts)}; {format_bytes(self.fetched)} fetched in {self.seconds:.0f} s"
 
 
 class OfOneFile(Reporter):
@@ -113,12 +115,12 @@ class Lines(Tally):
     def __init__(self, stream: TextIO):
         super().__init__()
         self._stream = stream
-        self._line = Every(LINE_EVERY_S)
+        self._line = Throttle(LINE_EVERY_S)
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
-        self._line = Every(LINE_EVERY_S, first=LINE_EVERY_S)
-        self._write(f"{self.asked} files, {gigabytes(plan.to_fetch)} to fetch")
+        self._line = Throttle(LINE_EVERY_S, first=LINE_EVERY_S)
+        self._write(f"{self.asked} files, {format_bytes(plan.to_fetch)} to fetch")
 
     def note(self, text: str, name: str | None = None) -> None:
         self._write(f"{name}: {text}" if name else text)
@@ -130,7 +132,7 @@ class Lines(Tally):
         rate = self.rate()
         left = tqdm.format_interval((self.total - self.position) / rate) if rate else "?"
         self._write(
-            f"{gigabytes(self.position)} of {gigabytes(self.total)}, {gigabytes(rate)}/s, "
+            f"{format_bytes(self.position)} of {format_bytes(self.total)}, {format_bytes(rate)}/s, "
             f"{left} left, {len(files)} running, {len(self.results)} of {self.asked} ended"
         )
 
@@ -184,7 +186,7 @@ class JsonLines(Tally):
     def __init__(self, stream: TextIO):
         super().__init__()
         self._stream = stream
-        self._line = Every(1.0)
+        self._line = Throttle(1.0)
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)

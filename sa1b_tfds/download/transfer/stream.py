@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.links import Link
 from sa1b_tfds.download.transfer.attempts import Attempts
 from sa1b_tfds.download.transfer.folder import Source
@@ -106,7 +106,7 @@ class RemoteFile:
         if not chunk and size is not None and self._position < size:
             raise TryAgain(f"connection ended at byte {self._position:,} of {size:,}")
         if size is None and self._position > MOST_BYTES:
-            raise Refused(f"the server does not say its size, and sent {gigabytes(MOST_BYTES)}")
+            raise Refused(f"the server does not say its size, and sent {format_bytes(MOST_BYTES)}")
         return chunk
 
     def _persist(self, action: Callable[[Answer], bytes]) -> bytes:

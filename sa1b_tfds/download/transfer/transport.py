@@ -30,7 +30,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.links import SignedUrl
 from sa1b_tfds.download.secrets import Secrets
 from sa1b_tfds.download.transfer.attempts import Pace
@@ -194,7 +194,7 @@ class Transport:
         if failure is not None:
             raise failure
         if answer.pace.is_too_slow(len(chunk), time.monotonic() - began):
-            speed = f"{gigabytes(self._speed_limit)}/s"
+            speed = f"{format_bytes(self._speed_limit)}/s"
             raise TooSlow(f"less than {speed} for {self._speed_time:g} s")
         return chunk
 
