@@ -10,9 +10,8 @@ from sa1b_tfds.core import bars
 from sa1b_tfds.core.running import progress as running
 from sa1b_tfds.core.running.workers import Ended, Fetching, Running
 from sa1b_tfds.download.transfer import progress as transfer
-from sa1b_tfds.download.transfer.fetch import Progress
-from sa1b_tfds.download.transfer.plan import Plan, PlannedFile
-from sa1b_tfds.download.transfer.report import FileResult
+from sa1b_tfds.download.transfer.plan import DownloadPlan, PlannedFile
+from sa1b_tfds.download.transfer.report import FileProgress, FileResult
 
 
 class Terminal(io.StringIO):
@@ -69,7 +68,7 @@ def test_a_run_of_tasks(stream, error):
 def test_where_one_file_is():
     told = []
     reporter = transfer.OfOneFile(lambda *where: told.append(where))
-    reporter.running([Progress(name="a.tar", position=3, size=10)])
+    reporter.running([FileProgress(name="a.tar", position=3, size=10)])
     assert told == [(3, 10)]
 
 
@@ -94,8 +93,8 @@ def test_a_download(stream):
     assert isinstance(reporter, transfer.Bars) == stream.isatty()
     reporter.note("asking")
     file = PlannedFile(name="a.tar", action="fetch", size=10**6)
-    reporter.planned(Plan(files=(file,), free=10**9))
-    going = Progress(name="a.tar", position=400_000, fetched=400_000, size=10**6)
+    reporter.planned(DownloadPlan(files=(file,), free=10**9))
+    going = FileProgress(name="a.tar", position=400_000, fetched=400_000, size=10**6)
     reporter.running([going])
     going.phase = "checking"
     reporter.running([going])

@@ -60,7 +60,7 @@ def links(tars, tmp_path, monkeypatch):
     path = tmp_path / "links.txt"
     path.write_text("\n".join(lines) + "\n")
     # The community's table knows the real tars of these names.
-    monkeypatch.setattr("sa1b_tfds.download.download.read_md5_table", dict)
+    monkeypatch.setattr("sa1b_tfds.download.transfer.jobs.read_md5_table", dict)
     yield path, asked
     server.shutdown()
     server.server_close()
@@ -580,7 +580,7 @@ def test_the_report_has_the_md5_that_the_download_checked(
     tars, links, tmp_path, monkeypatch, delete
 ):
     md5 = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in tars.iterdir()}
-    monkeypatch.setattr("sa1b_tfds.download.download.read_md5_table", lambda: md5)
+    monkeypatch.setattr("sa1b_tfds.download.transfer.jobs.read_md5_table", lambda: md5)
     data, disk = tmp_path / "data", tmp_path / "disk"
     disk.mkdir()
     (disk / "sa_000001.tar").write_bytes((tars / "sa_000001.tar").read_bytes())

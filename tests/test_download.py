@@ -25,21 +25,21 @@ from hypothesis import strategies as st
 
 from sa1b_tfds.core.files import FolderInUse
 from sa1b_tfds.core.text import format_bytes
-from sa1b_tfds.download.checksums import read_md5_table
 from sa1b_tfds.download.download import download, plan_download
 from sa1b_tfds.download.links import SignedUrl, parse_links, read_links, select
-from sa1b_tfds.download.transfer.attempts import Attempts
-from sa1b_tfds.download.transfer.plan import SelectionTooLarge
-from sa1b_tfds.download.transfer.settings import RateLimit, TransferConfig
-from sa1b_tfds.download.transfer.transport import (
+from sa1b_tfds.download.md5_table import read_md5_table
+from sa1b_tfds.download.transfer.answers import (
     TransferError,
-    Transport,
     TryAgain,
     _retry_after,
     content_length,
     total_of_416,
     total_of_range,
 )
+from sa1b_tfds.download.transfer.attempts import Attempts
+from sa1b_tfds.download.transfer.plan import SelectionTooLarge
+from sa1b_tfds.download.transfer.settings import RateLimit, TransferConfig
+from sa1b_tfds.download.transfer.transport import Transport
 from sa1b_tfds.segment_anything.ensure import MissingTarsError, ensure_tars
 from tests import forked
 from tests.downloading import (
@@ -572,7 +572,7 @@ def test_a_file_is_not_taken_as_finished_because_it_is_there(server, tmp_path):
 
 def test_a_checked_file_is_not_read_again(server, tmp_path, monkeypatch):
     fetch_all(server, tmp_path)
-    monkeypatch.setattr("sa1b_tfds.download.download.hash_file", pytest.fail)
+    monkeypatch.setattr("sa1b_tfds.download.transfer.jobs.hash_file", pytest.fail)
 
     (result,) = fetch_all(server, tmp_path)
 

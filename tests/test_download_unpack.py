@@ -19,8 +19,8 @@ from sa1b_tfds.cli.main import main
 from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.download import download, plan_download
 from sa1b_tfds.download.links import parse_links, select
-from sa1b_tfds.download.transfer.folder import CheckedFiles
-from sa1b_tfds.download.transfer.plan import Plan, PlannedFile, SelectionTooLarge
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
+from sa1b_tfds.download.transfer.plan import DownloadPlan, PlannedFile, SelectionTooLarge
 from sa1b_tfds.download.transfer.settings import TransferConfig
 from tests import forked
 from tests.downloading import (
@@ -87,7 +87,7 @@ def test_a_plain_tar_comes_of_what_is_served(
 
     asked = len(server.requests)
     for name in ("hash_file", "check_file", "unpack_file"):
-        monkeypatch.setattr(f"sa1b_tfds.download.download.{name}", pytest.fail)
+        monkeypatch.setattr(f"sa1b_tfds.download.transfer.jobs.{name}", pytest.fail)
     (result,) = fetch_all(server, tmp_path, unpack=True, **settings)
     assert (result.status, result.checked_by) == ("present", checked_by)
     assert len(server.requests) == asked
@@ -187,7 +187,7 @@ def test_a_tar_that_was_there_before(
 
 def test_a_tar_that_we_downloaded_before_is_not_hashed_again(server, tmp_path, monkeypatch):
     fetch_all(server, tmp_path)
-    monkeypatch.setattr("sa1b_tfds.download.download.hash_file", pytest.fail)
+    monkeypatch.setattr("sa1b_tfds.download.transfer.jobs.hash_file", pytest.fail)
     (result,) = fetch_all(server, tmp_path, unpack=True)
     assert (result.status, result.checked_by, result.fetched) == ("present", "md5", 0)
     assert (tmp_path / NAME).read_bytes() == PLAIN
@@ -361,10 +361,10 @@ def test_a_full_disk_keeps_the_tar_that_was_there(small_disk):
 def test_a_plan_counts_a_tar_twice_for_each_worker(files, workers, to_fetch, needed):
     usual = {"action": "fetch", "size": 100, "unpacked": 6}
     planned = [PlannedFile(name=f"sa_{n}.tar", **{**usual, **f}) for n, f in enumerate(files)]
-    plan = Plan(files=tuple(planned), free=needed, workers=workers)
+    plan = DownloadPlan(files=tuple(planned), free=needed, workers=workers)
     assert (plan.to_fetch, plan.needed) == (to_fetch, needed)
     assert len(plan.fits) == len(files)
-    short = Plan(files=plan.files, free=needed - 1, workers=workers)
+    short = DownloadPlan(files=plan.files, free=needed - 1, workers=workers)
     assert len(short.fits) < len(files) or not needed
 
 

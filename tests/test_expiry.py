@@ -10,9 +10,8 @@ from sa1b_tfds.cli.main import main
 from sa1b_tfds.download.download import download
 from sa1b_tfds.download.links import parse_links, select
 from sa1b_tfds.download.transfer.expiry import ExpiryNotes
-from sa1b_tfds.download.transfer.fetch import Progress
-from sa1b_tfds.download.transfer.plan import Plan, PlannedFile
-from sa1b_tfds.download.transfer.report import FileResult, Reporter
+from sa1b_tfds.download.transfer.plan import DownloadPlan, PlannedFile
+from sa1b_tfds.download.transfer.report import FileProgress, FileResult, Reporter
 from tests.fault_server import SIGNATURE, FaultServer, make_tar
 
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
@@ -34,7 +33,7 @@ def said(*numbers_and_seconds):
 
 
 def plan_of(*files):
-    """(action, format_bytes, seconds until the link expires or None) -> a plan."""
+    """(action, gigabytes, seconds until the link expires or None) -> a plan."""
     planned = [
         PlannedFile(
             name=f"sa_{number:06d}.tar",
@@ -44,7 +43,7 @@ def plan_of(*files):
         )
         for number, (action, size, seconds) in enumerate(files)
     ]
-    return Plan(files=tuple(planned), free=10**15)
+    return DownloadPlan(files=tuple(planned), free=10**15)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,7 @@ def test_at_its_real_speed_a_run_says_once_what_is_new(monkeypatch):
     monkeypatch.setattr("sa1b_tfds.download.transfer.expiry.time.monotonic", lambda: clock[0])
     notes = ExpiryNotes(plan, None)
     assert [note.partition(": ")[2] for note in notes.at_start()] == [f"{said((1, HOUR))}."]
-    running = [Progress(name="sa_000001.tar", position=200 * GB, size=400 * GB)]
+    running = [FileProgress(name="sa_000001.tar", position=200 * GB, size=400 * GB)]
     done = {"sa_000000.tar": FileResult(name="sa_000000.tar", status="done")}
 
     def said_at(seconds, fetched):

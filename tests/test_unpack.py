@@ -17,7 +17,8 @@ from sa1b_tfds.core.files import FolderInUse
 from sa1b_tfds.core.running.pool import NotEnoughSpace
 from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download import check
-from sa1b_tfds.download.transfer.folder import CheckedFiles, lock_folder
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
+from sa1b_tfds.download.transfer.folder import lock_folder
 from sa1b_tfds.download.unpack import unpack
 from tests import building
 from tests.downloading import (

@@ -274,7 +274,7 @@ def test_progress_has_a_total_and_gets_there(tmp_path, workers):
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_the_bar_moves_while_an_md5_is_taken(tmp_path, monkeypatch, deep):
-    monkeypatch.setattr("sa1b_tfds.download.checksums._BLOCK", 1000)
+    monkeypatch.setattr("sa1b_tfds.download.check._BLOCK", 1000)
     (tmp_path / NAME).write_bytes(slow_tar(0))
     size = len(slow_tar(0))
     md5 = {NAME: hashlib.md5(slow_tar(0)).hexdigest()}
@@ -441,7 +441,7 @@ def test_a_tar_without_an_md5_that_the_download_checked_is_said(tmp_path, capsys
 
 def test_the_command_says_where_a_plain_tar_is_from(downloaded, capsys, monkeypatch):
     monkeypatch.setattr(
-        "sa1b_tfds.download.checksums.read_md5_table", lambda path: {NAME: md5_of(PACKED)}
+        "sa1b_tfds.download.md5_table.read_md5_table", lambda path: {NAME: md5_of(PACKED)}
     )
     unpack([downloaded])
     assert main(["verify", str(downloaded), "--md5"]) == 0

@@ -16,9 +16,8 @@ from typing import Any
 
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import Problems
-from sa1b_tfds.download.check import md5_problem
-from sa1b_tfds.download.checksums import hash_file
-from sa1b_tfds.download.transfer.folder import CheckedFiles
+from sa1b_tfds.download.check import hash_file, md5_problem
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.tars.archive import Archive, TarArchive
 
 

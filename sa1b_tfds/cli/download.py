@@ -13,7 +13,7 @@ from sa1b_tfds.cli.options import Commands, add_command, number_of_bytes
 
 if TYPE_CHECKING:
     from sa1b_tfds.download.links import Selection
-    from sa1b_tfds.download.transfer.plan import Plan
+    from sa1b_tfds.download.transfer.plan import DownloadPlan
     from sa1b_tfds.download.transfer.progress import Tally
 
 
@@ -101,9 +101,9 @@ def add(commands: Commands) -> None:
 
 def _download(options: argparse.Namespace) -> int:
     from sa1b_tfds.core.text import first_few
-    from sa1b_tfds.download.checksums import read_md5_table
     from sa1b_tfds.download.download import download, plan_download
     from sa1b_tfds.download.links import LinksError, read_links, select
+    from sa1b_tfds.download.md5_table import read_md5_table
     from sa1b_tfds.download.transfer.progress import JsonLines, reporter_for_people
     from sa1b_tfds.download.transfer.settings import TransferConfig
 
@@ -161,7 +161,7 @@ def _download(options: argparse.Namespace) -> int:
     return 0 if all(result.is_whole for result in reporter.results.values()) else 1
 
 
-def _print_plan(plan: Plan, max_rate: float | None, *, as_json: bool) -> int:
+def _print_plan(plan: DownloadPlan, max_rate: float | None, *, as_json: bool) -> int:
     from sa1b_tfds.core.text import format_bytes
     from sa1b_tfds.download.transfer.expiry import ExpiryNotes
     from sa1b_tfds.download.transfer.progress import JsonLines, plan_as_json

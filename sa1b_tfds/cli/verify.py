@@ -38,7 +38,7 @@ def _verify(options: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from sa1b_tfds.download.checksums import read_md5_table
+    from sa1b_tfds.download.md5_table import read_md5_table
     from sa1b_tfds.download.verify import verify_folder
 
     with_md5 = bool(options.md5 or options.md5_file)

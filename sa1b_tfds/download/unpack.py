@@ -23,13 +23,8 @@ from sa1b_tfds.core.running.progress import reporter_for_people
 from sa1b_tfds.core.running.workers import Progress
 from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.download.check import unpack_file
-from sa1b_tfds.download.transfer.folder import (
-    CheckedFiles,
-    draft_of,
-    full_disk_named,
-    lock_folder,
-    remove_drafts,
-)
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
+from sa1b_tfds.download.transfer.folder import draft_of, full_disk_named, lock_folder, remove_drafts
 from sa1b_tfds.tars.archive import TarArchive, archives_at
 from sa1b_tfds.tars.forms import unpacked_bytes
 from sa1b_tfds.tars.seek import forget_seek_points

@@ -13,10 +13,9 @@ from etils import epath
 from sa1b_tfds.core.problems import Problems, TornArchive
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.core.running.workers import Ended, Progress, Running, events
-from sa1b_tfds.download.check import md5_problem
-from sa1b_tfds.download.checksums import hash_file
+from sa1b_tfds.download.check import hash_file, md5_problem
 from sa1b_tfds.download.links import first_of_range, missing_of_range
-from sa1b_tfds.download.transfer.folder import CheckedFiles
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.examples.annotations import check_pair, member_of
 from sa1b_tfds.tars.archive import TarArchive
 from sa1b_tfds.tars.names import is_tar_name, tar_number

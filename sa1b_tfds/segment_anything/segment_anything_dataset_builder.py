@@ -23,8 +23,8 @@ from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.core.running.pool import ProcessPool
 from sa1b_tfds.core.running.progress import reporter_for_people
 from sa1b_tfds.core.running.workers import Fetched
-from sa1b_tfds.download.checksums import read_md5_table
 from sa1b_tfds.download.links import LINKS_PAGE
+from sa1b_tfds.download.md5_table import read_md5_table
 from sa1b_tfds.examples.annotations import Example
 from sa1b_tfds.examples.image_ids import ImageIds
 from sa1b_tfds.segment_anything import configs, reading

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 
 from sa1b_tfds.core.text import first_few, format_bytes, format_duration
-from sa1b_tfds.download.transfer.fetch import Progress
-from sa1b_tfds.download.transfer.plan import Plan
-from sa1b_tfds.download.transfer.report import FileResult
+from sa1b_tfds.download.transfer.plan import DownloadPlan
+from sa1b_tfds.download.transfer.report import FileProgress, FileResult
 
 _ASSUMED_RATE = 100e6  # bytes a second, where nothing is known of the network
 _REAL_RATE_AFTER_S = 60.0
@@ -28,7 +27,7 @@ class ExpiryNotes:
       max_rate: bytes a second that the run is limited to, None without a limit.
     """
 
-    def __init__(self, plan: Plan, max_rate: float | None):
+    def __init__(self, plan: DownloadPlan, max_rate: float | None):
         self._to_fetch = plan.to_fetch
         self._max_rate = max_rate
         self._files = {file.name: file for file in plan.files if file.needs_its_link}
@@ -54,7 +53,7 @@ class ExpiryNotes:
         return notes + self._note_on_those_within(seconds, self._files, speed)
 
     def at_real_speed(
-        self, running: Iterable[Progress], results: Mapping[str, FileResult]
+        self, running: Iterable[FileProgress], results: Mapping[str, FileResult]
     ) -> list[str]:
         """Names further links that will expire before the end; once, after a minute of the run.
 
@@ -76,7 +75,7 @@ class ExpiryNotes:
         rate = fetched / elapsed
         return self._note_on_those_within(left / rate, names, f"the present {format_bytes(rate)}/s")
 
-    def _left_of(self, name: str, file: Progress | None) -> int:
+    def _left_of(self, name: str, file: FileProgress | None) -> int:
         """Bytes still to fetch of a file, which may be running."""
         if file is None or file.size is None:
             return self._files[name].to_fetch

@@ -11,14 +11,15 @@ from typing import Literal
 
 from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.links import Link, as_options
-from sa1b_tfds.download.transfer.folder import CheckedFiles, Partial
-from sa1b_tfds.download.transfer.transport import (
+from sa1b_tfds.download.transfer.answers import (
     LinkExpired,
     TransferError,
-    Transport,
     content_length,
     total_of_range,
 )
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
+from sa1b_tfds.download.transfer.partial import Partial
+from sa1b_tfds.download.transfer.transport import Transport
 from sa1b_tfds.tars.forms import is_packed, unpacked_bytes
 from sa1b_tfds.tars.names import is_tar_name
 
@@ -59,7 +60,7 @@ class PlannedFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class DownloadPlan:
     """All files of a selection, in the order of their names, and the bytes free for them.
 
     workers: files at a time, of which each, if it is unpacked, is there twice.
@@ -95,7 +96,7 @@ class Plan:
 class SelectionTooLarge(RuntimeError):
     """The selection does not fit on the disk; nothing was written. `plan` has the figures."""
 
-    def __init__(self, plan: Plan, folder: Path):
+    def __init__(self, plan: DownloadPlan, folder: Path):
         self.plan = plan
         fits = plan.fits
         super().__init__(

@@ -15,9 +15,8 @@ from sa1b_tfds.core import bars
 from sa1b_tfds.core.bars import LINE_EVERY_S, log_line
 from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.core.throttle import Throttle
-from sa1b_tfds.download.transfer.fetch import Progress
-from sa1b_tfds.download.transfer.plan import Plan
-from sa1b_tfds.download.transfer.report import FileResult, Reporter
+from sa1b_tfds.download.transfer.plan import DownloadPlan
+from sa1b_tfds.download.transfer.report import FileProgress, FileResult, Reporter
 
 
 class Tally(Reporter):
@@ -54,13 +53,13 @@ class Tally(Reporter):
     def count(self, status: str) -> int:
         return sum(result.status == status for result in self.results.values())
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: DownloadPlan) -> None:
         self.asked = len(plan.files)
         self._sizes = {file.name: file.size for file in plan.files}
         self._at = {file.name: file.on_disk for file in plan.files}
         self._began, self._began_at = time.monotonic(), self.position
 
-    def running(self, files: list[Progress]) -> None:
+    def running(self, files: list[FileProgress]) -> None:
         for file in files:
             self._at[file.name] = file.position
             self._fetched[file.name] = file.fetched
@@ -96,7 +95,7 @@ class OfOneFile(Reporter):
     def __init__(self, tell: Callable[[int, int | None], None]):
         self._tell = tell
 
-    def running(self, files: list[Progress]) -> None:
+    def running(self, files: list[FileProgress]) -> None:
         for file in files:
             self._tell(file.position, file.size)
 
@@ -117,7 +116,7 @@ class Lines(Tally):
         self._stream = stream
         self._line = Throttle(LINE_EVERY_S)
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: DownloadPlan) -> None:
         super().planned(plan)
         self._line = Throttle(LINE_EVERY_S, first=LINE_EVERY_S)
         self._write(f"{self.asked} files, {format_bytes(plan.to_fetch)} to fetch")
@@ -125,7 +124,7 @@ class Lines(Tally):
     def note(self, text: str, name: str | None = None) -> None:
         self._write(f"{name}: {text}" if name else text)
 
-    def running(self, files: list[Progress]) -> None:
+    def running(self, files: list[FileProgress]) -> None:
         super().running(files)
         if not self._line.is_due():
             return
@@ -152,14 +151,14 @@ class Bars(Tally):
         super().__init__()
         self._bars = bars.Bars(stream)
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: DownloadPlan) -> None:
         super().planned(plan)
         self._bars.begin(f"{self.asked} files", self.total, self.position)
 
     def note(self, text: str, name: str | None = None) -> None:
         self._bars.write(f"{name}: {text}" if name else text)
 
-    def running(self, files: list[Progress]) -> None:
+    def running(self, files: list[FileProgress]) -> None:
         super().running(files)
         for name in self._bars.names - {file.name for file in files}:
             self._bars.end(name)
@@ -188,14 +187,14 @@ class JsonLines(Tally):
         self._stream = stream
         self._line = Throttle(1.0)
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: DownloadPlan) -> None:
         super().planned(plan)
         self.emit("plan", **plan_as_json(plan))
 
     def note(self, text: str, name: str | None = None) -> None:
         self.emit("note", name=name, text=text)
 
-    def running(self, files: list[Progress]) -> None:
+    def running(self, files: list[FileProgress]) -> None:
         super().running(files)
         if not self._line.is_due():
             return
@@ -215,7 +214,7 @@ class JsonLines(Tally):
         print(json.dumps({"event": event, **fields}), file=self._stream, flush=True)
 
 
-def plan_as_json(plan: Plan) -> dict[str, Any]:
+def plan_as_json(plan: DownloadPlan) -> dict[str, Any]:
     return {
         "needed": plan.needed,
         "to_fetch": plan.to_fetch,

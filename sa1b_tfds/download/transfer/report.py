@@ -5,8 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sa1b_tfds.download.transfer.fetch import Progress
-from sa1b_tfds.download.transfer.plan import Plan
+from sa1b_tfds.download.transfer.plan import DownloadPlan
+
+
+@dataclass(kw_only=True)
+class FileProgress:
+    """Where a running file is, in bytes, for whoever watches from another thread.
+
+    phase: what is done with it; then `inflated` bytes of it are, of a compressed tar.
+    """
+
+    name: str
+    position: int = 0
+    fetched: int = 0
+    size: int | None = None
+    phase: Literal["fetching", "checking", "unpacking"] = "fetching"
+    inflated: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +50,13 @@ class FileResult:
 class Reporter:
     """Hears what a run does; always called from the thread that called `download`."""
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: DownloadPlan) -> None:
         """The sizes are known and work begins."""
 
     def note(self, text: str, name: str | None = None) -> None:
         """Something a person would want to know, about the file `name` or about the run."""
 
-    def running(self, files: list[Progress]) -> None:
+    def running(self, files: list[FileProgress]) -> None:
         """Where the running files are; several times a second."""
 
     def finished(self, result: FileResult) -> None:

@@ -16,21 +16,20 @@ from absl import logging
 
 from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.links import Link
-from sa1b_tfds.download.transfer.attempts import Attempts
-from sa1b_tfds.download.transfer.folder import Source
-from sa1b_tfds.download.transfer.settings import MOST_BYTES, TransferConfig
-from sa1b_tfds.download.transfer.transport import (
+from sa1b_tfds.download.transfer.answers import (
     OTHER_RANGE,
-    READ_BYTES,
     Answer,
     Refused,
     TooSlow,
-    Transport,
     TryAgain,
     content_length,
     refuse_other_content,
     total_of_range,
 )
+from sa1b_tfds.download.transfer.attempts import Attempts
+from sa1b_tfds.download.transfer.partial import ServedFile
+from sa1b_tfds.download.transfer.settings import MOST_BYTES, TransferConfig
+from sa1b_tfds.download.transfer.transport import READ_BYTES, Transport
 
 _CHANGED = "the file has changed on the server while it was read, or may have"
 
@@ -55,7 +54,7 @@ class RemoteFile:
         self._connection = contextlib.ExitStack()
         self._answer: Answer | None = None
         self._secrets = self._transport.secrets_of(link.url)
-        self._source: Source | None = None
+        self._source: ServedFile | None = None
         self._position = 0
         self._handed_out = hashlib.sha256()  # of those bytes, where no strong ETag knows them
         self._attempts = Attempts(0, config.slow_bytes)
@@ -142,7 +141,7 @@ class RemoteFile:
             size = total_of_range(answer, self._position)
         else:
             size = content_length(answer)
-        offered = Source.of(self._link.name, self._link.url.host, answer.kept, size)
+        offered = ServedFile.of(self._link.name, self._link.url.host, answer.kept, size)
         if self._source is None:
             self._source = offered
         if self._source.has_other_size(offered):
