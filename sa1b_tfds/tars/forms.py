@@ -6,6 +6,7 @@ read forward; `seek.py` reads it in any order, and `scratch.py` unpacks it for a
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -65,17 +66,17 @@ def forward(file: Readable, size: int | None) -> tuple[ForwardFile, int | None]:
     if beginning.startswith(MAGIC):
         return Inflating(Inflated(file, size, beginning)), None
     rest = iter(lambda: file.read(_READ), b"")
-    return Forward(itertools.chain([beginning], rest)), size
+    return ForwardBlocks(itertools.chain([beginning], rest)), size
 
 
-class Forward:
-    """Blocks of bytes, one after the other, as a file that never goes back."""
+class Forward(abc.ABC):
+    """Bytes that are read once, from their start to their end, and never again: a `ForwardFile`."""
 
-    def __init__(self, blocks: Iterable[bytes]):
-        self._blocks = iter(blocks)
-        self._block = b""
-        self._start = 0  # of the part of the block that is left
-        self._position = 0
+    _position = 0
+
+    @abc.abstractmethod
+    def _take(self, count: int) -> bytes:
+        """The next bytes that are there, at most `count` of them; b"" at the end."""
 
     def read(self, count: int) -> bytes:
         """The next `count` bytes; fewer at the end."""
@@ -94,17 +95,30 @@ class Forward:
         return self._position
 
     def _next(self, count: int) -> bytes:
+        part = self._take(count)
+        self._position += len(part)
+        return part
+
+
+class ForwardBlocks(Forward):
+    """Blocks of bytes, one after the other."""
+
+    def __init__(self, blocks: Iterable[bytes]):
+        self._blocks = iter(blocks)
+        self._block = b""
+        self._start = 0  # of the part of the block that is left
+
+    def _take(self, count: int) -> bytes:
         while self._start == len(self._block):
             if (block := next(self._blocks, None)) is None:
                 return b""
             self._block, self._start = block, 0
         part = self._block[self._start : self._start + count]
         self._start += len(part)
-        self._position += len(part)
         return part
 
 
-class Inflating(Forward):
+class Inflating(ForwardBlocks):
     """The bytes inside of a compressed file, as a file that never goes back."""
 
     def __init__(self, inflated: Inflated, on_inflated: Callable[[int], None] = lambda size: None):

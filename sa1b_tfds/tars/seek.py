@@ -25,7 +25,7 @@ from etils import epath
 
 from sa1b_tfds.core import files
 from sa1b_tfds.tars import kept
-from sa1b_tfds.tars.forms import Forward, is_packed
+from sa1b_tfds.tars.forms import ForwardBlocks, is_packed
 from sa1b_tfds.tars.inflate import Damaged, Inflated, new_inflater
 
 _KIND = kept.SEEK
@@ -146,7 +146,7 @@ class _Anywhere:
         self._position += len(data)
         return data
 
-    def _from(self, number: int) -> Forward:
+    def _from(self, number: int) -> ForwardBlocks:
         point = self._points.points[number]
         self._windows.seek(int(self._points.windows[number]))
         window = self._windows.read(int(point["window"]))
@@ -157,7 +157,7 @@ class _Anywhere:
         ahead = _primed(bit, self._packed.read(1)[0]) if bit else b""
         inflated = Inflated(self._packed, None, ahead, new_inflater(window))
         inflated.consumed = self._packed.tell() - len(ahead)  # for what is said of damage
-        return Forward(inflated.blocks())
+        return ForwardBlocks(inflated.blocks())
 
 
 class _Beginning(io.RawIOBase):
