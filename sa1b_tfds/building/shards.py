@@ -33,7 +33,7 @@ from sa1b_tfds.building.source_record import is_from, md5_taken, recorded_md5, r
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import OnError, Problems
-from sa1b_tfds.core.running.workers import Progress
+from sa1b_tfds.core.running.workers import OnProgress
 from sa1b_tfds.examples import image_ids, jpeg, records
 from sa1b_tfds.examples.annotations import Example
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
@@ -119,7 +119,7 @@ class Task:
     def scratch_bytes(self) -> int:
         return scratch_bytes(self.archive, self.source_bytes())
 
-    def run(self, on_progress: Progress) -> None:
+    def run(self, on_progress: OnProgress) -> None:
         convert(self, on_progress)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def unique_examples(
         yield example
 
 
-def convert(task: Task, on_progress: Progress = lambda images, size: None) -> FinishedTar:
+def convert(task: Task, on_progress: OnProgress = lambda images, size: None) -> FinishedTar:
     """Writes the shards of a tar into the staging folder, and then its sidecar.
 
     Raises:
@@ -290,7 +290,7 @@ def cut(entries: Sequence[Entry], task: Task) -> list[Sequence[Entry]]:
 class _Examples:
     """Reads a task's examples part by part: up to its limit, and none that is excluded."""
 
-    def __init__(self, task: Task, reader: PairReader, problems: Problems, on_progress: Progress):
+    def __init__(self, task: Task, reader: PairReader, problems: Problems, on_progress: OnProgress):
         self.ids: list[int] = []
         self._task = task
         self._reader = reader

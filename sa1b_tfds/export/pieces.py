@@ -19,7 +19,7 @@ from etils import epath
 
 from sa1b_tfds.core import files, own_json
 from sa1b_tfds.core.problems import BadInput, OnError, Problems
-from sa1b_tfds.core.running.workers import Progress
+from sa1b_tfds.core.running.workers import OnProgress
 from sa1b_tfds.examples import image_ids
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
 from sa1b_tfds.examples.parts import ArchivePart, Part, example_of
@@ -99,7 +99,7 @@ class Piece:
             problems=[BadInput(**problem) for problem in fields["problems"]],
         )
 
-    def run(self, on_progress: Progress) -> None:
+    def run(self, on_progress: OnProgress) -> None:
         """Writes the piece.
 
         Raises:
@@ -143,7 +143,7 @@ class Piece:
 class _Items:
     """Reads a piece's images, by name or as they are prepared; none that is excluded."""
 
-    def __init__(self, piece: Piece, problems: Problems, on_progress: Progress):
+    def __init__(self, piece: Piece, problems: Problems, on_progress: OnProgress):
         self.ids: list[int] = []
         self.masks = 0
         self._piece = piece
