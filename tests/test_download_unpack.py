@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import hashlib
 import json
 import os
 import random
@@ -24,10 +23,18 @@ from sa1b_tfds.download.transfer.plan import DownloadPlan, PlannedFile, Selectio
 from sa1b_tfds.download.transfer.settings import TransferConfig
 from tests import forked
 from tests.downloading import (
+    HALF,
+    NAME,
+    PLAIN,
+    TAR,
+    beside,
     check_nothing_twice,
     fetch_all,
+    forms_of_slow,
     in_an_interpreter,
+    md5_of,
     sa1b,
+    slow_files,
     wait_for,
     wait_for_or_end,
     write_inputs,
@@ -42,10 +49,6 @@ from tests.fault_server import (
     slow_tar,
 )
 
-NAME = "sa_000000.tar"
-PLAIN = make_tar(0, form="plain")
-TAR = make_tar(0)
-HALF = len(TAR) // 2
 WRONG = {NAME: "0" * 32}
 
 
@@ -53,14 +56,6 @@ WRONG = {NAME: "0" * 32}
 def server():
     with FaultServer({NAME: TAR}) as running:
         yield running
-
-
-def beside(folder):
-    return {path.name for path in folder.iterdir()} - {NAME, ".sa1b.lock", ".sa1b.json"}
-
-
-def md5_of(data):
-    return hashlib.md5(data).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -203,16 +198,10 @@ def test_without_unpack_a_plain_tar_of_ours_stays(server, tmp_path):
     assert len(server.requests) == asked
 
 
-def slow_files(number=3):
-    return {f"sa_{n:06d}.tar": slow_tar(n) for n in range(number)}
-
-
 def check_slow(folder, number=3):
     """All are there and plain, and nothing else is."""
-    paths = [folder / f"sa_{n:06d}.tar" for n in range(number)]
-    assert "".join(form_of_slow(n, path) for n, path in enumerate(paths)) == "p" * number
-    found = {path.name for path in folder.iterdir()} - {path.name for path in paths}
-    assert found == {".sa1b.lock", ".sa1b.json"}
+    assert forms_of_slow(folder) == "p" * number
+    assert beside(folder) == slow_files(number).keys() - {NAME}
 
 
 @pytest.mark.parametrize("md5", ["known", "unknown"])
@@ -401,7 +390,7 @@ def test_dry_run_says_it_and_writes_nothing(server, tmp_path, capsys, monkeypatc
     needed = int(len(TAR) * 1.06) + len(TAR)
     assert capsys.readouterr().out.splitlines() == [
         f"{NAME}: fetch, {format_bytes(len(TAR))}",
-        f"1 files, {format_bytes(len(TAR))} to fetch, {format_bytes(needed)} needed to unpack them,"
+        f"1 file, {format_bytes(len(TAR))} to fetch, {format_bytes(needed)} needed to unpack them,"
         f" {format_bytes(free)} free" + ("" if free == 10**9 else "; the first 0 files fit"),
     ]
     main([*command, "--json"])

@@ -36,6 +36,18 @@ def test_the_first_few(texts, said):
     assert text.first_few(list(texts)) == said
 
 
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 tars"), (1, "1 tar"), (2, "2 tars"), (1000, "1,000 tars")]
+)
+def test_a_number_of_things(number, said):
+    assert text.counted(number, "tar") == said
+
+
+def test_a_long_text_is_shortened():
+    assert text.shortened("the MD5 is " + "0" * 32) == "the MD5 is " + "0" * 32
+    assert text.shortened("word " * 99) == "word " * 15 + "..."
+
+
 def test_a_name_is_not_said_twice():
     assert text.with_name("a.tar", "broken") == "a.tar: broken"
     assert text.with_name("a.tar", "a.tar: broken") == "a.tar: broken"

@@ -1,7 +1,6 @@
 """`sa1b unpack`: plain tars of compressed ones, whole or not at all, whatever happens meanwhile."""
 
 import gzip
-import hashlib
 import os
 import random
 import re
@@ -22,19 +21,22 @@ from sa1b_tfds.download.transfer.folder import lock_folder
 from sa1b_tfds.download.unpack import unpack
 from tests import building
 from tests.downloading import (
+    NAMES,
     fetch_all,
+    forms_of_slow,
     in_an_interpreter,
+    md5_of,
     sa1b,
     wait_for,
     wait_for_or_end,
     write_inputs,
+    write_slow,
 )
-from tests.fault_server import DAMAGED, Fault, FaultServer, form_of_slow, make_tar, packed, slow_tar
+from tests.fault_server import DAMAGED, Fault, FaultServer, make_tar, packed, slow_tar
 
 PLAIN = [make_tar(number, image_bytes=20_000, form="plain") for number in range(3)]
 PACKED = [packed(plain) for plain in PLAIN]
 BYTES = {"p": PLAIN, "g": PACKED}
-NAMES = [f"sa_{number:06d}.tar" for number in range(3)]
 
 
 def write(folder, **files):
@@ -288,19 +290,6 @@ def test_the_mode_of_a_tar_is_kept(tmp_path):
     assert (tmp_path / A).stat().st_mode & 0o777 == 0o640
 
 
-def write_slow(folder, number=3):
-    folder.mkdir(exist_ok=True)
-    for n in range(number):
-        (folder / NAMES[n]).write_bytes(slow_tar(n))
-    return folder
-
-
-def states(folder):
-    """'g' or 'p' for each of the slow tars, each of which must be whole."""
-    paths = [(number, folder / name) for number, name in enumerate(NAMES)]
-    return "".join(form_of_slow(number, path) for number, path in paths if path.exists())
-
-
 def drafts(folder):
     return [path.name for path in folder.iterdir() if ".part" in path.name or ".tmp" in path.name]
 
@@ -316,12 +305,12 @@ def test_kill_9_at_random_moments_leaves_every_tar_whole(tmp_path):
         process.kill()
         process.communicate()
         met += bool(drafts(tars))
-        if "g" not in states(tars):
+        if "g" not in forms_of_slow(tars):
             write_slow(tars)
     process = sa1b("unpack", tars, "--workers", 2, command=in_an_interpreter)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert states(tars) == "ppp"
+    assert forms_of_slow(tars) == "ppp"
     assert drafts(tars) == []
     assert met, "no kill met a tar that was being unpacked"
     assert re.search(r"^[1-3] of 3 tars unpacked, ", out)
@@ -338,7 +327,7 @@ def test_ctrl_c_leaves_whole_tars_and_no_draft(tmp_path):
     assert process.returncode == 130
     assert out == ""
     assert err.endswith("Interrupted. The same command goes on with the tars that are left.\n")
-    assert "g" in states(tars)
+    assert "g" in forms_of_slow(tars)
     assert drafts(tars) == []
 
 
@@ -352,12 +341,12 @@ def test_a_full_disk_is_said_and_the_compressed_tars_stay(small_disk, capsys):
     )
     assert lines[1].startswith(f"{B}: failed, ")
     assert lines[2:] == ["0 of 2 tars unpacked, 0 bytes; 2 failed"]
-    assert states(disk) == "gg"
+    assert forms_of_slow(disk) == "gg"
     assert drafts(disk) == []
 
     subprocess.run(["mount", "-o", "remount,size=320m", str(disk)], check=True)
     assert main(["unpack", str(disk), "--workers", "2"]) == 0
-    assert states(disk) == "pp"
+    assert forms_of_slow(disk) == "pp"
 
 
 @pytest.fixture(scope="module")
@@ -500,7 +489,7 @@ def test_the_record_keeps_what_the_download_has_checked(tmp_path):
     with FaultServer({A: PACKED[0]}) as server:
         fetch_all(server, tmp_path)
     unpack([tmp_path], workers=1)
-    md5 = hashlib.md5(PACKED[0]).hexdigest()
+    md5 = md5_of(PACKED[0])
     record = CheckedFiles(tmp_path)
     assert (record.checked_by(A), record.md5(A)) == ("md5", md5)
 
@@ -601,5 +590,5 @@ def test_the_report_has_the_md5_of_the_compressed_tar(built, tmp_path):
     unpack([tmp_path / "disk"])
     assert _build(tmp_path / "disk", tmp_path / "new") == 0
     assert {tar["name"]: tar["md5"] for tar in building.report_of(tmp_path / "new")["tars"]} == {
-        name: hashlib.md5(data).hexdigest() for name, data in files.items()
+        name: md5_of(data) for name, data in files.items()
     }

@@ -33,6 +33,7 @@ def add(commands: Commands) -> None:
 def _show(options: argparse.Namespace) -> int:
     from sa1b_tfds.core.files import write_whole
     from sa1b_tfds.core.problems import Problems, summed_up
+    from sa1b_tfds.core.text import counted
     from sa1b_tfds.examples.parts import find_parts
     from sa1b_tfds.show import contact_sheet, make_page
     from sa1b_tfds.show.pictures import encode_png, take
@@ -54,7 +55,7 @@ def _show(options: argparse.Namespace) -> int:
             problems=problems.found,
         ).encode()
     write_whole(options.out, content)
-    print(f"{len(examples)} images in {options.out}")
+    print(f"{counted(len(examples), 'image')} in {options.out}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 
@@ -23,8 +24,8 @@ def format_duration(seconds: float) -> str:
 
 
 def counted(number: int, name: str) -> str:
-    """'1 tar', '2 tars'."""
-    return f"{number} {name}{'s' * (number != 1)}"
+    """'1 tar', '1,000 tars'."""
+    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def first_few(texts: Sequence[str]) -> str:
@@ -36,6 +37,11 @@ def first_few(texts: Sequence[str]) -> str:
 def with_name(name: str, text: str) -> str:
     """'name: text'; just `text` if it begins with the name already."""
     return text if text.startswith(f"{name}: ") else f"{name}: {text}"
+
+
+def shortened(text: str) -> str:
+    """The beginning of a long text, to be known again by."""
+    return textwrap.shorten(text, 80, placeholder=" ...")
 
 
 def printable(text: str) -> str:

@@ -25,7 +25,7 @@ from sa1b_tfds.download.transfer.folder import (
 from sa1b_tfds.download.transfer.fresh_links import FreshLinks
 from sa1b_tfds.download.transfer.jobs import FileJobs, Note
 from sa1b_tfds.download.transfer.plan import DownloadPlan, PlannedFile, SelectionTooLarge
-from sa1b_tfds.download.transfer.report import FileResult, Reporter
+from sa1b_tfds.download.transfer.report import DownloadReporter, FileResult
 from sa1b_tfds.download.transfer.settings import TransferConfig, Verify
 
 _TICK_S = 0.2
@@ -51,7 +51,7 @@ def download(
     backoff: float = 1.0,
     md5: Mapping[str, str] | None = None,
     refresh_wait: bool = False,
-    reporter: Reporter | None = None,
+    reporter: DownloadReporter | None = None,
 ) -> list[FileResult]:
     """Downloads what was selected; run again, it continues where it was.
 
@@ -94,7 +94,7 @@ def download(
         raise ValueError("refresh_wait needs links that were read from a file.")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    reporter = reporter or Reporter()
+    reporter = reporter or DownloadReporter()
     with contextlib.closing(reporter), lock_folder(folder):
         return _Run(selection, folder, config, md5, refresh_wait, reporter).to_the_end()
 
@@ -107,7 +107,9 @@ def plan_download(
     md5: Mapping[str, str] | None = None,
 ) -> DownloadPlan:
     """What `download` would do, with sizes asked of the server. Writes nothing, takes no lock."""
-    run = _Run(selection, Path(output_dir), config or TransferConfig(), md5, False, Reporter())
+    run = _Run(
+        selection, Path(output_dir), config or TransferConfig(), md5, False, DownloadReporter()
+    )
     with run.crew_at_work():
         return run.plan()
 
@@ -122,7 +124,7 @@ class _Run:
         config: TransferConfig,
         md5: Mapping[str, str] | None,
         refresh_wait: bool,
-        reporter: Reporter,
+        reporter: DownloadReporter,
     ):
         self._selection = selection
         self._links = {link.name: link for link in selection.links}
@@ -225,7 +227,7 @@ class _Run:
             remove_strays(self._folder, result.name)
             self._jobs.remember(result)
         self._results[result.name] = result
-        self._reporter.finished(result)
+        self._reporter.ended(result)
 
     def _go_on_with(self, fresh_links: FreshLinks) -> None:
         if self._jobs.is_stopped:

@@ -18,9 +18,9 @@ from etils import epath
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import BadInput, TornArchive
 from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.core.progress import AnyReporter, reporter_for_people
 from sa1b_tfds.core.running.pool import NotEnoughSpace, ProcessPool
-from sa1b_tfds.core.running.progress import reporter_for_people
-from sa1b_tfds.core.running.workers import Progress
+from sa1b_tfds.core.running.workers import OnProgress
 from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.download.check import unpack_file
 from sa1b_tfds.download.transfer.checked_files import CheckedFiles
@@ -73,7 +73,11 @@ def unpack(
         results = {task: task.known() for task in tasks}
         left = [task for task, result in results.items() if result is None]
         _check_targets(left)
-        failures = _run(left, workers) if left else {}
+        reporter = reporter_for_people()
+        for result in results.values():
+            if result is not None and result.status == "failed":
+                reporter.note(f"failed: {result.reason}", result.name)
+        failures = _run(left, workers, reporter) if left else {}
     for task in left:
         if task.name in failures:
             reason = _reason(failures[task.name])
@@ -96,10 +100,10 @@ def _find(tars: Iterable[str | Path]) -> list[TarArchive]:
     return sorted(found.values(), key=lambda archive: (archive.name, os.fspath(archive.path)))
 
 
-def _task_of(tar: TarArchive, out: Path | None) -> _Unpack:
+def _task_of(tar: TarArchive, out: Path | None) -> UnpackTask:
     packed = Path(tar.path)
     target = packed if out is None else out / tar.name
-    return _Unpack(tar.name, packed, packed if _real(target) == _real(packed) else target)
+    return UnpackTask(tar.name, packed, packed if _real(target) == _real(packed) else target)
 
 
 def _real(path: Path) -> Path:
@@ -107,8 +111,8 @@ def _real(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def _check_targets(tasks: list[_Unpack]) -> None:
-    places: dict[Path, _Unpack] = {}
+def _check_targets(tasks: list[UnpackTask]) -> None:
+    places: dict[Path, UnpackTask] = {}
     for task in tasks:
         if (other := places.setdefault(task.target, task)) is not task:
             raise ValueError(
@@ -117,7 +121,7 @@ def _check_targets(tasks: list[_Unpack]) -> None:
             )
 
 
-def _lock_folders(tasks: list[_Unpack], held: contextlib.ExitStack) -> None:
+def _lock_folders(tasks: list[UnpackTask], held: contextlib.ExitStack) -> None:
     """Holds the folders until the end of `held`, when no draft is left in them."""
     written = {task.target.parent.resolve() for task in tasks}
     read = {task.packed.parent.resolve() for task in tasks}
@@ -140,21 +144,21 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _run(tasks: list[_Unpack], workers: int) -> Mapping[str, Exception]:
+def _run(tasks: list[UnpackTask], workers: int, reporter: AnyReporter) -> Mapping[str, Exception]:
     """Unpacks what is compressed; returns by the task's name why that failed."""
     in_place = tasks[0].target == tasks[0].packed
     if in_place:
         _check_room(tasks)
     pool = ProcessPool(
         num_workers=workers,
-        reporter=reporter_for_people(),
+        reporter=reporter,
         release=_finisher(tasks),
         makes_room=in_place,
     )
     return pool(tasks)
 
 
-def _check_room(tasks: list[_Unpack]) -> None:
+def _check_room(tasks: list[UnpackTask]) -> None:
     """In place, one compressed tar at least is there beside its plain one."""
     sizes = [task.source_bytes() for task in tasks]
     needed = sum(map(unpacked_bytes, sizes)) - sum(sizes) + max(sizes)
@@ -168,7 +172,7 @@ def _check_room(tasks: list[_Unpack]) -> None:
 
 
 @dataclass(frozen=True)
-class _Unpack:
+class UnpackTask:
     """A task for a worker, which writes and checks the draft of the plain tar."""
 
     tar: str
@@ -195,7 +199,7 @@ class _Unpack:
     def scratch_bytes(self) -> int:
         return 0
 
-    def run(self, on_progress: Progress) -> None:
+    def run(self, on_progress: OnProgress) -> None:
         draft = draft_of(self.target)
         with full_disk_named(draft):
             problem = unpack_file(
@@ -221,13 +225,13 @@ class _Unpack:
         return Unpacked(name=self.tar, status="failed", reason=reason)
 
 
-def _finisher(tasks: Iterable[_Unpack]) -> Callable[[_Unpack], None]:
+def _finisher(tasks: Iterable[UnpackTask]) -> Callable[[UnpackTask], None]:
     """What gives a task's draft its name; it may be called in several threads."""
     # One a folder, whatever its path: each would write what it had read.
     folders = {path.parent.resolve() for task in tasks for path in (task.packed, task.target)}
     records = {folder: CheckedFiles(folder) for folder in folders}
 
-    def finish(task: _Unpack) -> None:
+    def finish(task: UnpackTask) -> None:
         packed = records[task.packed.parent.resolve()]
         name = task.packed.name
         checked_by, md5 = packed.checked_by(name) or "size", packed.md5(name)

@@ -20,9 +20,9 @@ from sa1b_tfds.building.sources import Sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.core.problems import BadInput, OnError, Problems
 from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.core.progress import reporter_for_people
 from sa1b_tfds.core.running.pool import ProcessPool
-from sa1b_tfds.core.running.progress import reporter_for_people
-from sa1b_tfds.core.running.workers import Fetched
+from sa1b_tfds.core.running.workers import OnFetched
 from sa1b_tfds.download.links import LINKS_PAGE
 from sa1b_tfds.download.md5_table import read_md5_table
 from sa1b_tfds.examples.annotations import Example
@@ -190,7 +190,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             except BadInput as e:
                 if self._on_error == "skip":
                     raise
-                raise type(e)(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}") from e
+                error = type(e)(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}")
+                error.closing = f"{e.closing}. {_HOW_TO_SKIP}" if e.closing else None
+                raise error from e
             self._folder.settle()
 
     def prepare_from(
@@ -363,6 +365,6 @@ def _refuse_what_cannot_apply(config: tfds.download.DownloadConfig) -> None:
         )
 
 
-def _fetch_for(sources: Sources) -> Callable[[shards.Task, Fetched], None] | None:
+def _fetch_for(sources: Sources) -> Callable[[shards.Task, OnFetched], None] | None:
     fetch = sources.fetch
     return None if fetch is None else lambda task, on_fetched: fetch(task.archive, on_fetched)

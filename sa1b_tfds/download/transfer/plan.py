@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from sa1b_tfds.core.text import format_bytes
+from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.download.links import Link, as_options
 from sa1b_tfds.download.transfer.answers import (
     LinkExpired,
@@ -69,6 +69,14 @@ class DownloadPlan:
     files: tuple[PlannedFile, ...]
     free: int
     workers: int = 1
+
+    @property
+    def title(self) -> str:
+        return counted(len(self.files), "file")
+
+    @property
+    def items(self) -> tuple[PlannedFile, ...]:
+        return self.files
 
     @property
     def to_fetch(self) -> int:
