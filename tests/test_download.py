@@ -814,7 +814,7 @@ def test_a_selection_of_nothing_is_an_error(server, tmp_path):
     process = sa1b(*command, "--json")
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "its other files sa_co_gold.tar. Other files are fetched by --names." in err
+    assert "it lists 0 tars (none) and other files (sa_co_gold.tar). --names fetches those." in err
 
 
 def test_an_expired_link_burns_no_retries(server, tmp_path):

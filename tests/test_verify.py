@@ -20,6 +20,7 @@ from PIL import Image
 
 from sa1b_tfds.cli.main import main
 from sa1b_tfds.core.progress import Reporter, Totals
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.download.unpack import unpack
 from sa1b_tfds.download.verify import verify_folder
 from sa1b_tfds.masks.rle import encode_mask
@@ -435,7 +436,7 @@ def test_tars_whose_md5_is_not_known_are_counted(tmp_path, capsys, tars, options
         (tmp_path / f"sa_{number}.tar").write_bytes(tar)
     assert main(["verify", str(tmp_path), "--md5", *options]) == 0
     assert capsys.readouterr().out.splitlines()[len(tars) :] == [
-        f"{len(tars)} of {len(tars)} tars whole",
+        f"{len(tars)} of {counted(len(tars), 'tar')} whole",
         *lines,
     ]
     main(["verify", str(tmp_path), "--md5", "--json", *options])

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def _unpack(options: argparse.Namespace) -> int:
-    from sa1b_tfds.core.text import counted, format_bytes, shortened
+    from sa1b_tfds.core.text import counted, format_bytes
     from sa1b_tfds.download.unpack import unpack
 
     try:
@@ -34,7 +34,7 @@ def _unpack(options: argparse.Namespace) -> int:
         raise
     for result in results:
         if result.reason:
-            print(f"{result.name}: {result.status}, {shortened(result.reason)}")
+            print(f"{result.name}: {result.status}, {result.reason}")
     sizes = [result.bytes for result in results if result.status == "unpacked"]
     parts = [f"{len(sizes)} of {counted(len(results), 'tar')} unpacked, {format_bytes(sum(sizes))}"]
     for status, what in (("plain", "plain before"), ("failed", "failed")):

@@ -18,7 +18,7 @@ from etils import epath
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import BadInput, TornArchive
 from sa1b_tfds.core.processes import worker_count
-from sa1b_tfds.core.progress import AnyReporter, reporter_for_people
+from sa1b_tfds.core.progress import reporter_for_people
 from sa1b_tfds.core.running.pool import NotEnoughSpace, ProcessPool
 from sa1b_tfds.core.running.workers import OnProgress
 from sa1b_tfds.core.text import counted, format_bytes
@@ -73,11 +73,7 @@ def unpack(
         results = {task: task.known() for task in tasks}
         left = [task for task, result in results.items() if result is None]
         _check_targets(left)
-        reporter = reporter_for_people()
-        for result in results.values():
-            if result is not None and result.status == "failed":
-                reporter.note(f"failed: {result.reason}", result.name)
-        failures = _run(left, workers, reporter) if left else {}
+        failures = _run(left, workers) if left else {}
     for task in left:
         if task.name in failures:
             reason = _reason(failures[task.name])
@@ -144,14 +140,14 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _run(tasks: list[UnpackTask], workers: int, reporter: AnyReporter) -> Mapping[str, Exception]:
+def _run(tasks: list[UnpackTask], workers: int) -> Mapping[str, Exception]:
     """Unpacks what is compressed; returns by the task's name why that failed."""
     in_place = tasks[0].target == tasks[0].packed
     if in_place:
         _check_room(tasks)
     pool = ProcessPool(
         num_workers=workers,
-        reporter=reporter,
+        reporter=reporter_for_people(),
         release=_finisher(tasks),
         makes_room=in_place,
     )
