@@ -28,7 +28,7 @@ import threading
 import time
 from pathlib import Path
 
-from sa1b_tfds.download.checksums import hash_file
+from sa1b_tfds.download.check import hash_file
 
 PAIR_BYTES = 1_000_000
 

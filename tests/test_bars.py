@@ -1,18 +1,19 @@
-"""Bars on a terminal, and plain lines elsewhere, of downloads and of tasks in processes."""
+"""What a run prints: bars on a terminal, and lines elsewhere, of downloads and of tasks."""
 
 import io
 import logging
+import re
+import time
 from types import SimpleNamespace
 
 import pytest
 
-from sa1b_tfds.core import bars
-from sa1b_tfds.core.running import progress as running
+from sa1b_tfds.core import bars, progress
+from sa1b_tfds.core.running.progress import TaskProgress
 from sa1b_tfds.core.running.workers import Ended, Fetching, Running
-from sa1b_tfds.download.transfer import progress as transfer
-from sa1b_tfds.download.transfer.fetch import Progress
-from sa1b_tfds.download.transfer.plan import Plan, PlannedFile
-from sa1b_tfds.download.transfer.report import FileResult
+from sa1b_tfds.download.transfer.plan import DownloadPlan, PlannedFile
+from sa1b_tfds.download.transfer.progress import DownloadTally, OneFileReporter
+from sa1b_tfds.download.transfer.report import FileProgress, FileResult
 
 
 class Terminal(io.StringIO):
@@ -23,6 +24,15 @@ class Terminal(io.StringIO):
 @pytest.fixture(params=[io.StringIO, Terminal])
 def stream(request):
     return request.param()
+
+
+def task(name, size=10**6):
+    return SimpleNamespace(name=name, expected_bytes=lambda: size)
+
+
+def last_drawn(stream):
+    """What the last bar for all shows."""
+    return re.split(r"[\r\n]", stream.getvalue().rstrip())[-1]
 
 
 def test_bars_take_free_rows_and_end():
@@ -43,33 +53,77 @@ def test_bars_take_free_rows_and_end():
 
 @pytest.mark.parametrize("error", ["", "b.tar: "])
 def test_a_run_of_tasks(stream, error):
-    reporter = running.reporter_for_people("tars", stream)
-    assert isinstance(reporter, running.Bars) == stream.isatty()
-    tasks = [
-        SimpleNamespace(name=name, expected_bytes=lambda: 10**6) for name in ("a.tar", "b.tar")
-    ]
+    reporter = progress.reporter_for_people(stream)
+    assert isinstance(reporter, progress.BarReporter) == stream.isatty()
+    tasks = [task("a.tar"), task("b.tar")]
     for _ in range(2):  # a conversion may have several rounds
-        reporter.planned(tasks)
-        reporter.hear(Fetching(tasks[0], 200_000, 800_000))
-        reporter.hear(Running(tasks[0], 3, 500_000))
-        reporter.hear(Ended(tasks[0], None))
-        reporter.hear(Ended(tasks[1], ValueError(f"{error}broken")))
+        run = TaskProgress(reporter, tasks)
+        run.hear(Fetching(tasks[0], 200_000, 800_000))
+        run.hear(Running(tasks[0], 3, 500_000))
+        run.hear(Ended(tasks[0], None))
+        run.hear(Ended(tasks[1], ValueError(f"{error}broken")))
     reporter.close()
     told = stream.getvalue()
     assert told.count("a.tar: done") == 2
-    assert told.count("b.tar: broken") == 2
-    assert "b.tar: b.tar" not in told
-    assert told.count("2 of 2 tars") == 0  # the line that says how far it is has its time
-    assert ("2 tars: 100%" in told) == stream.isatty()
-    assert ("a.tar:  25%" in told) == stream.isatty()
-    assert ("images/s, 2 done" in told) == stream.isatty()
-    assert "left" not in told  # the bar itself has the time that is left
+    assert told.count("b.tar: failed: broken") == 2
+    assert told.count("broken") == 2
+    assert ("2 tars, 2.0 MB to do" in told) != stream.isatty()
+    assert ("a.tar download:  25%" in told) == stream.isatty()
+    assert ("images/s, 1 of 2 tars done, 1 failed" in told) == stream.isatty()
+    assert "left" not in told  # the line that says how far it is has its time
+
+
+def test_what_failed_leaves_the_bar_where_it_was():
+    stream = Terminal()
+    reporter = progress.reporter_for_people(stream)
+    tasks = [task("a.tar"), task("b.tar")]
+    run = TaskProgress(reporter, tasks)
+    run.hear(Ended(tasks[0], None))
+    run.hear(Running(tasks[1], 0, 500_000))
+    run.hear(Ended(tasks[1], ValueError("broken")))
+    reporter.close()
+    assert "2 tars:  75%" in last_drawn(stream)
+    assert "1 of 2 tars done, 1 failed" in last_drawn(stream)
+    assert "100%" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("pause", [0.05, 0.3])
+def test_the_last_rate_is_that_of_the_whole_run(monkeypatch, pause):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = Terminal()
+    reporter = progress.reporter_for_people(stream)
+    run = TaskProgress(reporter, [task("a.tar")])
+    for images in (3, 32):
+        now[0] += 0.5
+        time.sleep(pause)  # a bar is drawn ten times a second at most
+        run.hear(Running(task("a.tar"), images, images * 10_000))
+    run.hear(Ended(task("a.tar"), None))
+    reporter.close()
+    assert "32 images/s, 1 of 1 tar done" in last_drawn(stream)
+
+
+def test_lines_say_how_far_a_run_is(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    stream = io.StringIO()
+    run = TaskProgress(progress.reporter_for_people(stream), [task("a.tar"), task("b.tar")])
+    now[0] += 10
+    run.hear(Running(task("a.tar"), 50, 500_000))
+    assert (
+        stream.getvalue()
+        .splitlines()[-1]
+        .endswith(
+            " 5 images/s, 0 of 2 tars done, 500.0 kB of 2.0 MB, 50.0 kB/s, 00:30 left, 1 running"
+        )
+    )
 
 
 def test_where_one_file_is():
     told = []
-    reporter = transfer.OfOneFile(lambda *where: told.append(where))
-    reporter.running([Progress(name="a.tar", position=3, size=10)])
+    reporter = OneFileReporter(lambda *where: told.append(where))
+    reporter.running([FileProgress(name="a.tar", position=3, size=10)])
     assert told == [(3, 10)]
 
 
@@ -78,10 +132,9 @@ def test_what_is_logged_meanwhile_is_a_line_above_the_bars(monkeypatch):
     monkeypatch.setattr("sys.stderr", stream)
     before = [*logging.root.handlers, logging.StreamHandler(stream)]
     monkeypatch.setattr(logging.root, "handlers", before)
-    reporter = running.reporter_for_people()
-    task = SimpleNamespace(name="a.tar", expected_bytes=lambda: 10**6)
-    reporter.planned([task])
-    reporter.hear(Running(task, 3, 500_000))
+    reporter = progress.reporter_for_people()
+    run = TaskProgress(reporter, [task("a.tar")])
+    run.hear(Running(task("a.tar"), 3, 500_000))
     logging.warning("a.tar is deleted")
     reporter.close()
     drawn_again = stream.getvalue().partition("a.tar is deleted\n")[2]
@@ -90,24 +143,36 @@ def test_what_is_logged_meanwhile_is_a_line_above_the_bars(monkeypatch):
 
 
 def test_a_download(stream):
-    reporter = transfer.reporter_for_people(stream)
-    assert isinstance(reporter, transfer.Bars) == stream.isatty()
-    reporter.note("asking")
+    reporter = progress.reporter_for_people(stream)
+    tally = DownloadTally(reporter)
+    tally.note("asking")
     file = PlannedFile(name="a.tar", action="fetch", size=10**6)
-    reporter.planned(Plan(files=(file,), free=10**9))
-    going = Progress(name="a.tar", position=400_000, fetched=400_000, size=10**6)
-    reporter.running([going])
+    tally.planned(DownloadPlan(files=(file,), free=10**9))
+    going = FileProgress(name="a.tar", position=400_000, fetched=400_000, size=10**6)
+    tally.running([going])
     going.phase = "checking"
-    reporter.running([going])
+    tally.running([going])
     going.phase, going.inflated = "unpacking", 370_000
-    reporter.running([going])
+    tally.running([going])
     if stream.isatty():
         assert reporter._bars._bars["a.tar"].desc == "a.tar unpacking 37%"
-    reporter.finished(FileResult(name="a.tar", status="done", fetched=10**6, checked_by="md5"))
-    reporter.running([])
-    reporter.close()
+    tally.ended(FileResult(name="a.tar", status="done", fetched=10**6, checked_by="md5"))
+    tally.running([])
+    tally.close()
     told = stream.getvalue()
     assert "asking" in told
     assert "a.tar: done, checked by md5" in told
-    assert ("1 files: 100%" in told) == stream.isatty()
-    assert reporter.summary().startswith("1 of 1 whole (1 downloaded, 0 already there); 1.0 MB")
+    assert ("1 file: 100%" in told) == stream.isatty()
+    assert ("1 file, 1.0 MB to do" in told) != stream.isatty()
+    assert tally.summary().startswith("1 of 1 whole (1 downloaded, 0 already there); 1.0 MB")
+
+
+def test_the_size_of_a_file_may_be_known_late():
+    totals = progress.Totals()
+    file = PlannedFile(name="a.tar", action="fetch")
+    totals.plan(DownloadPlan(files=(file,), free=10**9))
+    assert totals.total == 0
+    totals.move([FileProgress(name="a.tar", position=5, size=10)])
+    assert (totals.position, totals.total) == (5, 10)
+    totals.end(FileResult(name="a.tar", status="failed", reason="gone"))
+    assert (totals.position, totals.total) == (5, 10)

@@ -24,27 +24,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sa1b_tfds.core.lock import FolderInUse
-from sa1b_tfds.core.telling import gigabytes
-from sa1b_tfds.download.checksums import read_md5_table
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.download import download, plan_download
 from sa1b_tfds.download.links import SignedUrl, parse_links, read_links, select
-from sa1b_tfds.download.transfer.attempts import Attempts
-from sa1b_tfds.download.transfer.plan import SelectionTooLarge
-from sa1b_tfds.download.transfer.settings import RateLimit, TransferConfig
-from sa1b_tfds.download.transfer.transport import (
+from sa1b_tfds.download.md5_table import read_md5_table
+from sa1b_tfds.download.transfer.answers import (
     TransferError,
-    Transport,
     TryAgain,
     _retry_after,
     content_length,
     total_of_416,
     total_of_range,
 )
+from sa1b_tfds.download.transfer.attempts import Attempts
+from sa1b_tfds.download.transfer.plan import SelectionTooLarge
+from sa1b_tfds.download.transfer.settings import RateLimit, TransferConfig
+from sa1b_tfds.download.transfer.transport import Transport
 from sa1b_tfds.segment_anything.ensure import MissingTarsError, ensure_tars
 from tests import forked
 from tests.downloading import (
+    HALF,
+    NAME,
+    PLAIN,
+    TAR,
     Notes,
     as_if_alone,
+    beside,
     check_nothing_twice,
     fetch_all,
     in_an_interpreter,
@@ -56,21 +61,13 @@ from tests.downloading import (
 from tests.fault_server import DAMAGED, EXPIRED_BODY, SIGNATURE, Fault, FaultServer, make_tar
 from tests.page import blocks_of
 
-NAME = "sa_000000.tar"
-PLAIN = make_tar(0, form="plain")
-TAR = make_tar(0)
 OTHER_TAR = make_tar(1)
-HALF = len(TAR) // 2
 
 
 @pytest.fixture
 def server():
     with FaultServer({NAME: TAR}) as running:
         yield running
-
-
-def leftovers(folder):
-    return {path.name for path in Path(folder).iterdir()} - {NAME, ".sa1b.lock", ".sa1b.json"}
 
 
 def exchange(server, name=NAME, data=OTHER_TAR):
@@ -142,7 +139,7 @@ def test_a_fault_that_passes_leaves_the_file_byte_identical(
 
     assert (result.status, result.checked_by) == ("done", checked_by), result.reason
     assert (tmp_path / NAME).read_bytes() == tar
-    assert leftovers(tmp_path) == set()
+    assert beside(tmp_path) == set()
     assert server.faults[NAME] == []
 
 
@@ -421,7 +418,7 @@ def test_a_body_without_an_end_is_not_kept(server, tmp_path, monkeypatch):
     (result,) = fetch_all(server, tmp_path, verify="size")
 
     assert re.search(r"does not say its size, and more than 9.* kB came", result.reason)
-    assert leftovers(tmp_path) == set()
+    assert beside(tmp_path) == set()
 
 
 LONG = "9" * 5000
@@ -573,7 +570,7 @@ def test_a_file_is_not_taken_as_finished_because_it_is_there(server, tmp_path):
 
 def test_a_checked_file_is_not_read_again(server, tmp_path, monkeypatch):
     fetch_all(server, tmp_path)
-    monkeypatch.setattr("sa1b_tfds.download.download.hash_file", pytest.fail)
+    monkeypatch.setattr("sa1b_tfds.download.transfer.jobs.hash_file", pytest.fail)
 
     (result,) = fetch_all(server, tmp_path)
 
@@ -813,12 +810,12 @@ def test_a_selection_of_nothing_is_an_error(server, tmp_path):
         process = sa1b(*command, *options)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 1
-        assert f"has no tar of SA-1B in that range: its 1 tars of SA-1B are {NAME}" in err
+        assert f"has no tar of SA-1B in that range: it lists 1 tar ({NAME})" in err
     (tmp_path / "links.txt").write_text(f"sa_co_gold.tar {server.url(NAME)}")
     process = sa1b(*command, "--json")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "its other files sa_co_gold.tar. Other files are fetched by --names." in err
+    assert "it lists 0 tars (none) and other files (sa_co_gold.tar). --names fetches those." in err
 
 
 def test_an_expired_link_burns_no_retries(server, tmp_path):
@@ -873,7 +870,7 @@ def test_a_selection_that_cannot_fit_is_refused(tmp_path, monkeypatch):
 
     assert "The first 2 of 4 files fit: --start 0 --end 2" in str(error.value)
     assert error.value.plan.needed == error.value.plan.to_fetch == sum(sizes)
-    assert leftovers(tmp_path) == set()
+    assert beside(tmp_path) == set()
 
 
 @pytest.fixture
@@ -1033,7 +1030,9 @@ def test_the_command_as_a_user_sees_it(server, tmp_path):
     process = sa1b(*command, command=in_an_interpreter)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert out.startswith(f"1 of 1 whole (1 downloaded, 0 already there); {gigabytes(len(TAR))} ")
+    assert out.startswith(
+        f"1 of 1 whole (1 downloaded, 0 already there); {format_bytes(len(TAR))} "
+    )
     assert (tmp_path / "out" / NAME).read_bytes() == TAR
 
     process = sa1b(*command, "--json", "--end", "2")
@@ -1176,7 +1175,7 @@ sys.exit(main(sys.argv[1:]))
 
     assert result.is_whole
     assert (out / NAME).read_bytes() == TAR
-    assert leftovers(out) - {".sa1b.json.tmp"} == set()
+    assert beside(out) - {".sa1b.json.tmp"} == set()
     assert sum(request.sent for request in server.of(NAME)[asked_before:]) == len(TAR) - kept
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import hashlib
 import json
 import os
 import random
@@ -16,19 +15,27 @@ import time
 import pytest
 
 from sa1b_tfds.cli.main import main
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.download import download, plan_download
 from sa1b_tfds.download.links import parse_links, select
-from sa1b_tfds.download.transfer.folder import CheckedFiles
-from sa1b_tfds.download.transfer.plan import Plan, PlannedFile, SelectionTooLarge
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
+from sa1b_tfds.download.transfer.plan import DownloadPlan, PlannedFile, SelectionTooLarge
 from sa1b_tfds.download.transfer.settings import TransferConfig
 from tests import forked
 from tests.downloading import (
+    HALF,
+    NAME,
+    PLAIN,
+    TAR,
     as_if_alone,
+    beside,
     check_nothing_twice,
     fetch_all,
+    forms_of_slow,
     in_an_interpreter,
+    md5_of,
     sa1b,
+    slow_files,
     wait_for,
     wait_for_or_end,
     write_inputs,
@@ -43,10 +50,6 @@ from tests.fault_server import (
     slow_tar,
 )
 
-NAME = "sa_000000.tar"
-PLAIN = make_tar(0, form="plain")
-TAR = make_tar(0)
-HALF = len(TAR) // 2
 WRONG = {NAME: "0" * 32}
 
 
@@ -54,14 +57,6 @@ WRONG = {NAME: "0" * 32}
 def server():
     with FaultServer({NAME: TAR}) as running:
         yield running
-
-
-def beside(folder):
-    return {path.name for path in folder.iterdir()} - {NAME, ".sa1b.lock", ".sa1b.json"}
-
-
-def md5_of(data):
-    return hashlib.md5(data).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +83,7 @@ def test_a_plain_tar_comes_of_what_is_served(
 
     asked = len(server.requests)
     for name in ("hash_file", "check_file", "unpack_file"):
-        monkeypatch.setattr(f"sa1b_tfds.download.download.{name}", pytest.fail)
+        monkeypatch.setattr(f"sa1b_tfds.download.transfer.jobs.{name}", pytest.fail)
     (result,) = fetch_all(server, tmp_path, unpack=True, **settings)
     assert (result.status, result.checked_by) == ("present", checked_by)
     assert len(server.requests) == asked
@@ -188,7 +183,7 @@ def test_a_tar_that_was_there_before(
 
 def test_a_tar_that_we_downloaded_before_is_not_hashed_again(server, tmp_path, monkeypatch):
     fetch_all(server, tmp_path)
-    monkeypatch.setattr("sa1b_tfds.download.download.hash_file", pytest.fail)
+    monkeypatch.setattr("sa1b_tfds.download.transfer.jobs.hash_file", pytest.fail)
     (result,) = fetch_all(server, tmp_path, unpack=True)
     assert (result.status, result.checked_by, result.fetched) == ("present", "md5", 0)
     assert (tmp_path / NAME).read_bytes() == PLAIN
@@ -204,16 +199,10 @@ def test_without_unpack_a_plain_tar_of_ours_stays(server, tmp_path):
     assert len(server.requests) == asked
 
 
-def slow_files(number=3):
-    return {f"sa_{n:06d}.tar": slow_tar(n) for n in range(number)}
-
-
 def check_slow(folder, number=3):
     """All are there and plain, and nothing else is."""
-    paths = [folder / f"sa_{n:06d}.tar" for n in range(number)]
-    assert "".join(form_of_slow(n, path) for n, path in enumerate(paths)) == "p" * number
-    found = {path.name for path in folder.iterdir()} - {path.name for path in paths}
-    assert found == {".sa1b.lock", ".sa1b.json"}
+    assert forms_of_slow(folder) == "p" * number
+    assert beside(folder) == slow_files(number).keys() - {NAME}
 
 
 @pytest.mark.parametrize("md5", ["known", "unknown"])
@@ -375,10 +364,10 @@ def test_a_full_disk_keeps_the_tar_that_was_there(small_disk):
 def test_a_plan_counts_a_tar_twice_for_each_worker(files, workers, to_fetch, needed):
     usual = {"action": "fetch", "size": 100, "unpacked": 6}
     planned = [PlannedFile(name=f"sa_{n}.tar", **{**usual, **f}) for n, f in enumerate(files)]
-    plan = Plan(files=tuple(planned), free=needed, workers=workers)
+    plan = DownloadPlan(files=tuple(planned), free=needed, workers=workers)
     assert (plan.to_fetch, plan.needed) == (to_fetch, needed)
     assert len(plan.fits) == len(files)
-    short = Plan(files=plan.files, free=needed - 1, workers=workers)
+    short = DownloadPlan(files=plan.files, free=needed - 1, workers=workers)
     assert len(short.fits) < len(files) or not needed
 
 
@@ -414,9 +403,9 @@ def test_dry_run_says_it_and_writes_nothing(server, tmp_path, capsys, monkeypatc
     assert main(command) == (0 if free == 10**9 else 1)
     needed = int(len(TAR) * 1.06) + len(TAR)
     assert capsys.readouterr().out.splitlines() == [
-        f"{NAME}: fetch, {gigabytes(len(TAR))}",
-        f"1 files, {gigabytes(len(TAR))} to fetch, {gigabytes(needed)} needed to unpack them,"
-        f" {gigabytes(free)} free" + ("" if free == 10**9 else "; the first 0 files fit"),
+        f"{NAME}: fetch, {format_bytes(len(TAR))}",
+        f"1 file, {format_bytes(len(TAR))} to fetch, {format_bytes(needed)} needed to unpack them,"
+        f" {format_bytes(free)} free" + ("" if free == 10**9 else "; the first 0 files fit"),
     ]
     main([*command, "--json"])
     plan = json.loads(capsys.readouterr().out.splitlines()[0])

@@ -10,9 +10,9 @@ from sa1b_tfds.cli.main import main
 from sa1b_tfds.download.download import download
 from sa1b_tfds.download.links import parse_links, select
 from sa1b_tfds.download.transfer.expiry import ExpiryNotes
-from sa1b_tfds.download.transfer.fetch import Progress
-from sa1b_tfds.download.transfer.plan import Plan, PlannedFile
-from sa1b_tfds.download.transfer.report import FileResult, Reporter
+from sa1b_tfds.download.transfer.plan import DownloadPlan, PlannedFile
+from sa1b_tfds.download.transfer.report import FileProgress, FileResult
+from tests.downloading import Notes
 from tests.fault_server import SIGNATURE, FaultServer, make_tar
 
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
@@ -44,7 +44,7 @@ def plan_of(*files):
         )
         for number, (action, size, seconds) in enumerate(files)
     ]
-    return Plan(files=tuple(planned), free=10**15)
+    return DownloadPlan(files=tuple(planned), free=10**15)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_at_its_real_speed_a_run_says_once_what_is_new(monkeypatch):
     monkeypatch.setattr("sa1b_tfds.download.transfer.expiry.time.monotonic", lambda: clock[0])
     notes = ExpiryNotes(plan, None)
     assert [note.partition(": ")[2] for note in notes.at_start()] == [f"{said((1, HOUR))}."]
-    running = [Progress(name="sa_000001.tar", position=200 * GB, size=400 * GB)]
+    running = [FileProgress(name="sa_000001.tar", position=200 * GB, size=400 * GB)]
     done = {"sa_000000.tar": FileResult(name="sa_000000.tar", status="done")}
 
     def said_at(seconds, fetched):
@@ -140,27 +140,18 @@ def links_text(server, **expires):
     return "\n".join(lines)
 
 
-class Notes(Reporter):
-    """Keeps the notes, and serves the rest at once after one that holds `last`."""
-
-    def __init__(self, server, last):
-        self.texts = []
-        self._server = server
-        self._last = last
-
-    def note(self, text, name=None):
-        self.texts.append(text)
-        if self._last in text:
-            self._server.bytes_per_second = None
-
-
 def test_a_run_says_it_and_the_server_decides(tmp_path, monkeypatch):
     monkeypatch.setattr("sa1b_tfds.download.transfer.expiry._REAL_RATE_AFTER_S", 0.2)
     files = {"sa_000000.tar": TAR, "sa_000001.tar": make_tar(1, image_bytes=4_000_000)}
     with FaultServer(files, bytes_per_second=20_000) as server:
         soon = datetime.now(timezone.utc) + timedelta(seconds=30)
         links = parse_links(links_text(server, sa_000000=after(-HOUR), sa_000001=soon))
-        notes = Notes(server, "at the present")
+
+        def serve_the_rest(text):
+            if "at the present" in text:
+                server.bytes_per_second = None
+
+        notes = Notes(serve_the_rest)
         results = download(select(links), tmp_path, md5={}, reporter=notes)
 
     assert [result.status for result in results] == ["done", "done"]

@@ -18,8 +18,10 @@ from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.cli.main import main
 from sa1b_tfds.core import own_json
 from sa1b_tfds.core.problems import BadInput
-from sa1b_tfds.download.checksums import read_md5_table
-from sa1b_tfds.download.transfer.folder import RECORD_NAME, CheckedFiles, Partial
+from sa1b_tfds.download.md5_table import read_md5_table
+from sa1b_tfds.download.transfer.checked_files import RECORD_NAME, CheckedFiles
+from sa1b_tfds.download.transfer.folder import draft_of
+from sa1b_tfds.download.transfer.partial import Partial
 from sa1b_tfds.examples.parts import find_parts, read_examples
 from sa1b_tfds.export import SA1BTars
 from sa1b_tfds.metrics.predictions import read_predictions
@@ -262,6 +264,23 @@ def test_what_is_damaged_beside_a_download_counts_for_nothing(tmp_path, damage):
     (tmp_path / RECORD_NAME).write_bytes(damage)
     assert CheckedFiles(tmp_path).checked_by("sa_000000.tar") is None
     assert Partial(tmp_path, "sa_000001.tar").source is None
+
+
+@pytest.mark.parametrize("change", [{"size": None}, {"mtime_ns": None}, {"mtime_ns": "1"}], ids=str)
+def test_a_damaged_entry_of_a_download_counts_for_nothing(tmp_path, change):
+    packed, plain = tmp_path / "packed.tar", tmp_path / "sa_000000.tar"
+    packed.write_bytes(b"xy")
+    draft_of(plain).write_bytes(b"x")
+    CheckedFiles(tmp_path).put_unpacked(plain, packed, "size", None)
+    assert CheckedFiles(tmp_path).unpacked_from(plain.name)["bytes"] == 2
+    record = orjson.loads((tmp_path / RECORD_NAME).read_bytes())
+    entry = {key: value for key, value in (record[plain.name] | change).items() if value}
+    (tmp_path / RECORD_NAME).write_bytes(orjson.dumps({plain.name: entry}))
+    damaged = CheckedFiles(tmp_path)
+    assert damaged.unpacked_from(plain.name) is None
+    assert damaged.checked_by(plain.name) is None
+    damaged.remember(plain.name, "size")
+    assert CheckedFiles(tmp_path).checked_by(plain.name) == "size"
 
 
 @any_damage

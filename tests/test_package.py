@@ -20,7 +20,7 @@ _SMOKE = """
 import json, pathlib, sys
 import tensorflow_datasets as tfds
 import sa1b_tfds
-from sa1b_tfds.download.checksums import read_md5_table
+from sa1b_tfds.download.md5_table import read_md5_table
 
 def main():
     builder = tfds.builder('segment_anything', data_dir='data', num_workers=1)

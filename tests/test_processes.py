@@ -105,11 +105,13 @@ def test_an_error_of_the_disk_names_what_was_read(tmp_path, error, said):
 
 
 @pytest.mark.parametrize("when", ["idle", "in the middle of a message", "before its answer"])
-@pytest.mark.parametrize("module", [processes.__name__, workers.__name__])
-def test_an_orphan_ends_without_a_word(when, module, tmp_path, capfd):
-    process = processes.start(module)
-    task = Task("a", tmp_path) if module == workers.__name__ else (time.sleep, (0.5,))
-    message = pickle.dumps(task)
+@pytest.mark.parametrize("job", ["function", "task"])
+def test_an_orphan_ends_without_a_word(when, job, tmp_path, capfd):
+    process = processes.start()
+    task = Task("a", tmp_path)
+    message = pickle.dumps(
+        (workers.run_task, (task,), True) if job == "task" else (time.sleep, (0.5,), False)
+    )
     if when != "idle":
         process.stdout.close()
         process.stdin.write(message[:-5] if when == "in the middle of a message" else message)
@@ -140,3 +142,20 @@ def test_nothing_is_fetched_for_a_task_once_the_run_is_stopped(tmp_path):
         thread.join(60)
     assert fetched in ([], ["a"])
     assert list(tmp_path.iterdir()) == []
+
+
+class Counting(Task):
+    def run(self, on_progress):
+        for number in range(1, 33):
+            on_progress(number, 10 * number)
+        if self.unfit:
+            raise ValueError(self.unfit)
+
+
+@pytest.mark.parametrize("error", [None, "broken"])
+def test_the_last_that_is_heard_of_a_task_is_all_that_was_done(tmp_path, error):
+    heard = []
+    workers.run([Counting("a", tmp_path, error)], 1, on_event=heard.append)
+    *_, last, end = heard
+    assert (last.images, last.bytes) == (32, 320)
+    assert str(end.error) == str(error)

@@ -21,8 +21,8 @@ from sa1b_tfds.core.problems import BadInput, Problems
 from sa1b_tfds.download import tar_stream
 from sa1b_tfds.download.links import Link, SignedUrl, redact
 from sa1b_tfds.download.secrets import Secrets
+from sa1b_tfds.download.transfer.answers import TransferError
 from sa1b_tfds.download.transfer.settings import TransferConfig
-from sa1b_tfds.download.transfer.transport import TransferError
 from tests.messages import texts_of
 
 NAME = "sa_000000.tar"

@@ -16,7 +16,7 @@ from sa1b_tfds.building.conversion_task import ConversionTask, ShardSettings, co
 from sa1b_tfds.building.shard_order import cut, shuffled
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
-from sa1b_tfds.download.transfer.folder import CheckedFiles
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.examples import record_files, records
 from sa1b_tfds.examples.annotations import to_example
 from sa1b_tfds.tars import archive

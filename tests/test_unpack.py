@@ -1,7 +1,6 @@
 """`sa1b unpack`: plain tars of compressed ones, whole or not at all, whatever happens meanwhile."""
 
 import gzip
-import hashlib
 import os
 import random
 import re
@@ -15,26 +14,29 @@ import pytest
 from sa1b_tfds.cli.main import main
 from sa1b_tfds.core.files import DiskFull
 from sa1b_tfds.core.lock import FolderInUse, lock_folder
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download import check
-from sa1b_tfds.download.transfer.folder import CheckedFiles
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.download.unpack import unpack
 from tests import building
 from tests.downloading import (
+    NAMES,
     as_if_alone,
     fetch_all,
+    forms_of_slow,
     in_an_interpreter,
+    md5_of,
     sa1b,
     wait_for,
     wait_for_or_end,
     write_inputs,
+    write_slow,
 )
-from tests.fault_server import DAMAGED, Fault, FaultServer, form_of_slow, make_tar, packed, slow_tar
+from tests.fault_server import DAMAGED, Fault, FaultServer, make_tar, packed, slow_tar
 
 PLAIN = [make_tar(number, image_bytes=20_000, form="plain") for number in range(3)]
 PACKED = [packed(plain) for plain in PLAIN]
 BYTES = {"p": PLAIN, "g": PACKED}
-NAMES = [f"sa_{number:06d}.tar" for number in range(3)]
 
 
 def write(folder, **files):
@@ -288,19 +290,6 @@ def test_the_mode_of_a_tar_is_kept(tmp_path):
     assert (tmp_path / A).stat().st_mode & 0o777 == 0o640
 
 
-def write_slow(folder, number=3):
-    folder.mkdir(exist_ok=True)
-    for n in range(number):
-        (folder / NAMES[n]).write_bytes(slow_tar(n))
-    return folder
-
-
-def states(folder):
-    """'g' or 'p' for each of the slow tars, each of which must be whole."""
-    paths = [(number, folder / name) for number, name in enumerate(NAMES)]
-    return "".join(form_of_slow(number, path) for number, path in paths if path.exists())
-
-
 def drafts(folder):
     return [path.name for path in folder.iterdir() if ".part" in path.name or ".tmp" in path.name]
 
@@ -317,12 +306,12 @@ def test_kill_9_at_random_moments_leaves_every_tar_whole(tmp_path):
         process.kill()
         process.communicate()
         met += bool(drafts(tars))
-        if "g" not in states(tars):
+        if "g" not in forms_of_slow(tars):
             write_slow(tars)
     process = sa1b("unpack", tars, "--workers", 2, command=in_an_interpreter)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert states(tars) == "ppp"
+    assert forms_of_slow(tars) == "ppp"
     assert drafts(tars) == []
     assert met, "no kill met a tar that was being unpacked"
     assert re.search(r"^[1-3] of 3 tars unpacked, ", out)
@@ -339,7 +328,7 @@ def test_ctrl_c_leaves_whole_tars_and_no_draft(tmp_path):
     assert process.returncode == 130
     assert out == ""
     assert err.endswith("Interrupted. Run the same command again; it continues.\n")
-    assert "g" in states(tars)
+    assert "g" in forms_of_slow(tars)
     assert drafts(tars) == []
 
 
@@ -353,12 +342,12 @@ def test_a_full_disk_is_said_and_the_compressed_tars_stay(small_disk, capsys):
     )
     assert lines[1].startswith(f"{B}: failed, ")
     assert lines[2:] == ["0 of 2 tars unpacked, 0 bytes; 2 failed"]
-    assert states(disk) == "gg"
+    assert forms_of_slow(disk) == "gg"
     assert drafts(disk) == []
 
     subprocess.run(["mount", "-o", "remount,size=320m", str(disk)], check=True)
     assert main(["unpack", str(disk), "--workers", "2"]) == 0
-    assert states(disk) == "pp"
+    assert forms_of_slow(disk) == "pp"
 
 
 @pytest.fixture(scope="module")
@@ -457,13 +446,13 @@ def test_tars_on_a_read_only_disk_are_unpacked_elsewhere(small_disk, tmp_path):
             IN_TARS,
             [],
             0,
-            [f"2 of 2 tars unpacked, {gigabytes(len(PLAIN[0]) + len(PLAIN[1]))}"],
+            [f"2 of 2 tars unpacked, {format_bytes(len(PLAIN[0]) + len(PLAIN[1]))}"],
         ),
         (
             {f"tars/{A}": "p0", f"tars/{B}": "g1"},
             ["--workers", "1"],
             0,
-            [f"1 of 2 tars unpacked, {gigabytes(len(PLAIN[1]))}; 1 plain before"],
+            [f"1 of 2 tars unpacked, {format_bytes(len(PLAIN[1]))}; 1 plain before"],
         ),
         (
             {f"tars/{A}": "p0"},
@@ -480,7 +469,7 @@ def test_tars_on_a_read_only_disk_are_unpacked_elsewhere(small_disk, tmp_path):
             1,
             [
                 f"{A}: failed, out/{A} is there already and may be another tar: move it away",
-                f"1 of 2 tars unpacked, {gigabytes(len(PLAIN[1]))}; 1 failed",
+                f"1 of 2 tars unpacked, {format_bytes(len(PLAIN[1]))}; 1 failed",
             ],
         ),
     ],
@@ -504,7 +493,7 @@ def test_the_record_keeps_what_the_download_has_checked(tmp_path):
     with FaultServer({A: PACKED[0]}) as server:
         fetch_all(server, tmp_path)
     unpack([tmp_path], workers=1)
-    md5 = hashlib.md5(PACKED[0]).hexdigest()
+    md5 = md5_of(PACKED[0])
     record = CheckedFiles(tmp_path)
     assert (record.checked_by(A), record.md5(A)) == ("md5", md5)
 
@@ -605,5 +594,5 @@ def test_the_report_has_the_md5_of_the_compressed_tar(built, tmp_path):
     unpack([tmp_path / "disk"])
     assert _build(tmp_path / "disk", tmp_path / "new") == 0
     assert {tar["name"]: tar["md5"] for tar in building.report_of(tmp_path / "new")["tars"]} == {
-        name: hashlib.md5(data).hexdigest() for name, data in files.items()
+        name: md5_of(data) for name, data in files.items()
     }

@@ -19,11 +19,13 @@ import pytest
 from PIL import Image
 
 from sa1b_tfds.cli.main import main
+from sa1b_tfds.core.progress import Reporter, Totals
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.download.unpack import unpack
 from sa1b_tfds.download.verify import verify_folder
 from sa1b_tfds.masks.rle import encode_mask
 from sa1b_tfds.tars import inflate
-from tests.downloading import fetch_all
+from tests.downloading import fetch_all, md5_of
 from tests.fault_server import DAMAGED, FaultServer, packed, slow_tar
 
 NAME = "sa_000000.tar"
@@ -65,10 +67,6 @@ def tar_of(**files):
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return content.getvalue()
-
-
-def md5_of(data):
-    return hashlib.md5(data).hexdigest()
 
 
 GOOD = tar_of()
@@ -256,17 +254,34 @@ def test_the_md5_of_an_unpacked_tar(tmp_path, way, table, after, status, note, r
     assert report.pairs == 1
 
 
+class Heard(Reporter):
+    """Keeps how many bytes are done at each time that something moves."""
+
+    def __init__(self):
+        self.totals = Totals()
+        self.positions = []
+
+    def planned(self, plan):
+        self.totals.plan(plan)
+
+    def running(self, states):
+        self.totals.move(states)
+        self.positions.append(self.totals.position)
+
+    def ended(self, outcome):
+        self.totals.end(outcome)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_progress_has_a_total_and_gets_there(tmp_path, workers):
     (tmp_path / NAME).write_bytes(slow_tar(0))
     (tmp_path / "sa_000001.tar").write_bytes(GOOD)
     (tmp_path / "sa_000002.tar").write_bytes(packed(tar_of(**{"sa_7.jpg": jpeg()[:-9]})))
     total = sum(path.stat().st_size for path in tmp_path.iterdir())
-    told = []
-    options = {"workers": workers, "on_progress": lambda *where: told.append(where)}
-    assert len(list(verify_folder(tmp_path, **options))) == 3
-    assert {where[1] for where in told} == {total}
-    done = [where[0] for where in told]
+    heard = Heard()
+    assert len(list(verify_folder(tmp_path, workers=workers, reporter=heard))) == 3
+    assert heard.totals.total == total
+    done = heard.positions
     assert done == sorted(done)
     assert done[-1] == total
     assert len(done) >= 3 if workers > 1 else len(done) > 5
@@ -274,13 +289,13 @@ def test_progress_has_a_total_and_gets_there(tmp_path, workers):
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_the_bar_moves_while_an_md5_is_taken(tmp_path, monkeypatch, deep):
-    monkeypatch.setattr("sa1b_tfds.download.checksums._BLOCK", 1000)
+    monkeypatch.setattr("sa1b_tfds.download.check._BLOCK", 1000)
     (tmp_path / NAME).write_bytes(slow_tar(0))
     size = len(slow_tar(0))
     md5 = {NAME: hashlib.md5(slow_tar(0)).hexdigest()}
-    told = []
-    options = {"md5": md5, "workers": 1, "deep": deep}
-    list(verify_folder(tmp_path, on_progress=lambda *where: told.append(where[0]), **options))
+    heard = Heard()
+    list(verify_folder(tmp_path, reporter=heard, md5=md5, workers=1, deep=deep))
+    told = heard.positions
     assert told == sorted(told)
     assert told[-1] == size
     assert len([done for done in told if 0 < done < size / 2]) >= 10
@@ -298,7 +313,7 @@ def test_a_bar_of_bytes_is_on_the_terminal_only(tmp_path):
         os.close(end)
     size = len(slow_tar(0)) / 1000
     assert re.search(rf"100%\|█+\| {size:.0f}k/{size:.0f}k \[", shown), shown
-    assert done.stdout == f"{NAME}: whole, 3 pairs\n1 of 1 tars whole\n"
+    assert done.stdout == f"{NAME}: whole, 3 pairs\n1 of 1 tar whole\n"
     assert subprocess.run(run, capture_output=True, text=True).stderr == ""
 
 
@@ -369,7 +384,7 @@ def test_the_command_over_several_processes(tmp_path):
     lines = text.stdout.splitlines()
     assert text.returncode == 1, text.stderr
     assert lines[-1] == "2 of 4 tars whole, 1 missing, 1 torn"
-    assert "sa_000001.tar: whole, 1 pairs" in lines
+    assert "sa_000001.tar: whole, 1 pair" in lines
 
     as_json = subprocess.run([*run, "--start", "1", "--json"], capture_output=True, text=True)
     events = [json.loads(line) for line in as_json.stdout.splitlines()]
@@ -421,7 +436,7 @@ def test_tars_whose_md5_is_not_known_are_counted(tmp_path, capsys, tars, options
         (tmp_path / f"sa_{number}.tar").write_bytes(tar)
     assert main(["verify", str(tmp_path), "--md5", *options]) == 0
     assert capsys.readouterr().out.splitlines()[len(tars) :] == [
-        f"{len(tars)} of {len(tars)} tars whole",
+        f"{len(tars)} of {counted(len(tars), 'tar')} whole",
         *lines,
     ]
     main(["verify", str(tmp_path), "--md5", "--json", *options])
@@ -434,20 +449,20 @@ def test_a_tar_without_an_md5_that_the_download_checked_is_said(tmp_path, capsys
     assert main(["verify", str(tmp_path), "--md5"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"sa_123456.tar: whole; {CHECKED}",
-        "1 of 1 tars whole",
+        "1 of 1 tar whole",
         IN_GZIP.format(1) + ", now or when they were downloaded.",
     ]
 
 
 def test_the_command_says_where_a_plain_tar_is_from(downloaded, capsys, monkeypatch):
     monkeypatch.setattr(
-        "sa1b_tfds.download.checksums.read_md5_table", lambda path: {NAME: md5_of(PACKED)}
+        "sa1b_tfds.download.md5_table.read_md5_table", lambda path: {NAME: md5_of(PACKED)}
     )
     unpack([downloaded])
     assert main(["verify", str(downloaded), "--md5"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"{NAME}: whole, 1 pairs; plain: unpacked from the file with the right MD5",
-        "1 of 1 tars whole",
+        f"{NAME}: whole, 1 pair; plain: unpacked from the file with the right MD5",
+        "1 of 1 tar whole",
     ]
     main(["verify", str(downloaded), "--md5", "--json"])
     report = json.loads(capsys.readouterr().out.splitlines()[0])

@@ -16,6 +16,7 @@ from absl import logging
 from sa1b_tfds.building.conversion_task import ConversionTask, convert
 from sa1b_tfds.core import files, own_json
 from sa1b_tfds.core.problems import BadInput
+from sa1b_tfds.core.text import with_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,8 @@ class BeamEngine:
                 f"{name} was not converted by the Beam pipeline: {why}."
                 " The tars that were finished are kept; build again to go on."
             )
+        for name, failure_of_tar in failures.items():
+            logging.error("Failed: %s", with_name(name, str(failure_of_tar)))
         return failures
 
 

@@ -23,7 +23,7 @@ from sa1b_tfds.building.shard_writer import shard_writer
 from sa1b_tfds.building.source_record import is_from, md5_taken, recorded_md5, report_mismatch
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core.problems import OnError, Problems
-from sa1b_tfds.core.running.workers import Progress
+from sa1b_tfds.core.running.workers import OnProgress
 from sa1b_tfds.examples import image_ids, jpeg, record_files
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
@@ -108,7 +108,7 @@ class ConversionTask:
     def scratch_bytes(self) -> int:
         return estimates.scratch_bytes(self.archive, self.source_bytes())
 
-    def run(self, on_progress: Progress) -> None:
+    def run(self, on_progress: OnProgress) -> None:
         convert(self, on_progress)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -168,7 +168,9 @@ def unique_examples(
         yield example
 
 
-def convert(task: ConversionTask, on_progress: Progress = lambda images, size: None) -> FinishedTar:
+def convert(
+    task: ConversionTask, on_progress: OnProgress = lambda images, size: None
+) -> FinishedTar:
     """Writes the shards of a tar into the staging folder, and then its sidecar.
 
     Raises:
@@ -264,7 +266,7 @@ class _Examples:
     """Reads a task's examples part by part: up to its limit, and none that is excluded."""
 
     def __init__(
-        self, task: ConversionTask, reader: PairReader, problems: Problems, on_progress: Progress
+        self, task: ConversionTask, reader: PairReader, problems: Problems, on_progress: OnProgress
     ):
         self.ids: list[int] = []
         self._task = task

@@ -7,8 +7,8 @@ from typing import Any
 from sa1b_tfds.building.conversion import Conversion, Engine
 from sa1b_tfds.building.tar_deletion import TarDeletion, delete_after_each_task
 from sa1b_tfds.building.tar_supply import TarSupply
+from sa1b_tfds.core.progress import reporter_for_people
 from sa1b_tfds.core.running.pool import ProcessPool
-from sa1b_tfds.core.running.progress import reporter_for_people
 
 
 def choose_engine(

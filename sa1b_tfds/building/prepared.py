@@ -24,7 +24,7 @@ from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core import files
 from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.core.own_json import Damaged
-from sa1b_tfds.core.telling import some_of
+from sa1b_tfds.core.text import first_few
 
 TARS = "tars.jsonl"
 _SHARD = re.compile(r"segment_anything-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z")
@@ -101,7 +101,7 @@ class Folder:
                     " that is left of them. Remove it if you have these tars.",
                     path,
                     len(tars),
-                    some_of(tars),
+                    first_few(tars),
                 )
             elif ours or other_version or path == self._replaced:
                 logging.warning("Removing %s, which an earlier build left behind.", path)
@@ -213,7 +213,7 @@ class Folder:
         lost = [t.archive for t in to_stage if t.archive in damaged and t.archive not in available]
         if lost:
             raise FileNotFoundError(
-                f"Shards of {some_of(lost)} are damaged or gone in {self.path}, and the tars are"
+                f"Shards of {first_few(lost)} are damaged or gone in {self.path}, and the tars are"
                 " not there: put these back, to have them converted again, or the shards."
             )
         self.staging.folder.mkdir(parents=True, exist_ok=True)

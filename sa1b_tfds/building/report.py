@@ -13,7 +13,7 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds.building.staging import FinishedTar
-from sa1b_tfds.core.telling import counted, gigabytes
+from sa1b_tfds.core.text import counted, format_bytes
 
 REPORT = "build_report.json"
 _PACKAGES = ("sa1b_tfds", "tensorflow-datasets", "numpy", "pycocotools", "protobuf", "pillow")
@@ -94,6 +94,6 @@ def print_summary(report: Mapping[str, Any]) -> None:
         print(f"skipped {number}: {reason}")
     print(
         f"{counted(totals['images'], 'image')} of {counted(totals['tars'], 'tar')} in"
-        f" {counted(totals['shards'], 'shard')}, {gigabytes(totals['bytes'])};"
+        f" {counted(totals['shards'], 'shard')}, {format_bytes(totals['bytes'])};"
         f" {totals['skipped']} skipped"
     )

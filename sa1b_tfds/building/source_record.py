@@ -1,7 +1,8 @@
 """What is known of a tar's file: its MD5, and which compressed tar it was unpacked from.
 
-`sa1b download` and `sa1b unpack` record both beside the tar (`download/transfer/folder.py`). The
-record is valid as long as the tar's size and modification time stay the same.
+`sa1b download` and `sa1b unpack` record both beside the tar
+(`download/transfer/checked_files.py`). The record is valid as long as the tar's size and
+modification time stay the same.
 
 The MD5 may also be taken while the tar is converted. That reads the tar once more, in a thread. The
 converting thread goes on meanwhile, but the MD5 takes 1.4 seconds of a core for each GB.
@@ -17,9 +18,8 @@ from typing import Any
 
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import Problems
-from sa1b_tfds.download.check import md5_problem
-from sa1b_tfds.download.checksums import hash_file
-from sa1b_tfds.download.transfer.folder import CheckedFiles
+from sa1b_tfds.download.check import hash_file, md5_problem
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.tars.archive import Archive, TarArchive
 
 

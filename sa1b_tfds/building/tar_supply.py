@@ -12,7 +12,7 @@ from typing import TypeGuard
 
 from etils import epath
 
-from sa1b_tfds.core.running.workers import Fetched
+from sa1b_tfds.core.running.workers import OnFetched
 from sa1b_tfds.download.links import Link
 from sa1b_tfds.tars.archive import Archive, TarArchive, archives_at, sorted_by_name
 from sa1b_tfds.tars.names import tar_stem
@@ -28,7 +28,7 @@ class TarSupply:
     """
 
     archives: Sequence[Archive]
-    fetch: Callable[[Archive, Fetched], None] | None = None
+    fetch: Callable[[Archive, OnFetched], None] | None = None
 
     def missing(self) -> list[str]:
         """The names of archives that are not there yet."""
@@ -64,13 +64,13 @@ def find_supply(folder: epath.PathLike, links: Mapping[str, Link]) -> TarSupply:
         if tar_stem(name) not in stems:  # a tar may be there as .tar, .tar.gz or .tgz
             archives[name] = TarArchive(in_flight / name / name, name)
 
-    def fetch(archive: Archive, on_fetched: Fetched) -> None:
+    def fetch(archive: Archive, on_fetched: OnFetched) -> None:
         name = archive.name
         if archive.identity() is None and name in links:
             from sa1b_tfds.download.download import download  # who has the tars needs no HTTP
-            from sa1b_tfds.download.transfer.progress import OfOneFile
+            from sa1b_tfds.download.transfer.progress import OneFileReporter
 
-            reporter = OfOneFile(on_fetched)
+            reporter = OneFileReporter(on_fetched)
             [result] = download([links[name]], in_flight / name, workers=1, reporter=reporter)
             if not result.is_whole:
                 raise RuntimeError(f"{name} was not downloaded: {result.reason or result.status}")

@@ -126,19 +126,19 @@ def _build(options: argparse.Namespace) -> int:
 
 def _print_build_plan(plan: BuildPlan) -> bool:
     """Prints a plan; returns whether it fits on the disk."""
-    from sa1b_tfds.core.telling import duration, gigabytes
+    from sa1b_tfds.core.text import format_bytes, format_duration
 
     for tar in plan.tars:
-        print(f"{tar.name}: {tar.state}, {gigabytes(tar.bytes)}")
+        print(f"{tar.name}: {tar.state}, {format_bytes(tar.bytes)}")
     to_do = sum(tar.state != "finished" for tar in plan.tars)
     needed = plan.prepared + plan.in_flight + plan.scratch
-    free = "unknown" if plan.free is None else gigabytes(plan.free)
-    how_long, shards = duration(plan.seconds), f"{gigabytes(plan.prepared)} of shards"
+    free = "unknown" if plan.free is None else format_bytes(plan.free)
+    how_long, shards = format_duration(plan.seconds), f"{format_bytes(plan.prepared)} of shards"
     if plan.in_flight:
         how_long += " without downloads"
-        shards += f", {gigabytes(plan.in_flight)} of downloaded tars"
+        shards += f", {format_bytes(plan.in_flight)} of downloaded tars"
     if plan.scratch:
-        shards += f", and for a while {gigabytes(plan.scratch)} of unpacked tars"
+        shards += f", and for a while {format_bytes(plan.scratch)} of unpacked tars"
     print(
         f"{to_do} of {len(plan.tars)} tars to convert, about {how_long}; up to {shards},"
         f" {free} free"
@@ -146,7 +146,7 @@ def _print_build_plan(plan: BuildPlan) -> bool:
     if plan.free is None or needed <= plan.free:
         return True
     print(
-        f"sa1b build: this does not fit, as up to {gigabytes(needed)} are needed and {free} are"
+        f"sa1b build: this does not fit, as up to {format_bytes(needed)} are needed and {free} are"
         " free. Make room, name another --data-dir, or take fewer tars.",
         file=sys.stderr,
     )

@@ -13,8 +13,8 @@ from sa1b_tfds.cli.options import Commands, add_command, number_of_bytes, positi
 
 if TYPE_CHECKING:
     from sa1b_tfds.download.links import Selection
-    from sa1b_tfds.download.transfer.plan import Plan
-    from sa1b_tfds.download.transfer.progress import Tally
+    from sa1b_tfds.download.transfer.plan import DownloadPlan
+    from sa1b_tfds.download.transfer.progress import DownloadTally, JsonReporter
 
 
 def add(commands: Commands) -> None:
@@ -141,11 +141,12 @@ def add(commands: Commands) -> None:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from sa1b_tfds.core.telling import a_few
-    from sa1b_tfds.download.checksums import read_md5_table
+    from sa1b_tfds.core.progress import reporter_for_people
+    from sa1b_tfds.core.text import counted, first_few
     from sa1b_tfds.download.download import download, plan_download
     from sa1b_tfds.download.links import LinksError, read_links, select
-    from sa1b_tfds.download.transfer.progress import JsonLines, reporter_for_people
+    from sa1b_tfds.download.md5_table import read_md5_table
+    from sa1b_tfds.download.transfer.progress import DownloadTally, JsonReporter
     from sa1b_tfds.download.transfer.settings import TransferConfig
 
     settings: dict[str, Any] = {
@@ -173,17 +174,18 @@ def _download(options: argparse.Namespace) -> int:
         )
     if not selection.names:
         raise LinksError(
-            f"{options.links_file} has no tar of SA-1B in that range: its {len(links.tars)} tars of"
-            f" SA-1B are {a_few(sorted(links.tars)) or 'none'}, its other files"
-            f" {a_few(sorted(links.others)) or 'none'}. Other files are fetched by --names."
+            f"{options.links_file} has no tar of SA-1B in that range: it lists"
+            f" {counted(len(links.tars), 'tar')} ({first_few(sorted(links.tars)) or 'none'}) and"
+            f" other files ({first_few(sorted(links.others)) or 'none'}). --names fetches those."
         )
     md5 = read_md5_table(options.md5_file) if options.md5_file else None
-    reporter: Tally = JsonLines(sys.stdout) if options.json else reporter_for_people()
+    as_json = JsonReporter(sys.stdout) if options.json else None
+    reporter = DownloadTally(as_json or reporter_for_people())
     for note in links.notes:
         reporter.note(note)
     if options.dry_run:
         plan = plan_download(selection, options.output_dir, config=config, md5=md5)
-        return _print_plan(plan, options.max_rate, as_json=options.json)
+        return _print_plan(plan, options.max_rate, as_json)
 
     try:
         download(
@@ -199,14 +201,14 @@ def _download(options: argparse.Namespace) -> int:
         raise
     finally:
         if reporter.asked:
-            _print_summary(reporter, selection, options)
+            _print_summary(reporter, as_json, selection, options)
     return 0 if all(result.is_whole for result in reporter.results.values()) else 1
 
 
-def _print_plan(plan: Plan, max_rate: float | None, *, as_json: bool) -> int:
-    from sa1b_tfds.core.telling import gigabytes
+def _print_plan(plan: DownloadPlan, max_rate: float | None, as_json: JsonReporter | None) -> int:
+    from sa1b_tfds.core.text import counted, format_bytes
     from sa1b_tfds.download.transfer.expiry import ExpiryNotes
-    from sa1b_tfds.download.transfer.progress import JsonLines, plan_as_json
+    from sa1b_tfds.download.transfer.progress import plan_as_json
 
     possible = plan.needed <= plan.free and not any(
         file.action in ("expired", "missing") for file in plan.files
@@ -214,35 +216,39 @@ def _print_plan(plan: Plan, max_rate: float | None, *, as_json: bool) -> int:
     unpacked = any(file.unpacked for file in plan.files)
     notes = ExpiryNotes(plan, max_rate).at_start()
     if as_json:
-        lines = JsonLines(sys.stdout)
-        lines.emit("plan", **plan_as_json(plan))
+        as_json.emit("plan", **plan_as_json(plan))
         for note in notes:
-            lines.note(note)
+            as_json.note(note)
         return 0 if possible else 1
     for file in plan.files:
-        size = "size unknown" if file.size is None else gigabytes(file.size)
-        rest = f", {gigabytes(file.to_fetch)} to fetch" if file.action == "continue" else ""
+        size = "size unknown" if file.size is None else format_bytes(file.size)
+        rest = f", {format_bytes(file.to_fetch)} to fetch" if file.action == "continue" else ""
         print(f"{file.name}: {file.action}, {file.reason or size + rest}")
     print(
-        f"{len(plan.files)} files, {gigabytes(plan.to_fetch)} to fetch"
-        + (f", {gigabytes(plan.needed)} needed to unpack them" if unpacked else "")
-        + f", {gigabytes(plan.free)} free"
-        + ("" if plan.needed <= plan.free else f"; the first {len(plan.fits)} files fit")
+        f"{plan.title}, {format_bytes(plan.to_fetch)} to fetch"
+        + (f", {format_bytes(plan.needed)} needed to unpack them" if unpacked else "")
+        + f", {format_bytes(plan.free)} free"
+        + ("" if plan.needed <= plan.free else f"; the first {counted(len(plan.fits), 'file')} fit")
     )
     for note in notes:
         print(note)
     return 0 if possible else 1
 
 
-def _print_summary(tally: Tally, selection: Selection, options: argparse.Namespace) -> None:
+def _print_summary(
+    tally: DownloadTally,
+    as_json: JsonReporter | None,
+    selection: Selection,
+    options: argparse.Namespace,
+) -> None:
+    from sa1b_tfds.core.text import shortened
     from sa1b_tfds.download.links import LINKS_PAGE
-    from sa1b_tfds.download.transfer.progress import JsonLines
 
-    failed = {r.name: r.reason for r in tally.results.values() if r.status == "failed"}
+    failed = {r.name: r.reason or "" for r in tally.results.values() if r.status == "failed"}
     expired = sorted(r.name for r in tally.results.values() if r.status == "expired")
     command = _again(options.argv)
-    if isinstance(tally, JsonLines):
-        tally.emit(
+    if as_json:
+        as_json.emit(
             "summary",
             asked=tally.asked,
             done=tally.count("done"),
@@ -256,7 +262,7 @@ def _print_summary(tally: Tally, selection: Selection, options: argparse.Namespa
         )
         return
     for name, reason in sorted(failed.items()):
-        print(f"{name} failed: {reason}")
+        print(f"{name} failed: {shortened(reason)}")
     if expired:
         print(
             f"{len(expired)} of the links expired: {' '.join(expired)}\n"

@@ -59,13 +59,12 @@ def add(commands: Commands) -> None:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from sa1b_tfds.core.problems import Problems, summed_up
+    from sa1b_tfds.core.progress import image_bar
     from sa1b_tfds.metrics import evaluate_predictions
 
     problems = Problems("skip")
-    with tqdm(unit="image", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+    with image_bar() as bar:
         figures = evaluate_predictions(
             options.predictions,
             options.data,

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         from sa1b_tfds.download.links import redact
 
-        text = str(error)
+        text = getattr(error, "closing", None) or str(error)
         if isinstance(error, OSError) and error.filename and error.strerror:
             text = f"{error.filename}: {error.strerror}"
         print(f"sa1b {options.command}: {redact(text)}", file=sys.stderr)

@@ -14,7 +14,7 @@ from sa1b_tfds.cli.options import (
     output_file,
     positive,
 )
-from sa1b_tfds.core.telling import counted
+from sa1b_tfds.core.text import counted
 
 if TYPE_CHECKING:
     from etils import epath

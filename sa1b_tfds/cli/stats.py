@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from sa1b_tfds.cli.options import (
@@ -16,7 +15,7 @@ from sa1b_tfds.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from sa1b_tfds.stats import Progress, Statistics
+    from sa1b_tfds.stats import Statistics, StatisticsProgress
     from sa1b_tfds.stats.findings import Findings
 
 _SHOWN = 5  # findings of a kind that are printed; the JSON has more
@@ -48,13 +47,12 @@ def add(commands: Commands) -> None:
 
 def read_statistics(source: str, config: str | None, workers: int | None = None) -> Statistics:
     """Runs `statistics_of` with a progress bar."""
-    from tqdm import tqdm
-
+    from sa1b_tfds.core.progress import image_bar
     from sa1b_tfds.stats import statistics_of
 
-    with tqdm(unit="image", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+    with image_bar() as bar:
 
-        def show(progress: Progress) -> None:
+        def show(progress: StatisticsProgress) -> None:
             bar.total = progress.images_expected
             bar.set_postfix_str(f"{progress.parts_done} of {progress.parts} parts", refresh=False)
             bar.update(progress.images - bar.n)
@@ -72,11 +70,12 @@ def _stats(options: argparse.Namespace) -> int:
 
 def _print(statistics: Statistics) -> None:
     from sa1b_tfds.cli.table import number, print_table
+    from sa1b_tfds.core.text import counted
     from sa1b_tfds.stats.anomalies import KINDS
 
     print(
-        f"{statistics.images:,} images, {statistics.masks:,} masks,"
-        f" {statistics.jpeg_bytes / 1e9:.3f} GB of JPEG in {statistics.parts:,} parts"
+        f"{counted(statistics.images, 'image')}, {counted(statistics.masks, 'mask')},"
+        f" {statistics.jpeg_bytes / 1e9:.3f} GB of JPEG in {counted(statistics.parts, 'part')}"
     )
     print()
     shares = (0.05, 0.5, 0.95)

@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
 
 
 def _unpack(options: argparse.Namespace) -> int:
-    from sa1b_tfds.core.telling import counted, gigabytes
+    from sa1b_tfds.core.text import counted, format_bytes
     from sa1b_tfds.download.unpack import unpack
 
     try:
@@ -42,7 +42,7 @@ def _unpack(options: argparse.Namespace) -> int:
         if result.reason:
             print(f"{result.name}: {result.status}, {result.reason}")
     sizes = [result.bytes for result in results if result.status == "unpacked"]
-    parts = [f"{len(sizes)} of {counted(len(results), 'tar')} unpacked, {gigabytes(sum(sizes))}"]
+    parts = [f"{len(sizes)} of {counted(len(results), 'tar')} unpacked, {format_bytes(sum(sizes))}"]
     for status, what in (("plain", "plain before"), ("failed", "failed")):
         if number := sum(result.status == status for result in results):
             parts.append(f"{number} {what}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from sa1b_tfds.cli.options import Commands, add_command, add_workers, refused
@@ -62,27 +61,21 @@ def add(commands: Commands) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    import contextlib
     import json
     from collections import Counter
     from dataclasses import asdict
 
-    from tqdm import tqdm
-
-    from sa1b_tfds.download.checksums import read_md5_table
+    from sa1b_tfds.core.progress import bars_for_people, print_beside_bars
+    from sa1b_tfds.core.text import counted
     from sa1b_tfds.download.links import first_of_range
+    from sa1b_tfds.download.md5_table import read_md5_table
     from sa1b_tfds.download.verify import verify_folder
 
     with refused(options):
         first_of_range(options.start, options.end)
     with_md5 = bool(options.md5 or options.md5_file)
-    bar = tqdm(
-        unit="B", unit_scale=True, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False
-    )
-
-    def move(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
+    reporter = bars_for_people()
     reports = verify_folder(
         options.folder,
         start=options.start,
@@ -91,12 +84,12 @@ def _verify(options: argparse.Namespace) -> int:
         md5_of_any_form=options.md5_file is not None,
         deep=options.deep,
         workers=options.workers,
-        on_progress=move,
+        reporter=reporter,
     )
     counts: Counter[str] = Counter()
     without_md5: Counter[str | None] = Counter()
     any_noted = False
-    with bar:
+    with contextlib.closing(reporter):
         for report in reports:
             counts[report.status] += 1
             if with_md5 and report.status == "whole" and not report.md5:
@@ -105,16 +98,17 @@ def _verify(options: argparse.Namespace) -> int:
             if options.json:
                 print(json.dumps({"event": "tar", **asdict(report)}), flush=True)
                 continue
-            tqdm.write(f"{report.name}: {report.status}{_detail(report)}", file=sys.stdout)
+            print_beside_bars(f"{report.name}: {report.status}{_detail(report)}")
             for reason in report.reasons[1:]:
-                tqdm.write(f"  {reason}", file=sys.stdout)
+                print_beside_bars(f"  {reason}")
     is_whole = counts.total() > 0 and counts["whole"] == counts.total()
     if options.json:
         unknown = {"without_md5": without_md5.total()} if with_md5 else {}
         print(json.dumps({"event": "summary", "ok": is_whole, **counts, **unknown}))
         return 0 if is_whole else 1
     others = [f"{counts[status]} {status}" for status in counts if status != "whole"]
-    print(", ".join([f"{counts['whole']} of {counts.total()} tars whole", *sorted(others)]))
+    whole = f"{counts['whole']} of {counted(counts.total(), 'tar')} whole"
+    print(", ".join([whole, *sorted(others)]))
     if number := without_md5["gzip"]:
         when = ", now or when they were downloaded" if any_noted else ""
         print(
@@ -129,7 +123,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _detail(report: TarReport) -> str:
+    from sa1b_tfds.core.text import counted
+
     if report.reasons:
         return f", {report.reasons[0]}"
-    counted = "" if report.pairs is None else f", {report.pairs} pairs"
-    return counted + (f"; {report.note}" if report.note else "")
+    pairs = "" if report.pairs is None else f", {counted(report.pairs, 'pair')}"
+    return pairs + (f"; {report.note}" if report.note else "")

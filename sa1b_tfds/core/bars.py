@@ -8,10 +8,16 @@ from tqdm import tqdm
 
 
 class Bars:
-    """The bar for all stays in the first row; those below it come and go, by name."""
+    """The bar for all has the first row; those below it come and go, by name.
 
-    def __init__(self, stream: TextIO):
+    Args:
+      stream: the terminal.
+      is_kept: whether the bar for all stays on the terminal in the end.
+    """
+
+    def __init__(self, stream: TextIO, is_kept: bool = True):
         self._stream = stream
+        self._is_kept = is_kept
         self._all: tqdm[Any] | None = None
         self._bars: dict[str, tqdm[Any]] = {}
 
@@ -32,12 +38,13 @@ class Bars:
 
     def move(self, name: str, position: int, total: int | None, note: str = "") -> None:
         """Moves the bar of that name, which is drawn in a free row if it is not there yet."""
+        title = f"{name} {note}".rstrip()
         if name not in self._bars:
             taken = {-bar.pos for bar in self._bars.values()}
             row = next(row for row in range(1, len(taken) + 2) if row not in taken)
-            self._bars[name] = self._bar(name, total, position, row)
+            self._bars[name] = self._bar(title, total, position, row)
         bar = self._bars[name]
-        bar.set_description_str(f"{name} {note}".rstrip(), refresh=False)
+        bar.set_description_str(title, refresh=False)
         self._move(bar, position, total)
 
     def end(self, name: str) -> None:
@@ -50,10 +57,12 @@ class Bars:
         tqdm.write(text, file=self._stream)
 
     def close(self) -> None:
+        """Takes all bars away but the one for all, which is drawn for the last time."""
         for name in self.names:
             self.end(name)
         if self._all is not None:
             self._all.close()
+            self._all = None
 
     def _bar(self, title: str, total: int | None, position: int, row: int) -> tqdm[Any]:
         return tqdm(
@@ -61,7 +70,7 @@ class Bars:
             total=total,
             initial=position,
             position=row,
-            leave=row == 0,
+            leave=row == 0 and self._is_kept,
             file=self._stream,
             unit="B",
             unit_scale=True,

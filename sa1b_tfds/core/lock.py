@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from etils import epath
 
 from sa1b_tfds.core import files
-from sa1b_tfds.core.telling import printable
+from sa1b_tfds.core.text import printable
 
 LOCK_NAME = ".sa1b.lock"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-from sa1b_tfds.core.telling import printable
+from sa1b_tfds.core.text import printable
 
 _MAX_LINES = 20
 _OF_A_REASON = 3
@@ -26,7 +26,10 @@ class BadInput(ValueError):
     archive: the tar or folder, relative to where it was looked for.
     member: the file in it; empty if it is the archive as a whole.
     reason: what is wrong with it.
+    closing: what a command says at its end instead, because the rest was reported before.
     """
+
+    closing: str | None = None
 
     def __init__(self, archive: str, member: str, reason: str):
         # A tar may hold names that steer a terminal.

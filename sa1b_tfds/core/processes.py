@@ -8,9 +8,8 @@ when its parent does.
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
-import contextlib
+import functools
 import os
 import pickle
 import queue
@@ -19,7 +18,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -45,6 +44,7 @@ package.__path__ = [sys.argv[1]]
 sys.modules['sa1b_tfds'] = package
 importlib.import_module(sys.argv[2]).main()
 """
+_SAID, _RETURNED, _RAISED = "said", "returned", "raised"  # what an answer is
 
 
 class ProcessDied(RuntimeError):
@@ -69,11 +69,144 @@ def worker_count(workers: int | None, name: str = "workers") -> int:
     return available_cores() if workers is None else workers
 
 
-def start(module: str) -> subprocess.Popen[bytes]:
-    """Starts an interpreter that runs `main()` of a module of this package."""
+class Process:
+    """One process that runs functions, one after the other.
+
+    It is started when it is first needed, and again after it has died. One thread calls; another
+    one may `kill` it.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        on_said: Callable[[Any], None] | None = None,
+        what: str | None = None,
+        advice: str = "",
+    ) -> Any:
+        """Has a function of a module run; returns or raises what it does.
+
+        Args:
+          function, args: are pickled.
+          on_said: called with what the function says meanwhile. The function gets what to say it
+            with as its last argument.
+          what: names the process if it dies. Defaults to the one that ran the function.
+          advice: what to do then.
+
+        Raises:
+          ProcessDied: if it ends without an answer, or was killed before.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise ProcessDied("The processes were closed.")
+            process = self._process = self._process or start()
+        try:
+            _send((function, args, on_said is not None), process.stdin)
+            while True:
+                kind, value = pickle.load(process.stdout)  # type: ignore[arg-type]
+                if kind != _SAID:
+                    break
+                if on_said is not None:
+                    on_said(value)
+        except (EOFError, OSError, pickle.UnpicklingError) as e:
+            what = what or f"The process that ran {function.__name__}"
+            raise ProcessDied(f"{what} {_how_it_ended(self._end(process))}{advice}") from e
+        except BaseException:  # such as what cannot be pickled, of which a part may be in the pipe
+            self._end(process)
+            raise
+        if kind == _RAISED:
+            raise value
+        return value
+
+    def kill(self) -> None:
+        """Ends it, for good."""
+        with self._lock:
+            self._is_closed = True
+            if self._process is not None:
+                self._process.kill()
+
+    def wait(self) -> None:
+        """Returns when it has ended, after `kill`."""
+        with self._lock:
+            process = self._process
+        if process is not None:
+            process.wait()
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        process.kill()
+        with self._lock:
+            self._process = None
+        return process.wait()
+
+
+def close_all(processes: Sequence[Process]) -> None:
+    """Kills processes, whatever they do, and returns when they have ended."""
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.wait()
+
+
+class Processes:
+    """Up to `number` processes that run functions; each is started when it is first needed.
+
+    Use it in a `with` block: what still runs at its end is killed.
+    """
+
+    def __init__(self, number: int):
+        self._processes = [Process() for _ in range(number)]
+        self._idle: queue.SimpleQueue[Process] = queue.SimpleQueue()
+        for process in self._processes:
+            self._idle.put(process)
+        self._threads = concurrent.futures.ThreadPoolExecutor(number, "sa1b_tfds")
+
+    def submit(
+        self, function: Callable[..., _Result], *args: Any
+    ) -> concurrent.futures.Future[_Result]:
+        """Has a function of a module run; its result or error is in the future."""
+        return self._threads.submit(self._run, function, args)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        close_all(self._processes)
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _run(self, function: Callable[..., _Result], args: tuple[Any, ...]) -> _Result:
+        process = self._idle.get()
+        try:
+            return process.call(function, *args)
+        finally:
+            self._idle.put(process)
+
+
+def portable(error: Exception, where: str) -> Exception:
+    """The error itself, or one with its text if it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__} in {where}: {error}")
+    return error
+
+
+def start() -> subprocess.Popen[bytes]:
+    """Starts an interpreter that runs `main`."""
     paths = [path or os.getcwd() for path in sys.path]
     return subprocess.Popen(
-        [sys.executable, "-c", _MAIN, _PACKAGE, module],
+        [sys.executable, "-c", _MAIN, _PACKAGE, __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
@@ -81,21 +214,32 @@ def start(module: str) -> subprocess.Popen[bytes]:
     )
 
 
-def open_answers() -> Any:
-    """The pipe to the parent; what a library prints goes to stderr from now on."""
+def main() -> None:
+    """The process's side: runs what comes in, until the parent closes the pipe."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return answers
+    os.dup2(2, 1)  # what a library prints goes to stderr
 
+    def answer(kind: str, value: Any) -> None:
+        try:
+            _send((kind, value), answers)
+        except BrokenPipeError:
+            os._exit(0)  # the parent is gone
 
-def receive_all() -> queue.SimpleQueue[Any]:
-    """What the parent sends, as it comes. The process ends when the parent closes the pipe."""
-    received: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(received,), daemon=True).start()
-    return received
+    calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(calls,), daemon=True).start()
+    while True:
+        function, args, says = calls.get()
+        if says:
+            args = (*args, functools.partial(answer, _SAID))
+        try:
+            kind, value = _RETURNED, function(*args)
+        except Exception as e:
+            kind, value = _RAISED, portable(e, function.__name__)
+        answer(kind, value)
 
 
 def _receive(received: queue.SimpleQueue[Any]) -> None:
+    """Queues what the parent sends. Ends the process when the parent closes the pipe."""
     try:
         while True:
             received.put(pickle.load(sys.stdin.buffer))
@@ -111,168 +255,15 @@ def _receive(received: queue.SimpleQueue[Any]) -> None:
         os._exit(1)
 
 
-def send(what: Any, pipe: Any) -> None:
+def _send(what: Any, pipe: Any) -> None:
     pickle.dump(what, pipe, pickle.HIGHEST_PROTOCOL)
     pipe.flush()
 
 
-def answer(what: Any, pipe: Any) -> None:
-    """Sends to the parent; ends the process without a word if that is gone."""
-    try:
-        send(what, pipe)
-    except BrokenPipeError:
-        os._exit(0)
-
-
-def how_it_ended(code: int) -> str:
+def _how_it_ended(code: int) -> str:
     """Of a return code: 'was ended by SIGKILL', with a hint."""
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     hint = ""
     if code == -signal.SIGKILL:
         hint = " That is what the kernel does when memory runs out: try fewer workers."
     return f"{how}.{hint}"
-
-
-def portable(error: Exception, where: str) -> Exception:
-    """The error itself, or one with its text if it cannot be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__} in {where}: {error}")
-    return error
-
-
-class Processes:
-    """Up to `number` processes that run functions; each is started when it is first needed.
-
-    Use it in a `with` block: what still runs at its end is killed.
-    """
-
-    def __init__(self, number: int):
-        self._idle: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
-        for _ in range(number):
-            self._idle.put(None)
-        self._threads = concurrent.futures.ThreadPoolExecutor(number, "sa1b_tfds")
-        self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._closed = False
-
-    def submit(
-        self, function: Callable[..., _Result], *args: Any
-    ) -> concurrent.futures.Future[_Result]:
-        """Has a function of a module run; its result or error is in the future."""
-        return self._threads.submit(self._run, function, args)
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            running = list(self._running)
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for process in running:
-            process.kill()
-        for process in running:
-            process.wait()
-
-    def __enter__(self) -> Processes:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def _run(self, function: Callable[..., _Result], args: tuple[Any, ...]) -> _Result:
-        process = self._idle.get()
-        try:
-            process = process or self._start()
-            send((function, args), process.stdin)
-            succeeded, result = pickle.load(process.stdout)  # type: ignore[arg-type]
-        except (EOFError, OSError, pickle.UnpicklingError) as e:
-            if process is None:
-                raise
-            ended = how_it_ended(self._end(process))
-            process = None
-            raise ProcessDied(f"The process that ran {function.__name__} {ended}") from e
-        except BaseException:  # such as what cannot be pickled, of which a part may be in the pipe
-            if process is not None:
-                self._end(process)
-                process = None
-            raise
-        finally:
-            self._idle.put(process)
-        if not succeeded:
-            raise result
-        return result
-
-    def _end(self, process: subprocess.Popen[bytes]) -> int:
-        process.kill()
-        with self._lock:
-            self._running.discard(process)
-        return process.wait()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self._lock:
-            if self._closed:
-                raise ProcessDied("The processes were closed.")
-            process = start(__name__)
-            self._running.add(process)
-        return process
-
-
-def in_order(
-    futures: Iterable[concurrent.futures.Future[_Result]], ahead: int
-) -> Iterator[_Result]:
-    """Yields the results of futures in their order, with up to `ahead` more of them under way."""
-    waiting: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
-    for future in futures:
-        waiting.append(future)
-        while waiting and (len(waiting) > ahead or waiting[0].done()):
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def in_thread(iterate: Callable[[], Iterator[_Result]], ahead: int) -> Iterator[_Result]:
-    """Yields what `iterate()` yields, which runs in a thread, up to `ahead` of them in advance."""
-    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
-    stopped = threading.Event()
-
-    def put(what: str, value: Any = None) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                waiting.put((what, value), timeout=0.1)
-                return
-
-    def run() -> None:
-        try:
-            with contextlib.closing(iterate()) as results:  # type: ignore[type-var]
-                for result in results:
-                    put("result", result)
-                    if stopped.is_set():
-                        return
-        except BaseException as e:
-            put("error", e)
-        else:
-            put("end")
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        while (got := waiting.get())[0] == "result":
-            yield got[1]
-        if got[0] == "error":
-            raise got[1]
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def main() -> None:
-    """The process's side: runs what comes in, until the parent closes the pipe."""
-    answers = open_answers()
-    calls = receive_all()
-    while True:
-        function, args = calls.get()
-        try:
-            result = True, function(*args)
-        except Exception as e:
-            result = False, portable(e, function.__name__)
-        answer(result, answers)

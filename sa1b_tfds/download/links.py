@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sa1b_tfds.core.telling import a_few
+from sa1b_tfds.core.text import first_few
 from sa1b_tfds.tars.names import is_other_dataset, is_sa1b_name, tar_name, tar_number
 
 LINKS_PAGE = "https://ai.meta.com/datasets/segment-anything-downloads/"
@@ -198,8 +198,8 @@ def parse_links(text: str, *, source: Path | None = None) -> LinksFile:
     if unasked := [name for name in others if name != IDS_NAME]:
         known = [f"{n} (another dataset)" if is_other_dataset(n) else n for n in unasked]
         notes.append(
-            f"{where} lists more than SA-1B's tars: {a_few(known)}. Such a file is fetched only if "
-            f"you name it: --names {unasked[0]}"
+            f"{where} lists more than SA-1B's tars: {first_few(known)}. Such a file is fetched only"
+            f" if you name it: --names {unasked[0]}"
         )
     return LinksFile(
         tars={name: link for name, link in found.items() if link.is_tar},

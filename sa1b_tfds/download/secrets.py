@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import unquote, unquote_plus, urlsplit
 
-from sa1b_tfds.core.telling import printable
+from sa1b_tfds.core.text import printable
 from sa1b_tfds.download.links import SignedUrl, redact
 from sa1b_tfds.tars.names import tar_number
 

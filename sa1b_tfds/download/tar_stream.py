@@ -25,10 +25,10 @@ def stream_link(link: Link, problems: Problems) -> Iterator[Pair]:
     """
     with RemoteFile(link, TransferConfig()) as remote:
         file, length = forward(remote, remote.size())
-        yield from stream_pairs(link.name, file, length, _Clean(problems, remote.clean))
+        yield from stream_pairs(link.name, file, length, _CleanProblems(problems, remote.clean))
 
 
-class _Clean(Problems):
+class _CleanProblems(Problems):
     """Hands on what is reported, cleaned."""
 
     def __init__(self, problems: Problems, clean: Callable[[str], str]):

@@ -1,7 +1,8 @@
 """`sa1b unpack` as a function: compressed tars -> plain tars, in their place or in another folder.
 
 A plain tar appears under its name when it is whole and on the disk. It is recorded first
-(`transfer/folder.py`), with what is known of the compressed one, so that a build knows it again.
+(`transfer/checked_files.py`), with what is known of the compressed one, so that a build knows it
+again.
 """
 
 from __future__ import annotations
@@ -20,16 +21,13 @@ from sa1b_tfds.core import files
 from sa1b_tfds.core.lock import lock_folder
 from sa1b_tfds.core.problems import BadInput, TornArchive
 from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.core.progress import reporter_for_people
 from sa1b_tfds.core.running.pool import ProcessPool
-from sa1b_tfds.core.running.progress import reporter_for_people
-from sa1b_tfds.core.running.workers import Progress
-from sa1b_tfds.core.telling import counted, gigabytes
+from sa1b_tfds.core.running.workers import OnProgress
+from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.download.check import unpack_file
-from sa1b_tfds.download.transfer.folder import (
-    CheckedFiles,
-    draft_of,
-    remove_drafts,
-)
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
+from sa1b_tfds.download.transfer.folder import draft_of, remove_drafts
 from sa1b_tfds.tars.archive import TarArchive, archives_at
 from sa1b_tfds.tars.forms import unpacked_bytes
 from sa1b_tfds.tars.seek import forget_seek_points
@@ -101,10 +99,10 @@ def _find(tars: Iterable[str | Path]) -> list[TarArchive]:
     return sorted(found.values(), key=lambda archive: (archive.name, os.fspath(archive.path)))
 
 
-def _task_of(tar: TarArchive, out: Path | None) -> _Unpack:
+def _task_of(tar: TarArchive, out: Path | None) -> UnpackTask:
     packed = Path(tar.path)
     target = packed if out is None else out / tar.name
-    return _Unpack(tar.name, packed, packed if _real(target) == _real(packed) else target)
+    return UnpackTask(tar.name, packed, packed if _real(target) == _real(packed) else target)
 
 
 def _real(path: Path) -> Path:
@@ -112,8 +110,8 @@ def _real(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def _check_targets(tasks: list[_Unpack]) -> None:
-    places: dict[Path, _Unpack] = {}
+def _check_targets(tasks: list[UnpackTask]) -> None:
+    places: dict[Path, UnpackTask] = {}
     for task in tasks:
         if (other := places.setdefault(task.target, task)) is not task:
             raise ValueError(
@@ -122,7 +120,7 @@ def _check_targets(tasks: list[_Unpack]) -> None:
             )
 
 
-def _lock_folders(tasks: list[_Unpack], held: contextlib.ExitStack) -> None:
+def _lock_folders(tasks: list[UnpackTask], held: contextlib.ExitStack) -> None:
     """Holds the folders until the end of `held`, when no draft is left in them."""
     written = {task.target.parent.resolve() for task in tasks}
     read = {task.packed.parent.resolve() for task in tasks}
@@ -145,7 +143,7 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _run(tasks: list[_Unpack], workers: int) -> Mapping[str, Exception]:
+def _run(tasks: list[UnpackTask], workers: int) -> Mapping[str, Exception]:
     """Unpacks what is compressed; returns by the task's name why that failed."""
     in_place = tasks[0].target == tasks[0].packed
     if in_place:
@@ -159,7 +157,7 @@ def _run(tasks: list[_Unpack], workers: int) -> Mapping[str, Exception]:
     return pool(tasks)
 
 
-def _check_room(tasks: list[_Unpack]) -> None:
+def _check_room(tasks: list[UnpackTask]) -> None:
     """In place, one compressed tar at least is there beside its plain one."""
     sizes = [task.source_bytes() for task in tasks]
     needed = sum(map(unpacked_bytes, sizes)) - sum(sizes) + max(sizes)
@@ -167,14 +165,14 @@ def _check_room(tasks: list[_Unpack]) -> None:
     if free is not None and needed > free:
         raise files.DiskFull(
             errno.ENOSPC,
-            f"To unpack {counted(len(tasks), 'tar')} needs {gigabytes(needed)} more, and"
-            f" {tasks[0].folder} has {gigabytes(free)} free. Nothing was written; make room, or"
+            f"To unpack {counted(len(tasks), 'tar')} needs {format_bytes(needed)} more, and"
+            f" {tasks[0].folder} has {format_bytes(free)} free. Nothing was written; make room, or"
             " unpack fewer tars.",
         )
 
 
 @dataclass(frozen=True)
-class _Unpack:
+class UnpackTask:
     """A task for a worker, which writes and checks the draft of the plain tar."""
 
     tar: str
@@ -201,7 +199,7 @@ class _Unpack:
     def scratch_bytes(self) -> int:
         return 0
 
-    def run(self, on_progress: Progress) -> None:
+    def run(self, on_progress: OnProgress) -> None:
         draft = draft_of(self.target)
         with files.full_disk_named(f"while writing {draft}"):
             problem = unpack_file(
@@ -227,13 +225,13 @@ class _Unpack:
         return Unpacked(name=self.tar, status="failed", reason=reason)
 
 
-def _finisher(tasks: Iterable[_Unpack]) -> Callable[[_Unpack], None]:
+def _finisher(tasks: Iterable[UnpackTask]) -> Callable[[UnpackTask], None]:
     """What gives a task's draft its name; it may be called in several threads."""
     # One a folder, whatever its path: each would write what it had read.
     folders = {path.parent.resolve() for task in tasks for path in (task.packed, task.target)}
     records = {folder: CheckedFiles(folder) for folder in folders}
 
-    def finish(task: _Unpack) -> None:
+    def finish(task: UnpackTask) -> None:
         packed = records[task.packed.parent.resolve()]
         name = task.packed.name
         checked_by, md5 = packed.checked_by(name) or "size", packed.md5(name)

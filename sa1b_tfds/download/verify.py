@@ -12,11 +12,12 @@ from etils import epath
 
 from sa1b_tfds.core.problems import Problems, TornArchive
 from sa1b_tfds.core.processes import worker_count
-from sa1b_tfds.core.running.workers import Ended, Progress, Running, events
-from sa1b_tfds.download.check import md5_problem
-from sa1b_tfds.download.checksums import hash_file
+from sa1b_tfds.core.progress import AnyReporter, Reporter
+from sa1b_tfds.core.running.progress import TaskProgress
+from sa1b_tfds.core.running.workers import Ended, OnProgress, Running, events
+from sa1b_tfds.download.check import hash_file, md5_problem
 from sa1b_tfds.download.links import first_of_range, missing_of_range
-from sa1b_tfds.download.transfer.folder import CheckedFiles
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.examples.annotations import member_of
 from sa1b_tfds.examples.consistency import check_pair
 from sa1b_tfds.tars.archive import TarArchive
@@ -59,7 +60,7 @@ def verify_folder(
     md5_of_any_form: bool = False,
     deep: bool = False,
     workers: int | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    reporter: AnyReporter | None = None,
 ) -> Iterator[TarReport]:
     """Looks at every tar in a folder, or at those of a range; yields reports as they are ready.
 
@@ -77,7 +78,7 @@ def verify_folder(
         unpacked.
       deep: read every pair: JSON, masks with their areas and boxes, and the JPEG up to its end.
       workers: processes, by default one a core.
-      on_progress: called now and then with the bytes of all tars that are done, and their sum.
+      reporter: hears how far it is; nothing is printed without one.
 
     Raises:
       NotADirectoryError: there is no such folder.
@@ -100,7 +101,7 @@ def verify_folder(
     unfinished = sorted(name for name in partial - set(names) if asked_for(name))
     record = CheckedFiles(folder)
     tasks = [
-        _Verify(
+        VerifyTask(
             path=folder / name,
             expected_md5=(md5 or {}).get(name),
             md5_of_any_form=md5_of_any_form,
@@ -111,46 +112,41 @@ def verify_folder(
         for name in names
     ]
     missing = missing_of_range(first, end, [*names, *unfinished])
-    return _reports(tasks, unfinished, missing, workers, on_progress)
+    return _reports(tasks, unfinished, missing, workers, reporter or Reporter())
 
 
 def _reports(
-    tasks: list[_Verify],
+    tasks: list[VerifyTask],
     unfinished: list[str],
     missing: list[str],
     workers: int,
-    on_progress: Callable[[int, int], None],
+    reporter: AnyReporter,
 ) -> Iterator[TarReport]:
     for name in unfinished:
         reason = "a download that was not finished: run it again"
         yield TarReport(name=name, status="unfinished", reasons=(reason,))
     for name in missing:
         yield TarReport(name=name, status="missing", reasons=("not in the folder",))
-    sizes = {task.name: task.source_bytes() for task in tasks}
-    done = dict.fromkeys(sizes, 0)
-
-    def move(name: str, size: int) -> None:
-        done[name] = size
-        on_progress(sum(done.values()), sum(sizes.values()))
-
+    progress = TaskProgress(reporter, tasks, is_quiet=True)
     if min(workers, len(tasks)) <= 1:
         for task in tasks:
-            yield task.run(lambda _, size, name=task.name: move(name, size))  # type: ignore[misc]
-            move(task.name, sizes[task.name])
+            yield task.run(
+                lambda images, size, task=task: progress.hear(Running(task, images, size))  # type: ignore[misc]
+            )
+            progress.hear(Ended(task, None))
         return
     with contextlib.closing(events(tasks, workers)) as all_events:
         for event in all_events:
-            name = event.task.name
-            if isinstance(event, Running):
-                move(name, event.bytes)
-            elif isinstance(event, Ended):
-                move(name, sizes[name])
+            progress.hear(event)
+            if isinstance(event, Ended):
                 reason = f"it was not looked at to its end: {event.error}"
-                yield event.result or TarReport(name=name, status="wrong", reasons=(reason,))
+                yield event.result or TarReport(
+                    name=event.task.name, status="wrong", reasons=(reason,)
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Verify:
+class VerifyTask:
     """A task for a worker: looks at one tar.
 
     expected_md5: what it has to be; None if that is not known.
@@ -186,7 +182,7 @@ class _Verify:
     def scratch_bytes(self) -> int:
         return 0
 
-    def run(self, on_progress: Progress) -> TarReport:
+    def run(self, on_progress: OnProgress) -> TarReport:
         """Looks at it; what is wrong with it, its file system included, is in the report."""
         problems = Problems(on_error="skip")
         look = _Look()

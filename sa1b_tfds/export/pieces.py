@@ -19,7 +19,7 @@ from etils import epath
 
 from sa1b_tfds.core import files, own_json
 from sa1b_tfds.core.problems import BadInput, OnError, Problems
-from sa1b_tfds.core.running.workers import Progress
+from sa1b_tfds.core.running.workers import OnProgress
 from sa1b_tfds.examples import image_ids
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
 from sa1b_tfds.examples.parts import ArchivePart, Part, example_of
@@ -105,7 +105,7 @@ class Piece:
             problems=[BadInput(**problem) for problem in fields["problems"]],
         )
 
-    def run(self, on_progress: Progress) -> None:
+    def run(self, on_progress: OnProgress) -> None:
         """Writes the piece.
 
         Raises:
@@ -115,7 +115,7 @@ class Piece:
         with files.full_disk_named(f"in {self.root}, while writing {self.label}"):
             self._write(on_progress)
 
-    def _write(self, on_progress: Progress) -> None:
+    def _write(self, on_progress: OnProgress) -> None:
         fingerprint = self.fingerprint()
         problems = Problems(self.on_error)
         draft = self._done.with_name(f"{self.label}.part")
@@ -149,7 +149,7 @@ class Piece:
 class _Items:
     """Reads a piece's images, by name or as they are prepared, and skips excluded ones."""
 
-    def __init__(self, piece: Piece, problems: Problems, on_progress: Progress):
+    def __init__(self, piece: Piece, problems: Problems, on_progress: OnProgress):
         self.ids: list[int] = []
         self.masks = 0
         self._piece = piece

@@ -24,8 +24,8 @@ from sa1b_tfds.core import files, own_json
 from sa1b_tfds.core.lock import lock_folder
 from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import check_workers, worker_count
+from sa1b_tfds.core.progress import reporter_for_people
 from sa1b_tfds.core.running.pool import ProcessPool, first_failure
-from sa1b_tfds.core.running.progress import reporter_for_people
 from sa1b_tfds.examples.image_ids import repeated
 from sa1b_tfds.examples.parts import ArchivePart, Part, find_parts
 from sa1b_tfds.export.format import PIECES, Finished, Format
@@ -125,9 +125,9 @@ def export(config: ExportConfig) -> Exported:
         if joined not in (None, job):
             _start_over(root)
         if _job_in(root / REPORT) != job:
-            unit = "parts" if all(p.span.start == 0 for p in pieces) else "shards"
+            unit = "part" if all(p.span.start == 0 for p in pieces) else "shard"
             workers = worker_count(config.workers)
-            engine = ProcessPool(num_workers=workers, reporter=reporter_for_people(unit))
+            engine = ProcessPool(num_workers=workers, reporter=reporter_for_people(), unit=unit)
             finished = convert(pieces, engine)
             files.write_whole(epath.Path(root / _JOINING), own_json.dumps({"job": job}))
             config.format.join(root, finished)

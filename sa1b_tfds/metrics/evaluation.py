@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from sa1b_tfds.core.ahead import in_order
 from sa1b_tfds.core.problems import Problems
-from sa1b_tfds.core.processes import Processes, in_order, worker_count
+from sa1b_tfds.core.processes import Processes, worker_count
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.forms import to_rles

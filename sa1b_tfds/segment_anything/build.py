@@ -23,7 +23,7 @@ from sa1b_tfds.building.tar_deletion import TarDeletion
 from sa1b_tfds.building.tar_supply import IN_FLIGHT, TarSupply, is_in_flight
 from sa1b_tfds.core import own_json
 from sa1b_tfds.core.lock import FolderInUse, lock_folder
-from sa1b_tfds.core.telling import counted, some_of
+from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.segment_anything.build_config import BuildConfig
 from sa1b_tfds.segment_anything.build_order import BuildOrder
 from sa1b_tfds.segment_anything.build_state import BuildState, read_state
@@ -51,7 +51,7 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
             "%s changed since the data was made (%s), or only the first images are in it."
             " --add converts again.",
             counted(len(changed), "tar"),
-            some_of(changed),
+            first_few(changed),
         )
     damaged = state.prepared.damaged(read=state.prepared.names if config.add else ())
     supply, prepared, deletion = state.supply, state.prepared, config.deletion()
@@ -74,7 +74,7 @@ def _refuse_new(state: BuildState, config: BuildConfig) -> None:
     if state.is_prepared and new and not config.add:
         raise ValueError(
             f"{state.folder.path} is prepared already, without {len(new)} of the tars"
-            f" ({some_of(sorted(new))}). Extend it with --add."
+            f" ({first_few(sorted(new))}). Extend it with --add."
         )
 
 
@@ -93,12 +93,12 @@ def _say_what_is_wrong(prepared: PreparedTars, folder: Folder, md5: bool) -> Non
     if md5 and (unknown := [tar.archive for tar in prepared.tars if tar.md5 is None]):
         logging.warning(
             "No MD5 was taken of %s: that is done while a tar is converted, and these were before.",
-            some_of(unknown),
+            first_few(unknown),
         )
     if damaged := prepared.damaged():
         logging.error(
             "Shards of %s are damaged or gone in %s: keep these tars; --add converts them again.",
-            some_of(sorted(damaged)),
+            first_few(sorted(damaged)),
             folder.path,
         )
 

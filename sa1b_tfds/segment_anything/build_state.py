@@ -15,7 +15,7 @@ from sa1b_tfds.building.prepared import Folder, PreparedTars
 from sa1b_tfds.building.source_record import is_from
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.building.tar_supply import TarSupply, find_supply
-from sa1b_tfds.core.telling import some_of
+from sa1b_tfds.core.text import first_few
 from sa1b_tfds.download.links import Link, read_links
 from sa1b_tfds.segment_anything.build_config import BuildConfig
 from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
@@ -119,7 +119,7 @@ def _refuse_without_tars(config: BuildConfig, state: BuildState, is_any_staged: 
     if unfinished := staging.unfinished():
         raise FileNotFoundError(
             f"{config.tars} holds no tar, and {len(unfinished)} of those to build are not finished"
-            f" ({some_of(unfinished)}). Put them back, name a links file with --links-file, or"
+            f" ({first_few(unfinished)}). Put them back, name a links file with --links-file, or"
             f" remove {staging.wanted} to go without them."
         )
 

@@ -10,7 +10,7 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds.building.staging import Staging
-from sa1b_tfds.core.telling import some_of
+from sa1b_tfds.core.text import first_few
 from sa1b_tfds.download.links import read_links
 from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
 from sa1b_tfds.segment_anything.ensure import ensure_tars, find_links_file
@@ -56,7 +56,7 @@ class ConfigTars:
                 len(self.config.tars or ()),
                 self.config.name,
                 folder,
-                some_of(missing),
+                first_few(missing),
             )
         elif not (found or self._is_all_finished()):
             ensure_tars(None, folder, [])  # raises an error that says what to do

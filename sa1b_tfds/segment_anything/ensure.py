@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sa1b_tfds.core.progress import reporter_for_people
 from sa1b_tfds.download.links import LINKS_FILE_NAMES, LINKS_PAGE, as_options, read_links, select
 
 
@@ -70,7 +71,6 @@ def ensure_tars(
         )
     # Imported here: a user who has the tars needs no HTTP.
     from sa1b_tfds.download.download import download
-    from sa1b_tfds.download.transfer.progress import reporter_for_people
 
     settings.setdefault("reporter", reporter_for_people())
     results = download(select(read_links(source), names=missing), folder, **settings)

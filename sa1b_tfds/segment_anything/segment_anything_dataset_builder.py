@@ -22,8 +22,8 @@ from sa1b_tfds.building.tar_supply import is_in_flight
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import worker_count
-from sa1b_tfds.download.checksums import read_md5_table
 from sa1b_tfds.download.links import LINKS_PAGE
+from sa1b_tfds.download.md5_table import read_md5_table
 from sa1b_tfds.examples.image_ids import ImageIds
 from sa1b_tfds.segment_anything import configs, reading
 from sa1b_tfds.segment_anything.build_order import (
@@ -187,7 +187,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             except BadInput as e:
                 if self._on_error == "skip":
                     raise
-                raise type(e)(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}") from e
+                error = type(e)(e.archive, e.member, f"{e.reason}. {_HOW_TO_SKIP}")
+                error.closing = f"{e.closing}. {_HOW_TO_SKIP}" if e.closing else None
+                raise error from e
             self._folder.finish()
 
     def clean_up(self) -> None:

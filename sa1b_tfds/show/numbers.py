@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.show.charts import histogram, number
 
 
@@ -45,7 +45,7 @@ def _as_html(statistics: Mapping[str, Any]) -> str:
     )
     return f"""{_wrong(statistics)}
 <details><summary>Statistics of all {images:,} images: {masks:,} masks,
-{gigabytes(statistics["jpeg_bytes"])} of JPEG, in {statistics["parts"]:,} parts</summary>
+{format_bytes(statistics["jpeg_bytes"])} of JPEG, in {statistics["parts"]:,} parts</summary>
 <div class="charts">{charts}</div></details>"""
 
 

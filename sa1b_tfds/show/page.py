@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from sa1b_tfds.core.problems import BadInput, summed_up
-from sa1b_tfds.core.telling import counted
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.masks import overlay

@@ -21,7 +21,7 @@ _AT_A_TIME = 200  # images per task: 200 MB, two seconds of work
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
+class StatisticsProgress:
     """How far a run is.
 
     Attributes:
@@ -42,7 +42,7 @@ def statistics_of(
     config: str | None = None,
     *,
     workers: int | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[StatisticsProgress], None] = lambda progress: None,
 ) -> Statistics:
     """Computes the statistics of a source. What cannot be read is listed in `problems`.
 
@@ -69,7 +69,7 @@ def statistics_of(
         known += statistics.images if task.images_known is None else task.images_known
         begun = task.part_number + 1
         on_progress(
-            Progress(
+            StatisticsProgress(
                 parts=len(parts),
                 parts_done=begun if task.is_last else task.part_number,
                 images=total.images,

@@ -6,6 +6,7 @@ here; `seek.py` reads it in any order, and `scratch.py` unpacks it.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -66,17 +67,17 @@ def forward(file: Readable, size: int | None) -> tuple[ForwardFile, int | None]:
     if beginning.startswith(MAGIC):
         return Inflating(Inflated(file, size, beginning)), None
     rest = iter(lambda: file.read(_READ), b"")
-    return Forward(itertools.chain([beginning], rest)), size
+    return ForwardBlocks(itertools.chain([beginning], rest)), size
 
 
-class Forward:
-    """A file over blocks of bytes, which only moves forward."""
+class Forward(abc.ABC):
+    """A file that only moves forward: each byte is read once."""
 
-    def __init__(self, blocks: Iterable[bytes]):
-        self._blocks = iter(blocks)
-        self._block = b""
-        self._start = 0  # of the part of the block that is left
-        self._position = 0
+    _position = 0
+
+    @abc.abstractmethod
+    def _take(self, count: int) -> bytes:
+        """Returns the next bytes that are there, at most `count`; b"" at the end."""
 
     def read(self, count: int) -> bytes:
         """Returns the next `count` bytes; fewer at the end."""
@@ -95,17 +96,30 @@ class Forward:
         return self._position
 
     def _next(self, count: int) -> bytes:
+        part = self._take(count)
+        self._position += len(part)
+        return part
+
+
+class ForwardBlocks(Forward):
+    """A file over blocks of bytes, which only moves forward."""
+
+    def __init__(self, blocks: Iterable[bytes]):
+        self._blocks = iter(blocks)
+        self._block = b""
+        self._start = 0  # of the part of the block that is left
+
+    def _take(self, count: int) -> bytes:
         while self._start == len(self._block):
             if (block := next(self._blocks, None)) is None:
                 return b""
             self._block, self._start = block, 0
         part = self._block[self._start : self._start + count]
         self._start += len(part)
-        self._position += len(part)
         return part
 
 
-class Inflating(Forward):
+class Inflating(ForwardBlocks):
     """The content of a compressed file, as a file that only moves forward."""
 
     def __init__(self, inflated: Inflated, on_inflated: Callable[[int], None] = lambda size: None):

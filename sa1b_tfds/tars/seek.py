@@ -26,7 +26,7 @@ from etils import epath
 
 from sa1b_tfds.core import files
 from sa1b_tfds.tars import kept
-from sa1b_tfds.tars.forms import Forward, is_packed
+from sa1b_tfds.tars.forms import ForwardBlocks, is_packed
 from sa1b_tfds.tars.inflate import Damaged, Inflated, new_inflater
 
 _KIND = kept.SEEK
@@ -159,7 +159,7 @@ class _Anywhere:
         self._position += len(data)
         return data
 
-    def _from(self, number: int) -> Forward:
+    def _from(self, number: int) -> ForwardBlocks:
         point = self._points.points[number]
         self._windows.seek(int(self._points.windows[number]))
         window = self._windows.read(int(point["window"]))
@@ -172,7 +172,7 @@ class _Anywhere:
         inflated = Inflated(self._packed, None, ahead, new_inflater(window))
         # Messages about damage count from the start of the tar, and without the empty blocks.
         inflated.consumed = self._packed.tell() - len(ahead)
-        return Forward(inflated.blocks())
+        return ForwardBlocks(inflated.blocks())
 
 
 class _Beginning(io.RawIOBase):

@@ -16,12 +16,13 @@ from concurrent.futures import Future
 
 import numpy as np
 
+from sa1b_tfds.core.ahead import in_order, in_thread
 from sa1b_tfds.core.files import os_errors_named
 from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
-from sa1b_tfds.core.processes import Processes, in_order, in_thread
+from sa1b_tfds.core.processes import Processes
 from sa1b_tfds.download.links import Link
 from sa1b_tfds.download.tar_stream import stream_link
-from sa1b_tfds.download.transfer.transport import TransferError
+from sa1b_tfds.download.transfer.answers import TransferError
 from sa1b_tfds.examples import records
 from sa1b_tfds.examples.parts import example_of, examples_of
 from sa1b_tfds.tars.archive import Archive

@@ -10,27 +10,14 @@ import errno
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
-
-from absl import logging
+from typing import Any
 
 from sa1b_tfds.core import files
+from sa1b_tfds.core.progress import AnyReporter
 from sa1b_tfds.core.running import workers
-from sa1b_tfds.core.running.workers import Ended, Event, Fetched, Running, Task
-from sa1b_tfds.core.telling import about, gigabytes
-
-
-class Reporter(Protocol):
-    """Hears how a run goes, in the thread that called it."""
-
-    def planned(self, tasks: Sequence[Task]) -> None:
-        """These are done now."""
-
-    def hear(self, event: Event) -> None:
-        """Of one of them."""
-
-    def close(self) -> None:
-        """Nothing more comes."""
+from sa1b_tfds.core.running.progress import TaskProgress
+from sa1b_tfds.core.running.workers import Ended, Event, OnFetched, Running, Task
+from sa1b_tfds.core.text import first_few, format_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,14 +25,17 @@ class ProcessPool:
     """Runs tasks in processes on this machine, and watches the disk while it does.
 
     num_workers: tasks at a time.
+    reporter: hears how it goes.
+    unit: what a task is called there.
     fetch: brings what a task reads and is not there, and may tell how far it is; release: called
       when it is finished. Both are called in several threads.
     makes_room: a finished task frees some of the disk, so that the next one may wait for that.
     """
 
     num_workers: int
-    reporter: Reporter
-    fetch: Callable[[Any, Fetched], None] | None = None
+    reporter: AnyReporter
+    unit: str = "tar"
+    fetch: Callable[[Any, OnFetched], None] | None = None
     release: Callable[[Any], None] | None = None
     makes_room: bool = False
 
@@ -54,15 +44,15 @@ class ProcessPool:
         space = _Space(tasks, self.makes_room)
         if not self.makes_room:
             space.check(self.num_workers)
-        self.reporter.planned(tasks)
+        progress = TaskProgress(self.reporter, tasks, self.unit)
 
         def on_event(event: Event) -> None:
             space.hear(event)
-            self.reporter.hear(event)
+            progress.hear(event)
             if isinstance(event, Ended) and event.error is not None:
                 failures[event.task.name] = event.error
 
-        def before(task: Task, on_fetched: Fetched) -> None:
+        def before(task: Task, on_fetched: OnFetched) -> None:
             space.refuse_if_full(task)
             if self.fetch is not None:
                 self.fetch(task, on_fetched)
@@ -87,13 +77,15 @@ class ProcessPool:
 
 
 def first_failure(failures: Mapping[str, Exception], tasks: Sequence[Task]) -> Exception:
-    """The first in the order of the tasks; logs all of them."""
+    """The first in the order of the tasks. Its `closing` names those that failed.
+
+    A command ends with that: the reporter has given the reasons.
+    """
     names = [task.name for task in tasks if task.name in failures]
-    for name in names:
-        logging.error("Failed: %s", about(name, str(failures[name])))
-    if len(names) > 1:
-        logging.error("%d of them failed: %s", len(names), ", ".join(names))
-    return failures[names[0]]
+    error = failures[names[0]]
+    closing = f"{len(names)} of {len(tasks)} failed: {first_few(names)}"
+    error.closing = closing  # type: ignore[attr-defined]
+    return error
 
 
 class _Space:
@@ -120,8 +112,8 @@ class _Space:
         if free is not None and needed > free:
             raise files.DiskFull(
                 errno.ENOSPC,
-                f"What comes of {len(tasks)} tars needs up to {gigabytes(needed)}, and in"
-                f" {self._folder} {gigabytes(free)} are free. Nothing was written; make room, or"
+                f"What comes of {len(tasks)} tars needs up to {format_bytes(needed)}, and in"
+                f" {self._folder} {format_bytes(free)} are free. Nothing was written; make room, or"
                 " take fewer tars.",
             )
 

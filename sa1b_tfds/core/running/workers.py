@@ -1,7 +1,7 @@
-"""Worker processes: each takes one task at a time, such as a tar to convert.
+"""Tasks in processes, one at a time in each, such as the tars of a build.
 
-A worker is a fresh interpreter, see `processes.py`, that tells how far it is. It ends when its
-parent does.
+What comes of them is events: how far a task is, and how it ended. `core/processes.py` has the
+processes themselves.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import pickle
 import queue
-import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
@@ -19,22 +17,14 @@ from typing import Any, Protocol
 from etils import epath
 
 from sa1b_tfds.core.files import os_errors_named
-from sa1b_tfds.core.processes import (
-    answer,
-    how_it_ended,
-    open_answers,
-    portable,
-    receive_all,
-    send,
-    start,
-)
-from sa1b_tfds.core.telling import Every
+from sa1b_tfds.core.processes import Process, ProcessDied, close_all, portable
+from sa1b_tfds.core.throttle import Throttle
 
 _PROGRESS_EVERY_S = 0.25
 
 
-Progress = Callable[[int, int], None]  # images and bytes of the source that are done
-Fetched = Callable[[int, int | None], None]  # bytes of it that are there, of how many
+OnProgress = Callable[[int, int], None]  # images and bytes of the source that are done
+OnFetched = Callable[[int, int | None], None]  # bytes of it that are there, of how many
 
 
 class Task(Protocol):
@@ -58,12 +48,8 @@ class Task(Protocol):
     def scratch_bytes(self) -> int:
         """Bytes that it takes in `folder` besides, until it ends."""
 
-    def run(self, on_progress: Progress) -> Any:
+    def run(self, on_progress: OnProgress) -> Any:
         """Does it; what it returns is in the event `Ended`."""
-
-
-class WorkerDied(RuntimeError):
-    """The process that worked on a task ended without an answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +88,7 @@ def run(
     num_workers: int,
     *,
     on_event: Callable[[Event], None] = lambda event: None,
-    before: Callable[[Task, Fetched], None] = lambda task, on_fetched: None,
+    before: Callable[[Task, OnFetched], None] = lambda task, on_fetched: None,
     after: Callable[[Task], None] = lambda task: None,
 ) -> None:
     """Runs tasks in processes, and calls `on_event` with what `events` yields, in this thread."""
@@ -115,7 +101,7 @@ def events(
     tasks: Iterable[Task],
     num_workers: int,
     *,
-    before: Callable[[Task, Fetched], None] = lambda task, on_fetched: None,
+    before: Callable[[Task, OnFetched], None] = lambda task, on_fetched: None,
     after: Callable[[Task], None] = lambda task: None,
 ) -> Generator[Event, None, None]:
     """Runs tasks in `num_workers` processes. What fails does not stop the others.
@@ -136,9 +122,9 @@ def events(
         waiting.put(task)
         total += 1
     said: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    workers = [_Worker() for _ in range(min(num_workers, total))]
-    for worker in workers:
-        arguments = (worker, waiting, said.put, before, after)
+    processes = [Process() for _ in range(min(num_workers, total))]
+    for process in processes:
+        arguments = (process, waiting, said.put, before, after)
         threading.Thread(target=_work_off, args=arguments, daemon=True).start()
     try:
         ended = 0
@@ -147,15 +133,14 @@ def events(
             ended += isinstance(event, Ended)
             yield event
     finally:
-        for worker in workers:
-            worker.stop()
+        close_all(processes)
 
 
 def _work_off(
-    worker: _Worker,
+    process: Process,
     waiting: queue.SimpleQueue[Task],
     say: Callable[[Event], None],
-    before: Callable[[Task, Fetched], None],
+    before: Callable[[Task, OnFetched], None],
     after: Callable[[Task], None],
 ) -> None:
     while True:
@@ -166,9 +151,10 @@ def _work_off(
         say(Started(task))
         error = result = None
         try:
-            worker.refuse_if_stopped(task)  # before anything is fetched for it
+            if process.is_closed:  # before anything is fetched for it
+                raise ProcessDied(f"{task.name} was not begun: the run was stopped.")
             before(task, functools.partial(_say_fetching, say, task))
-            result = worker.work(task, functools.partial(_say_running, say, task))
+            result = _run(process, task, say)
             after(task)
         except Exception as e:
             error = e
@@ -179,87 +165,36 @@ def _say_fetching(say: Callable[[Event], None], task: Task, size: int, total: in
     say(Fetching(task, size, total))
 
 
-def _say_running(say: Callable[[Event], None], task: Task, images: int, size: int) -> None:
-    say(Running(task, images, size))
-
-
-class _Worker:
-    """A process that is started when it is needed, and again after it died."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-        self._stopped = False
-
-    def refuse_if_stopped(self, task: Task) -> None:
-        if self._stopped:
-            raise WorkerDied(f"{task.name} was not begun: the run was stopped.")
-
-    def work(self, task: Task, on_progress: Progress) -> Any:
-        with self._lock:
-            self.refuse_if_stopped(task)
-            process = self._process = self._process or start(__name__)
-        try:
-            send(task, process.stdin)
-            while not isinstance(said := pickle.load(process.stdout), _Answer):  # type: ignore[arg-type]
-                on_progress(*said)
-        except (EOFError, OSError, pickle.UnpicklingError) as e:
-            raise WorkerDied(_obituary(task, self._end(process))) from e
-        except BaseException:  # such as what cannot be pickled, of which a part may be in the pipe
-            self._end(process)
-            raise
-        if said.error is not None:
-            raise said.error
-        return said.result
-
-    def stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            process = self._process
-        if process is not None:
-            self._end(process)
-
-    def _end(self, process: subprocess.Popen[bytes]) -> int:
-        process.kill()
-        with self._lock:
-            self._process = None
-        return process.wait()
-
-
-def _obituary(task: Task, code: int) -> str:
-    return (
-        f"The worker process that had {task.name} {how_it_ended(code)} What was finished is kept;"
-        " run the same again to go on."
+def _run(process: Process, task: Task, say: Callable[[Event], None]) -> Any:
+    return process.call(
+        run_task,
+        task,
+        on_said=lambda progress: say(Running(task, *progress)),
+        what=f"The worker process that had {task.name}",
+        advice=" What was finished is kept; run the same again to go on.",
     )
 
 
-def main() -> None:
-    """The worker's side: does the tasks that come in, until the parent closes the pipe."""
-    answers = open_answers()
-    tasks = receive_all()
-    while True:
-        answer(_do(tasks.get(), _Throttled(answers)), answers)
+def run_task(task: Task, say: Callable[[tuple[int, int]], None]) -> Any:
+    """The worker's side: runs a task, and says its images and bytes now and then.
 
+    What is said last is what was done in the end.
+    """
+    throttle = Throttle(_PROGRESS_EVERY_S)
+    unsaid: tuple[int, int] | None = None
 
-@dataclasses.dataclass(frozen=True)
-class _Answer:
-    result: Any = None
-    error: Exception | None = None
+    def on_progress(images: int, size: int) -> None:
+        nonlocal unsaid
+        unsaid = images, size
+        if throttle.is_due():
+            say(unsaid)
+            unsaid = None
 
-
-def _do(task: Task, on_progress: Progress) -> _Answer:
     try:
         with os_errors_named(task.name):
-            return _Answer(result=task.run(on_progress))
+            return task.run(on_progress)
     except Exception as e:
-        return _Answer(error=portable(e, task.name))
-
-
-class _Throttled:
-    def __init__(self, pipe: Any):
-        self._pipe = pipe
-        self._line = Every(_PROGRESS_EVERY_S)
-
-    def __call__(self, images: int, size: int) -> None:
-        if self._line.is_due():
-            answer((images, size), self._pipe)
+        raise portable(e, task.name) from None
+    finally:
+        if unsaid is not None:
+            say(unsaid)

@@ -9,10 +9,9 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 
-from sa1b_tfds.core.telling import a_few, duration, gigabytes
-from sa1b_tfds.download.transfer.fetch import Progress
-from sa1b_tfds.download.transfer.plan import Plan
-from sa1b_tfds.download.transfer.report import FileResult
+from sa1b_tfds.core.text import first_few, format_bytes, format_duration
+from sa1b_tfds.download.transfer.plan import DownloadPlan
+from sa1b_tfds.download.transfer.report import FileProgress, FileResult
 
 _ASSUMED_RATE = 100e6  # bytes a second, where nothing is known of the network
 _REAL_RATE_AFTER_S = 60.0
@@ -28,7 +27,7 @@ class ExpiryNotes:
       max_rate: bytes a second that the run is limited to, None without a limit.
     """
 
-    def __init__(self, plan: Plan, max_rate: float | None):
+    def __init__(self, plan: DownloadPlan, max_rate: float | None):
         self._to_fetch = plan.to_fetch
         self._max_rate = max_rate
         self._files = {file.name: file for file in plan.files if file.needs_its_link}
@@ -47,14 +46,14 @@ class ExpiryNotes:
                 "all the same: the server decides."
             )
         if self._max_rate is None:
-            speed = f"an assumed {gigabytes(_ASSUMED_RATE)}/s"
+            speed = f"an assumed {format_bytes(_ASSUMED_RATE)}/s"
         else:
-            speed = f"the {gigabytes(self._max_rate)}/s of the rate limit"
+            speed = f"the {format_bytes(self._max_rate)}/s of the rate limit"
         seconds = self._to_fetch / (self._max_rate or _ASSUMED_RATE)
         return notes + self._note_on_those_within(seconds, self._files, speed)
 
     def at_real_speed(
-        self, running: Iterable[Progress], results: Mapping[str, FileResult]
+        self, running: Iterable[FileProgress], results: Mapping[str, FileResult]
     ) -> list[str]:
         """Names further links that will expire before the end; once, after a minute of the run.
 
@@ -74,9 +73,9 @@ class ExpiryNotes:
         names = [name for name in self._files if name not in results]
         left = sum(self._left_of(name, progress.get(name)) for name in names)
         rate = fetched / elapsed
-        return self._note_on_those_within(left / rate, names, f"the present {gigabytes(rate)}/s")
+        return self._note_on_those_within(left / rate, names, f"the present {format_bytes(rate)}/s")
 
-    def _left_of(self, name: str, file: Progress | None) -> int:
+    def _left_of(self, name: str, file: FileProgress | None) -> int:
         """Bytes still to fetch of a file, which may be running."""
         if file is None or file.size is None:
             return self._files[name].to_fetch
@@ -93,8 +92,8 @@ class ExpiryNotes:
         if not soon:
             return []
         return [
-            f"Links that will expire before the download ends, in about {duration(seconds)} at "
-            f"{speed}: {_listed(soon)}."
+            "Links that will expire before the download ends, in about"
+            f" {format_duration(seconds)} at {speed}: {_listed(soon)}."
         ]
 
     def _expiry_of(self, names: Iterable[str]) -> dict[str, datetime]:
@@ -105,4 +104,4 @@ class ExpiryNotes:
 def _listed(expiry: Mapping[str, datetime]) -> str:
     """The first few to expire, each with its time."""
     first = sorted(expiry, key=lambda name: (expiry[name], name))
-    return a_few([f"{name} at {expiry[name]:%Y-%m-%d %H:%M UTC}" for name in first])
+    return first_few([f"{name} at {expiry[name]:%Y-%m-%d %H:%M UTC}" for name in first])

@@ -8,48 +8,33 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sa1b_tfds.core import files
-from sa1b_tfds.core.telling import gigabytes
-from sa1b_tfds.download.check import check_file, unpack_file
-from sa1b_tfds.download.checksums import hash_file, new_md5
+from sa1b_tfds.core.text import format_bytes
+from sa1b_tfds.download.check import check_file, hash_file, new_md5, unpack_file
 from sa1b_tfds.download.links import Link
-from sa1b_tfds.download.transfer.attempts import Attempts
-from sa1b_tfds.download.transfer.folder import CheckedFiles, Partial, Source
-from sa1b_tfds.download.transfer.settings import MOST_BYTES, RateLimit, TransferConfig
-from sa1b_tfds.download.transfer.transport import (
+from sa1b_tfds.download.transfer.answers import (
     OTHER_RANGE,
     Answer,
     Refused,
     Stopped,
     TooSlow,
-    Transport,
     TryAgain,
     content_length,
     refuse_other_content,
     total_of_416,
     total_of_range,
 )
+from sa1b_tfds.download.transfer.attempts import Attempts
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
+from sa1b_tfds.download.transfer.partial import Partial, ServedFile
+from sa1b_tfds.download.transfer.report import FileProgress
+from sa1b_tfds.download.transfer.settings import MOST_BYTES, RateLimit, TransferConfig
+from sa1b_tfds.download.transfer.transport import Transport
 from sa1b_tfds.tars.forms import is_packed
 from sa1b_tfds.tars.names import is_tar_name
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """Where a running file is, in bytes, for whoever watches from another thread.
-
-    phase: what is done with it; then `inflated` bytes of it are, of a compressed tar.
-    """
-
-    name: str
-    position: int = 0
-    fetched: int = 0
-    size: int | None = None
-    phase: Literal["fetching", "checking", "unpacking"] = "fetching"
-    inflated: int = 0
 
 
 class Fetch:
@@ -93,7 +78,9 @@ class Fetch:
         self._is_unpacked = False
         self._has_other_md5 = False
         self._secrets = transport.secrets_of(link.url)
-        self.progress = Progress(name=link.name, position=self._part.offset, size=self._part.size)
+        self.progress = FileProgress(
+            name=link.name, position=self._part.offset, size=self._part.size
+        )
 
     def run(self) -> str:
         """Returns by what the file was checked: 'md5', 'size' or 'none'.
@@ -181,7 +168,7 @@ class Fetch:
         source = self._part.source
         return source is not None and (source.is_strong or self._expected_md5 is not None)
 
-    def _joins(self, offered: Source) -> bool:
+    def _joins(self, offered: ServedFile) -> bool:
         """Whether its bytes may follow those of the partial.
 
         They may if the ETag proves that it is the same file, or if the MD5 will prove it.
@@ -191,8 +178,8 @@ class Fetch:
             return source is not None and source.is_surely(offered)
         return source.may_be(offered)
 
-    def _source_of(self, answer: Answer, size: int | None) -> Source:
-        return Source.of(self._link.name, self._link.url.host, answer.kept, size)
+    def _source_of(self, answer: Answer, size: int | None) -> ServedFile:
+        return ServedFile.of(self._link.name, self._link.url.host, answer.kept, size)
 
     def _accept_206(self, answer: Answer) -> None:
         part = self._part
@@ -244,8 +231,8 @@ class Fetch:
                 if part.size is None and part.offset + len(chunk) > most:
                     self._restart()
                     raise Refused(
-                        f"the server does not say its size, and more than {gigabytes(most)} came:"
-                        " no tar is so large, or the disk is too small. What came was removed"
+                        f"the server does not say its size, and more than {format_bytes(most)}"
+                        " came: no tar is so large, or the disk is too small. What came was removed"
                     )
                 chunk = chunk[: most - part.offset]
                 part.append(handle, chunk)

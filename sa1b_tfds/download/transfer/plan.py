@@ -9,16 +9,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.download.links import Link, as_options
-from sa1b_tfds.download.transfer.folder import CheckedFiles, Partial
-from sa1b_tfds.download.transfer.transport import (
+from sa1b_tfds.download.transfer.answers import (
     LinkExpired,
     TransferError,
-    Transport,
     content_length,
     total_of_range,
 )
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
+from sa1b_tfds.download.transfer.partial import Partial
+from sa1b_tfds.download.transfer.transport import Transport
 from sa1b_tfds.tars.forms import is_packed, unpacked_bytes
 from sa1b_tfds.tars.names import is_tar_name
 
@@ -59,7 +60,7 @@ class PlannedFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class DownloadPlan:
     """All files of a selection, in the order of their names, and the bytes free for them.
 
     workers: files at a time, of which each, if it is unpacked, is there twice.
@@ -68,6 +69,14 @@ class Plan:
     files: tuple[PlannedFile, ...]
     free: int
     workers: int = 1
+
+    @property
+    def title(self) -> str:
+        return counted(len(self.files), "file")
+
+    @property
+    def items(self) -> tuple[PlannedFile, ...]:
+        return self.files
 
     @property
     def to_fetch(self) -> int:
@@ -95,12 +104,12 @@ class Plan:
 class SelectionTooLarge(RuntimeError):
     """The selection does not fit on the disk; nothing was written. `plan` has the figures."""
 
-    def __init__(self, plan: Plan, folder: Path):
+    def __init__(self, plan: DownloadPlan, folder: Path):
         self.plan = plan
         fits = plan.fits
         super().__init__(
-            f"The selection needs {gigabytes(plan.needed)} more and {folder} has "
-            f"{gigabytes(plan.free)} free; nothing was written. "
+            f"The selection needs {format_bytes(plan.needed)} more and {folder} has "
+            f"{format_bytes(plan.free)} free; nothing was written. "
             + (
                 f"The first {len(fits)} of {len(plan.files)} files fit: {as_options(fits)}"
                 if fits

@@ -1,44 +1,37 @@
-"""Telling people and scripts how a download goes: bars on a terminal, plain lines, JSON lines."""
+"""What a download is heard of: counts for its summary, and JSON lines for scripts.
+
+What people see of it is `core/progress.py`.
+"""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
-from sa1b_tfds.core import bars
-from sa1b_tfds.core.telling import LINE_EVERY_S, Every, gigabytes, log_line
-from sa1b_tfds.download.transfer.fetch import Progress
-from sa1b_tfds.download.transfer.plan import Plan
-from sa1b_tfds.download.transfer.report import FileResult, Reporter
+from sa1b_tfds.core.progress import Totals
+from sa1b_tfds.core.text import format_bytes
+from sa1b_tfds.core.throttle import Throttle
+from sa1b_tfds.download.transfer.plan import DownloadPlan
+from sa1b_tfds.download.transfer.report import DownloadReporter, FileProgress, FileResult
 
 
-class Tally(Reporter):
-    """Counts what is heard, for the bars' totals and for the summary at the end. Silent."""
+class DownloadTally(DownloadReporter):
+    """Counts for the summary at the end, and passes on what it hears.
 
-    def __init__(self) -> None:
-        self.results: dict[str, FileResult] = {}
+    Attributes:
+      asked: number of files.
+      results: of the files that have ended, by name.
+    """
+
+    def __init__(self, reporter: DownloadReporter):
         self.asked = 0
-        self._sizes: dict[str, int | None] = {}
-        self._at: dict[str, int] = {}
+        self.results: dict[str, FileResult] = {}
+        self._reporter = reporter
         self._fetched: dict[str, int] = {}
         self._began = time.monotonic()
-        self._began_at = 0
-
-    @property
-    def position(self) -> int:
-        """Bytes of the selection that are on disk."""
-        return sum(self._at.values())
-
-    @property
-    def total(self) -> int:
-        """Bytes of the selection, as far as sizes are known."""
-        return sum(size or 0 for size in self._sizes.values())
 
     @property
     def seconds(self) -> float:
@@ -52,29 +45,25 @@ class Tally(Reporter):
     def count(self, status: str) -> int:
         return sum(result.status == status for result in self.results.values())
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: DownloadPlan) -> None:
         self.asked = len(plan.files)
-        self._sizes = {file.name: file.size for file in plan.files}
-        self._at = {file.name: file.on_disk for file in plan.files}
-        self._began, self._began_at = time.monotonic(), self.position
+        self._began = time.monotonic()
+        self._reporter.planned(plan)
 
-    def running(self, files: list[Progress]) -> None:
-        for file in files:
-            self._at[file.name] = file.position
-            self._fetched[file.name] = file.fetched
-            if file.size is not None:
-                self._sizes[file.name] = file.size
+    def note(self, text: str, name: str | None = None) -> None:
+        self._reporter.note(text, name)
 
-    def finished(self, result: FileResult) -> None:
-        self.results[result.name] = result
-        self._fetched[result.name] = result.fetched
-        if result.is_whole:
-            size = self._sizes.get(result.name) or self._at.get(result.name, 0)
-            self._at[result.name] = self._sizes[result.name] = size
+    def running(self, states: Sequence[FileProgress]) -> None:
+        self._fetched |= {file.name: file.fetched for file in states}
+        self._reporter.running(states)
 
-    def rate(self) -> float:
-        """Bytes a second since the start."""
-        return max(0, self.position - self._began_at) / max(self.seconds, 1e-9)
+    def ended(self, outcome: FileResult) -> None:
+        self.results[outcome.name] = outcome
+        self._fetched[outcome.name] = outcome.fetched
+        self._reporter.ended(outcome)
+
+    def close(self) -> None:
+        self._reporter.close()
 
     def summary(self) -> str:
         """One line, true whatever happened: what of all that was asked for is whole."""
@@ -85,135 +74,56 @@ class Tally(Reporter):
         not_finished = self.asked - len(self.results)
         if not_finished:
             parts.append(f"{not_finished} not finished")
-        return f"{', '.join(parts)}; {gigabytes(self.fetched)} fetched in {self.seconds:.0f} s"
+        return f"{', '.join(parts)}; {format_bytes(self.fetched)} fetched in {self.seconds:.0f} s"
 
 
-class OfOneFile(Reporter):
-    """Tells a function how many bytes of the one file are there, of how many. Silent."""
+class OneFileReporter(DownloadReporter):
+    """Tells a function how many bytes of the one file are there, of how many."""
 
     def __init__(self, tell: Callable[[int, int | None], None]):
         self._tell = tell
 
-    def running(self, files: list[Progress]) -> None:
-        for file in files:
+    def running(self, states: Sequence[FileProgress]) -> None:
+        for file in states:
             self._tell(file.position, file.size)
 
 
-def _outcome(result: FileResult) -> str:
-    if result.status == "done":
-        return f"done, checked by {result.checked_by}"
-    if result.status == "present":
-        return "already there"
-    return f"{result.status}: {result.reason}"
-
-
-class Lines(Tally):
-    """Plain log lines: every event, and where all is every half minute."""
-
-    def __init__(self, stream: TextIO):
-        super().__init__()
-        self._stream = stream
-        self._line = Every(LINE_EVERY_S)
-
-    def planned(self, plan: Plan) -> None:
-        super().planned(plan)
-        self._line = Every(LINE_EVERY_S, first=LINE_EVERY_S)
-        self._write(f"{self.asked} files, {gigabytes(plan.to_fetch)} to fetch")
-
-    def note(self, text: str, name: str | None = None) -> None:
-        self._write(f"{name}: {text}" if name else text)
-
-    def running(self, files: list[Progress]) -> None:
-        super().running(files)
-        if not self._line.is_due():
-            return
-        rate = self.rate()
-        left = tqdm.format_interval((self.total - self.position) / rate) if rate else "?"
-        self._write(
-            f"{gigabytes(self.position)} of {gigabytes(self.total)}, {gigabytes(rate)}/s, "
-            f"{left} left, {len(files)} running, {len(self.results)} of {self.asked} ended"
-        )
-
-    def finished(self, result: FileResult) -> None:
-        super().finished(result)
-        if result.status != "present":
-            self._write(f"{result.name}: {_outcome(result)}")
-
-    def _write(self, text: str) -> None:
-        log_line(text, self._stream)
-
-
-class Bars(Tally):
-    """A terminal: one bar for all, with rate and time left, and one a running file."""
-
-    def __init__(self, stream: TextIO):
-        super().__init__()
-        self._bars = bars.Bars(stream)
-
-    def planned(self, plan: Plan) -> None:
-        super().planned(plan)
-        self._bars.begin(f"{self.asked} files", self.total, self.position)
-
-    def note(self, text: str, name: str | None = None) -> None:
-        self._bars.write(f"{name}: {text}" if name else text)
-
-    def running(self, files: list[Progress]) -> None:
-        super().running(files)
-        for name in self._bars.names - {file.name for file in files}:
-            self._bars.end(name)
-        for file in files:
-            note = "" if file.phase == "fetching" else f"{file.phase} "
-            if note and file.inflated and file.size:
-                note += f"{file.inflated / file.size:.0%}"
-            self._bars.move(file.name, file.position, file.size, note)
-        ended = f"{len(self.results)} of {self.asked} ended"
-        self._bars.move_all(self.position, self.total, ended)
-
-    def finished(self, result: FileResult) -> None:
-        super().finished(result)
-        if result.status != "present":
-            self.note(_outcome(result), result.name)
-
-    def close(self) -> None:
-        self._bars.close()
-
-
-class JsonLines(Tally):
+class JsonReporter(DownloadReporter):
     """One JSON object a line, each with its `event`: plan, note, progress, file."""
 
     def __init__(self, stream: TextIO):
-        super().__init__()
         self._stream = stream
-        self._line = Every(1.0)
+        self._totals = Totals()
+        self._throttle = Throttle(1.0)
 
-    def planned(self, plan: Plan) -> None:
-        super().planned(plan)
+    def planned(self, plan: DownloadPlan) -> None:
+        self._totals.plan(plan)
         self.emit("plan", **plan_as_json(plan))
 
     def note(self, text: str, name: str | None = None) -> None:
         self.emit("note", name=name, text=text)
 
-    def running(self, files: list[Progress]) -> None:
-        super().running(files)
-        if not self._line.is_due():
+    def running(self, states: Sequence[FileProgress]) -> None:
+        self._totals.move(states)
+        if not self._throttle.is_due():
             return
         self.emit(
             "progress",
-            position=self.position,
-            total=self.total,
-            bytes_per_second=round(self.rate()),
-            running=[asdict(file) for file in files],
+            position=self._totals.position,
+            total=self._totals.total,
+            bytes_per_second=round(self._totals.bytes_per_second),
+            running=[asdict(file) for file in states],
         )
 
-    def finished(self, result: FileResult) -> None:
-        super().finished(result)
-        self.emit("file", **asdict(result))
+    def ended(self, outcome: FileResult) -> None:
+        self._totals.end(outcome)
+        self.emit("file", **asdict(outcome))
 
     def emit(self, event: str, **fields: Any) -> None:
         print(json.dumps({"event": event, **fields}), file=self._stream, flush=True)
 
 
-def plan_as_json(plan: Plan) -> dict[str, Any]:
+def plan_as_json(plan: DownloadPlan) -> dict[str, Any]:
     return {
         "needed": plan.needed,
         "to_fetch": plan.to_fetch,
@@ -223,9 +133,3 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
             for file in plan.files
         ],
     }
-
-
-def reporter_for_people(stream: TextIO | None = None) -> Tally:
-    """Bars where `stream` (standard error by default) is a terminal, else plain lines."""
-    stream = stream or sys.stderr
-    return Bars(stream) if stream.isatty() else Lines(stream)

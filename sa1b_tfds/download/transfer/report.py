@@ -1,12 +1,38 @@
-"""What a run tells: one result a file, and the `Reporter` that hears of it while it happens."""
+"""What a download reports of a file: where it is, and in the end what became of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from sa1b_tfds.download.transfer.fetch import Progress
-from sa1b_tfds.download.transfer.plan import Plan
+from sa1b_tfds.core.progress import Reporter
+from sa1b_tfds.download.transfer.plan import DownloadPlan
+
+
+@dataclass(kw_only=True)
+class FileProgress:
+    """Where a running file is, in bytes, for whoever watches from another thread.
+
+    phase: what is done with it; then `inflated` bytes of it are, of a compressed tar.
+    """
+
+    name: str
+    position: int = 0
+    fetched: int = 0
+    size: int | None = None
+    phase: Literal["fetching", "checking", "unpacking"] = "fetching"
+    inflated: int = 0
+
+    is_counted = True
+    images = 0
+
+    @property
+    def activity(self) -> str:
+        """Such as 'unpacking 37%'; empty while it is fetched."""
+        if self.phase == "fetching":
+            return ""
+        share = f" {self.inflated / self.size:.0%}" if self.inflated and self.size else ""
+        return self.phase + share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,21 +58,13 @@ class FileResult:
     def is_whole(self) -> bool:
         return self.status in ("done", "present")
 
+    @property
+    def text(self) -> str | None:
+        """The line on it; None if it was there."""
+        if self.status == "present":
+            return None
+        how = f", checked by {self.checked_by}" if self.status == "done" else f": {self.reason}"
+        return self.status + how
 
-class Reporter:
-    """Hears what a run does; always called from the thread that called `download`."""
 
-    def planned(self, plan: Plan) -> None:
-        """The sizes are known and work begins."""
-
-    def note(self, text: str, name: str | None = None) -> None:
-        """Something a person would want to know, about the file `name` or about the run."""
-
-    def running(self, files: list[Progress]) -> None:
-        """Where the running files are; several times a second."""
-
-    def finished(self, result: FileResult) -> None:
-        """One file is whole or given up."""
-
-    def close(self) -> None:
-        """Nothing more comes."""
+DownloadReporter = Reporter[DownloadPlan, FileProgress, FileResult]

@@ -14,28 +14,28 @@ from collections.abc import Callable
 
 from absl import logging
 
-from sa1b_tfds.core.telling import gigabytes
+from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.links import Link
-from sa1b_tfds.download.transfer.attempts import Attempts
-from sa1b_tfds.download.transfer.folder import Source
-from sa1b_tfds.download.transfer.settings import MOST_BYTES, TransferConfig
-from sa1b_tfds.download.transfer.transport import (
+from sa1b_tfds.download.transfer.answers import (
     OTHER_RANGE,
-    READ_BYTES,
     Answer,
     Refused,
     TooSlow,
-    Transport,
     TryAgain,
     content_length,
     refuse_other_content,
     total_of_range,
 )
+from sa1b_tfds.download.transfer.attempts import Attempts
+from sa1b_tfds.download.transfer.partial import ServedFile
+from sa1b_tfds.download.transfer.settings import MOST_BYTES, TransferConfig
+from sa1b_tfds.download.transfer.transport import READ_BYTES, Transport
+from sa1b_tfds.tars.forms import Forward
 
 _CHANGED = "the file has changed on the server while it was read, or may have"
 
 
-class RemoteFile:
+class RemoteFile(Forward):
     """A forward-only file behind a link. Use it in a `with` block.
 
     What reads raises LinkExpired or Refused when it is no use to go on.
@@ -55,8 +55,7 @@ class RemoteFile:
         self._connection = contextlib.ExitStack()
         self._answer: Answer | None = None
         self._secrets = self._transport.secrets_of(link.url)
-        self._source: Source | None = None
-        self._position = 0
+        self._source: ServedFile | None = None
         self._handed_out = hashlib.sha256()  # of those bytes, where no strong ETag knows them
         self._attempts = Attempts(0, config.slow_bytes)
 
@@ -76,26 +75,9 @@ class RemoteFile:
         """Text that quotes what was read, without secrets: it may be a page with the link."""
         return self._secrets.clean(text)
 
-    def read(self, count: int) -> bytes:
-        """The next `count` bytes; fewer at the end of the file."""
-        parts = []
-        while count and (part := self._next(count)):
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
-
-    def seek(self, position: int) -> int:
-        """Skips to `position`, or to the end of the file if that comes first."""
-        if position < self._position:
-            raise ValueError(f"{self._link.name} is read forward only.")
-        while self._position < position and self._next(position - self._position):
-            pass
-        return self._position
-
-    def _next(self, count: int) -> bytes:
+    def _take(self, count: int) -> bytes:
         """What has arrived, at most `count` bytes; b"" at the end of the file."""
         chunk = self._persist(lambda answer: self._receive(answer, count))
-        self._position += len(chunk)
         if self._source and not self._source.is_strong:
             self._handed_out.update(chunk)
         return chunk
@@ -106,7 +88,7 @@ class RemoteFile:
         if not chunk and size is not None and self._position < size:
             raise TryAgain(f"connection ended at byte {self._position:,} of {size:,}")
         if size is None and self._position > MOST_BYTES:
-            raise Refused(f"the server does not say its size, and sent {gigabytes(MOST_BYTES)}")
+            raise Refused(f"the server does not say its size, and sent {format_bytes(MOST_BYTES)}")
         return chunk
 
     def _persist(self, action: Callable[[Answer], bytes]) -> bytes:
@@ -142,7 +124,7 @@ class RemoteFile:
             size = total_of_range(answer, self._position)
         else:
             size = content_length(answer)
-        offered = Source.of(self._link.name, self._link.url.host, answer.kept, size)
+        offered = ServedFile.of(self._link.name, self._link.url.host, answer.kept, size)
         if self._source is None:
             self._source = offered
         if self._source.has_other_size(offered):
