@@ -73,10 +73,13 @@ def iou(masks: Any, logits: Any) -> tf.Tensor:
     return both / tf.maximum(either, 1.0)
 
 
+@keras.saving.register_keras_serializable("sa1b_tfds")
 class DrawMasks(keras.layers.Layer):
     """Draws masks on the device from the runs that masks_as='runs' hands over.
 
     Input: int32 [B, R]. Output: float32 (the layer's dtype) [B, num_masks, h, w] of 0 and 1.
+
+    A saved model that has the layer loads once `sa1b_tfds.keras` is imported.
 
     Args:
       num_masks: masks_per_image of the config.

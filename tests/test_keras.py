@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import itertools
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks import tf_rasterize as rasterize
-from tests import sam
+from tests import forked, sam
 
 pytest.importorskip("keras_hub", reason="needs the extra 'keras'")
 
@@ -130,6 +131,21 @@ def test_runs_are_drawn_on_the_device(trainer, inputs):
         for targets in ({"masks": tf.constant(masks)}, {"runs": runs})
     )
     assert float(from_runs) == float(from_pixels) > 0
+
+
+def test_a_saved_model_that_draws_masks_loads_in_a_fresh_process(tmp_path):
+    runs = keras.Input((20,), dtype="int32")
+    keras.Model(runs, sam_keras.DrawMasks(2, (4, 5))(runs)).save(tmp_path / "model.keras")
+    code = """
+import sys
+import sa1b_tfds.keras, keras
+layer = keras.saving.load_model(sys.argv[1]).layers[-1]
+assert (layer.num_masks, layer.size) == (2, (4, 5))
+print(type(layer).__module__, type(layer).__name__)
+"""
+    command = forked.command("-c", code, tmp_path / "model.keras")
+    loaded = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert loaded.stdout == "sa1b_tfds.keras DrawMasks\n"
 
 
 def test_masks_of_another_size(trainer, inputs):
