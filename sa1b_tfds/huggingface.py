@@ -10,7 +10,7 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds.core import extras
-from sa1b_tfds.core.problems import OnError, Problems
+from sa1b_tfds.core.problems import OnError, Problems, check_on_error
 from sa1b_tfds.examples.annotations import Example, pixel_boxes
 from sa1b_tfds.examples.parts import Part, find_parts
 
@@ -51,7 +51,7 @@ def streaming(
     Raises:
       FileNotFoundError: if there is nothing of that kind.
     """
-    Problems(on_error)  # refuses another value now, and not in a worker
+    check_on_error(on_error)  # now, and not in a worker
     sources = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     parts = [part for source in sources for part in find_parts(source, config)]
     return datasets.IterableDataset.from_generator(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 from sa1b_tfds.core.telling import printable
 
@@ -11,6 +11,13 @@ _MAX_LINES = 20
 _OF_A_REASON = 3
 
 OnError = Literal["raise", "skip"]
+
+
+def check_on_error(on_error: OnError) -> OnError:
+    """Returns it, or raises a ValueError if it is no `OnError`."""
+    if on_error not in get_args(OnError):
+        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
+    return on_error
 
 
 class BadInput(ValueError):
@@ -48,9 +55,7 @@ class Problems:
     """
 
     def __init__(self, on_error: OnError = "raise"):
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
-        self.on_error = on_error
+        self.on_error = check_on_error(on_error)
         self.found: list[BadInput] = []
 
     def report(

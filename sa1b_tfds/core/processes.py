@@ -57,13 +57,16 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def worker_count(workers: int | None, name: str = "workers") -> int:
-    """Returns `workers`, or one a core if that is None; raises a ValueError if it is below 1."""
-    if workers is None:
-        return available_cores()
-    if workers < 1:
+def check_workers(workers: int | None, name: str = "workers") -> None:
+    """Raises a ValueError if it is a number below 1."""
+    if workers is not None and workers < 1:
         raise ValueError(f"{name} must be positive, got {workers}.")
-    return workers
+
+
+def worker_count(workers: int | None, name: str = "workers") -> int:
+    """Returns `workers`, or one a core if that is None; raises what `check_workers` raises."""
+    check_workers(workers, name)
+    return available_cores() if workers is None else workers
 
 
 def start(module: str) -> subprocess.Popen[bytes]:

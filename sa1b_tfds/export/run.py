@@ -21,8 +21,8 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds.core import files, own_json
-from sa1b_tfds.core.problems import BadInput, OnError, Problems
-from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
+from sa1b_tfds.core.processes import check_workers, worker_count
 from sa1b_tfds.core.running.pool import ProcessPool, first_failure
 from sa1b_tfds.core.running.progress import reporter_for_people
 from sa1b_tfds.examples.image_ids import repeated
@@ -64,8 +64,8 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.max_images is not None and self.max_images < 1:
             raise ValueError(f"max_images must be positive, got {self.max_images}.")
-        worker_count(self.workers)  # these two refuse what is none
-        Problems(self.on_error)
+        check_workers(self.workers)
+        check_on_error(self.on_error)
         if not files.is_local(self.output):
             raise ValueError(f"output must be a local folder, got {self.output}.")
         if os.path.ismount(self.output):

@@ -21,7 +21,7 @@ from sa1b_tfds.building.sources import IN_FLIGHT, DeleteTars, Sources, find_sour
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.core import files, own_json
 from sa1b_tfds.core.problems import OnError
-from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.core.processes import check_workers, worker_count
 from sa1b_tfds.core.telling import counted, some_of
 from sa1b_tfds.download.links import Link, read_links
 from sa1b_tfds.download.transfer.folder import lock_folder
@@ -68,7 +68,7 @@ class BuildConfig:
     add: bool = False
 
     def __post_init__(self) -> None:
-        worker_count(self.workers)  # refuses what is none
+        check_workers(self.workers)
         if self.delete_tars not in get_args(DeleteTars):
             raise ValueError(
                 f"delete_tars must be one of {get_args(DeleteTars)}, got {self.delete_tars!r}."

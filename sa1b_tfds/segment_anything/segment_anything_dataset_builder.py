@@ -18,7 +18,7 @@ from sa1b_tfds.building.report import REPORT, report_of
 from sa1b_tfds.building.settled import release_after
 from sa1b_tfds.building.sources import Sources, is_in_flight
 from sa1b_tfds.building.staging import FinishedTar
-from sa1b_tfds.core.problems import BadInput, OnError, Problems
+from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.core.running.pool import ProcessPool
 from sa1b_tfds.core.running.progress import reporter_for_people
@@ -89,7 +89,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         super().__init__(**kwargs)
         # Survives pickling.
         self._original_state.update(on_error=on_error, num_workers=num_workers, md5=md5)
-        self._on_error = Problems(on_error).on_error
+        self._on_error = check_on_error(on_error)
         self._md5 = md5
         self._folder = prepared.Folder(self.data_path)
         self._tars = ConfigTars(self.builder_config, self._folder.staging)

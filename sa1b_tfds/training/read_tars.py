@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.core.problems import BadInput, OnError, Problems
+from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import available_cores
 from sa1b_tfds.download.links import Link, SignedUrl
 from sa1b_tfds.features import features_dict
@@ -24,7 +24,7 @@ from sa1b_tfds.tars.archive import Archive, archives_at
 from sa1b_tfds.tars.names import tar_number
 from sa1b_tfds.training.tar_records import Order, is_stream, read_records
 
-Source = str | os.PathLike[str] | Link
+PathOrUrl = str | os.PathLike[str] | Link
 
 _INTERLEAVE_SHUFFLED = 16
 # What is read forward takes a quarter of its tar in temporary files, 3 GB.
@@ -32,7 +32,7 @@ _INTERLEAVE = 2
 
 
 def read_tars(
-    paths_or_urls: Source | Iterable[Source],
+    paths_or_urls: PathOrUrl | Iterable[PathOrUrl],
     *,
     decoders: Any = None,
     shuffle: bool = False,
@@ -86,7 +86,7 @@ def read_tars(
             raise ValueError(f"{name} must be a positive integer, got {value!r}.")
     if seed is not None and not shuffle:
         raise ValueError(f"seed={seed} has no effect without shuffle=True.")
-    Problems(on_error)  # says what is wrong with it, before any file is read
+    check_on_error(on_error)  # before any file is read
     if seed is None:
         seed = int(np.random.default_rng().integers(2**63))
     passes = itertools.count()
@@ -130,7 +130,7 @@ class _Logged(Problems):
         logging.log(level, "Images: %d, archives: %d, skipped: %d", images, archives, skipped)
 
 
-def _find(paths_or_urls: Source | Iterable[Source]) -> list[Archive | Link]:
+def _find(paths_or_urls: PathOrUrl | Iterable[PathOrUrl]) -> list[Archive | Link]:
     single = isinstance(paths_or_urls, str | os.PathLike | Link)
     given: list[Any] = [paths_or_urls] if single else list(paths_or_urls)  # type: ignore[arg-type]
     found = [each for number, source in enumerate(given) for each in _find_one(source, number)]
