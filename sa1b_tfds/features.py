@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sa1b_tfds.masks import overlay, rle
+from sa1b_tfds.masks import forms, overlay, rle
 from sa1b_tfds.masks.runs import are_large, check_size
 
 _BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
@@ -54,14 +54,14 @@ class RleMasks(tfds.features.FeatureConnector):
 
     def encode_example(self, masks: Any) -> dict[str, Any]:
         """See the class for what it takes; raises a ValueError if that is malformed."""
-        checked = rle.to_checked(masks)
+        checked = forms.to_checked(masks)
         return {"size": np.array(checked.size, np.int32), "counts": checked.counts}
 
     def decode_example(self, stored: Mapping[str, Any]) -> Any:
         """-> uint8 tf.Tensor [N, H, W]."""
-        from sa1b_tfds.masks import tf_decode as masks
+        from sa1b_tfds.masks import tf_decode
 
-        return masks.decode_masks(stored["counts"], stored["size"])
+        return tf_decode.decode_masks(stored["counts"], stored["size"])
 
     def decode_example_np(self, stored: Mapping[str, Any]) -> np.ndarray:
         """-> uint8 [N, H, W], without TensorFlow."""
@@ -98,9 +98,11 @@ class _DecodeMasksTo(tfds.decode.Decoder):
         return are_large(self._size, self._max_masks)
 
     def decode_example(self, stored: Mapping[str, Any]) -> Any:
-        from sa1b_tfds.masks import tf_decode as masks
+        from sa1b_tfds.masks import tf_decode
 
-        return masks.decode_masks(stored["counts"][: self._max_masks], stored["size"], self._size)
+        return tf_decode.decode_masks(
+            stored["counts"][: self._max_masks], stored["size"], self._size
+        )
 
     def decode_example_np(self, stored: Mapping[str, Any]) -> np.ndarray:
         return rle.decode_rles(

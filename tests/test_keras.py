@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sa1b_tfds.masks import rle
-from sa1b_tfds.masks import tf_rasterize as rasterize
+from sa1b_tfds.masks import rle, tf_rasterize
 from tests import forked, sam
 
 pytest.importorskip("keras_hub", reason="needs the extra 'keras'")
@@ -113,7 +112,7 @@ def test_runs_are_drawn_on_the_device(trainer, inputs):
     masks = (rng.random((BATCH, MASKS, GRID, GRID)) < 0.5).astype(np.uint8)
     runs = tf.stack(
         [
-            rasterize.pack_runs(
+            tf_rasterize.pack_runs(
                 [rle.encode_mask(mask)["counts"] for mask in image], (GRID, GRID), (GRID, GRID), 999
             ).toggles
             for image in masks

@@ -4,8 +4,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sa1b_tfds.masks import rle
-from sa1b_tfds.masks import tf_decode as masks_lib
+from sa1b_tfds.masks import rle, tf_decode
 from sa1b_tfds.masks.runs import (
     NEGATIVE_RUN,
     OUTSIDE_ALPHABET,
@@ -22,7 +21,7 @@ _INT32 = tf.TensorSpec(None, tf.int32)
 
 @tf.function(input_signature=[tf.TensorSpec(None, tf.string), _INT32])
 def decode_full(counts, size):
-    return masks_lib.decode_masks(counts, size)
+    return tf_decode.decode_masks(counts, size)
 
 
 @tf.function(
@@ -36,12 +35,12 @@ def decode_full(counts, size):
 )
 def decode_all(counts, size, output_size, window, flip):
     """Every argument a tensor of unknown shape."""
-    return masks_lib.decode_masks(counts, size, output_size, window, flip)
+    return tf_decode.decode_masks(counts, size, output_size, window, flip)
 
 
 @tf.function(input_signature=[tf.TensorSpec(None, tf.string), *[tf.TensorSpec(None, tf.int64)] * 3])
 def decode_sizes(counts, size=(2, 3), output_size=(2, 3), window=(0, 0, 2, 3)):
-    return masks_lib.decode_masks(counts, size, output_size, window)
+    return tf_decode.decode_masks(counts, size, output_size, window)
 
 
 @given(strategies.masks())
@@ -107,7 +106,7 @@ def test_any_strings_give_what_numpy_gives(counts, size):
 @pytest.mark.parametrize(
     "decode",
     [
-        masks_lib.decode_masks,
+        tf_decode.decode_masks,
         decode_full,
         lambda c, s: next(iter(tf.data.Dataset.from_tensors((c, s)).map(decode_full))),
     ],
@@ -140,7 +139,7 @@ def test_malformed_names_the_first_wrong_mask(decode, index, reason, wrong):
     ids=str,
 )
 @pytest.mark.parametrize(
-    "decode", [masks_lib.decode_masks, decode_sizes], ids=["eager", "function"]
+    "decode", [tf_decode.decode_masks, decode_sizes], ids=["eager", "function"]
 )
 def test_sizes_must_be_positive_and_bounded(decode, arguments):
     with pytest.raises(tf.errors.InvalidArgumentError, match="not positive, or too large"):
@@ -160,7 +159,7 @@ def test_sizes_must_be_positive_and_bounded(decode, arguments):
 )
 def test_wrong_shapes(arguments):
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="shape"):
-        masks_lib.decode_masks(**{"counts": ["6"], "size": (2, 3), **arguments})
+        tf_decode.decode_masks(**{"counts": ["6"], "size": (2, 3), **arguments})
 
 
 def test_largest_image():
@@ -170,18 +169,18 @@ def test_largest_image():
     runs = [column, side, column - side]
     cross = {"size": [side, side], "counts": runs}
     counts = [rle.to_rle(cross)["counts"], rle.to_rle({**cross, "counts": [0, side**2]})["counts"]]
-    small = masks_lib.decode_masks(counts, (side, side), (8, 8)).numpy()
+    small = tf_decode.decode_masks(counts, (side, side), (8, 8)).numpy()
     assert not small[0].any()  # no sampled column is the middle one
     assert small[1].all()
-    middle = masks_lib.decode_masks(counts, (side, side), None, (side - 2, side // 2 - 1, 4, 3))
+    middle = tf_decode.decode_masks(counts, (side, side), None, (side - 2, side // 2 - 1, 4, 3))
     np.testing.assert_array_equal(middle[0], [[0, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]])
 
 
 def test_static_shapes_are_known():
-    decode = tf.function(lambda c: masks_lib.decode_masks(c, (20, 30), (5, 6)))
+    decode = tf.function(lambda c: tf_decode.decode_masks(c, (20, 30), (5, 6)))
     spec = tf.TensorSpec([3], tf.string)
     assert decode.get_concrete_function(spec).output_shapes.as_list() == [3, 5, 6]
-    decode = tf.function(lambda c: masks_lib.decode_masks(c, (20, 30), window=(0, 0, 8, 9)))
+    decode = tf.function(lambda c: tf_decode.decode_masks(c, (20, 30), window=(0, 0, 8, 9)))
     assert decode.get_concrete_function(spec).output_shapes[0] == 3
 
 
@@ -190,7 +189,7 @@ def test_parallel_map_keeps_order():
     encoded = tf.ragged.constant([encode(m) for m in images], tf.string, ragged_rank=1)
     dataset = tf.data.Dataset.from_tensor_slices(encoded)
     dataset = dataset.map(
-        lambda counts: masks_lib.decode_masks(counts, (5, 7)), num_parallel_calls=tf.data.AUTOTUNE
+        lambda counts: tf_decode.decode_masks(counts, (5, 7)), num_parallel_calls=tf.data.AUTOTUNE
     )
     for decoded, expected in zip(dataset, images, strict=True):
         np.testing.assert_array_equal(decoded, expected)

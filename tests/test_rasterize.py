@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sa1b_tfds.masks import tf_rasterize as rasterize
+from sa1b_tfds.masks import tf_rasterize
 from tests import strategies
 from tests.test_masks import decode_all
 from tests.test_rle import encode
@@ -26,11 +26,11 @@ def test_equals_decode_masks(masks, output_size, window, flip):
         "window": window,
         "flip": flip,
     }
-    runs = rasterize.pack_runs(encode(masks), max_runs=5 * 70 * 70, **arguments)
+    runs = tf_rasterize.pack_runs(encode(masks), max_runs=5 * 70 * 70, **arguments)
     assert runs.whole.numpy().all()
     if len(masks) == 0:
         return
-    drawn = rasterize.rasterize_runs(runs.toggles, len(masks), output_size)
+    drawn = tf_rasterize.rasterize_runs(runs.toggles, len(masks), output_size)
     assert drawn.dtype == tf.uint8
     window = window or (0, 0, *masks.shape[1:])
     expected = decode_all(encode(masks), masks.shape[1:], output_size, window, flip)
@@ -39,7 +39,7 @@ def test_equals_decode_masks(masks, output_size, window, flip):
 
 @tf.function(jit_compile=True, input_signature=[tf.TensorSpec([2, 2, RUNS], tf.int32)])
 def draw_compiled(toggles):
-    drawn = rasterize.rasterize_runs(toggles, 4, SIZE, tf.float32)
+    drawn = tf_rasterize.rasterize_runs(toggles, 4, SIZE, tf.float32)
     assert drawn.shape == [2, 2, 4, *SIZE]
     return drawn
 
@@ -53,7 +53,7 @@ def draw_compiled(toggles):
     ]
 )
 def pack(counts, size, window, flip):
-    runs = rasterize.pack_runs(counts, size, SIZE, RUNS, window, flip)
+    runs = tf_rasterize.pack_runs(counts, size, SIZE, RUNS, window, flip)
     assert runs.toggles.shape == [RUNS]
     return runs
 
@@ -91,9 +91,9 @@ def test_masks_find_room_in_their_order():
     masks[2, 5, 5] = True
     needed = []
     for room in (5, 6, 36, 38):
-        runs = rasterize.pack_runs(encode(masks), (8, 8), (8, 8), room)
+        runs = tf_rasterize.pack_runs(encode(masks), (8, 8), (8, 8), room)
         whole = runs.whole.numpy()
-        drawn = rasterize.rasterize_runs(runs.toggles, 3, (8, 8)).numpy()
+        drawn = tf_rasterize.rasterize_runs(runs.toggles, 3, (8, 8)).numpy()
         np.testing.assert_array_equal(drawn, masks * whole[:, None, None])
         needed.append(whole.tolist())
     assert needed == [[True, False, False]] * 2 + [[True, True, False], [True, True, True]]
@@ -101,7 +101,7 @@ def test_masks_find_room_in_their_order():
 
 def test_a_mask_that_covers_all_needs_one_toggle():
     full = np.ones((1, 5, 7), bool)
-    runs = rasterize.pack_runs(encode(full), (5, 7), (5, 7), 1)
+    runs = tf_rasterize.pack_runs(encode(full), (5, 7), (5, 7), 1)
     assert runs.toggles.numpy().tolist() == [0]
     assert runs.whole.numpy().all()
 
@@ -109,11 +109,17 @@ def test_a_mask_that_covers_all_needs_one_toggle():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: rasterize.pack_runs(["6"], (2, 3), (2, 3), 0), "max_runs must be positive, got 0"),
-        (lambda: rasterize.pack_runs(["6"], (2, 3), (0, 3), 9), "output_size must be two positive"),
-        (lambda: rasterize.rasterize_runs([0], 0, (2, 3)), "num_masks must be from 1 to"),
-        (lambda: rasterize.rasterize_runs([0], 2**29, (2, 3)), "num_masks must be from 1 to"),
-        (lambda: rasterize.rasterize_runs([0], 1, (2, 0)), "size must be two positive"),
+        (
+            lambda: tf_rasterize.pack_runs(["6"], (2, 3), (2, 3), 0),
+            "max_runs must be positive, got 0",
+        ),
+        (
+            lambda: tf_rasterize.pack_runs(["6"], (2, 3), (0, 3), 9),
+            "output_size must be two positive",
+        ),
+        (lambda: tf_rasterize.rasterize_runs([0], 0, (2, 3)), "num_masks must be from 1 to"),
+        (lambda: tf_rasterize.rasterize_runs([0], 2**29, (2, 3)), "num_masks must be from 1 to"),
+        (lambda: tf_rasterize.rasterize_runs([0], 1, (2, 0)), "size must be two positive"),
     ],
 )
 def test_bad_arguments(call, message):

@@ -11,8 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 import sa1b_tfds
 from sa1b_tfds.examples.parts import read_examples
-from sa1b_tfds.masks import rle
-from sa1b_tfds.masks import tf_relevance as relevance_ops
+from sa1b_tfds.masks import rle, tf_relevance
 from sa1b_tfds.training.layouts import to_layout
 from tests.strategies import masks as drawn_masks
 from tests.strategies import sample, sides
@@ -72,7 +71,7 @@ def test_tensorflow_is_the_dense_sum(masks, weights, output_size, window, flip):
     assert result.dtype == tf.float32
     np.testing.assert_array_equal(result, dense(shown, weights))
     np.testing.assert_array_equal(
-        relevance_ops.relevance_of_masks(shown, weights), dense(shown, weights)
+        tf_relevance.relevance_of_masks(shown, weights), dense(shown, weights)
     )
 
 
@@ -104,18 +103,18 @@ def test_in_a_graph_with_static_shapes():
         expected = sa1b_tfds.relevance_map(example["masks"], weights, (64, 64))
         np.testing.assert_array_equal(result, expected)
         masks = rle.decode_rles(counts, size, (64, 64))
-        summed = relevance_ops.relevance_of_masks(masks, weights)
+        summed = tf_relevance.relevance_of_masks(masks, weights)
         np.testing.assert_allclose(result, summed, rtol=1e-6)
 
 
 def test_batches_of_masks():
     masks = np.random.default_rng(0).random((2, 5, 7, 8)) < 0.5
     weights = np.arange(10, dtype=np.float32).reshape(2, 5)
-    result = relevance_ops.relevance_of_masks(masks, weights)
+    result = tf_relevance.relevance_of_masks(masks, weights)
     np.testing.assert_array_equal(
         result, [dense(*pair) for pair in zip(masks, weights, strict=True)]
     )
-    np.testing.assert_array_equal(relevance_ops.relevance_of_masks(masks), masks.sum(axis=1))
+    np.testing.assert_array_equal(tf_relevance.relevance_of_masks(masks), masks.sum(axis=1))
 
 
 @pytest.mark.parametrize(
@@ -123,8 +122,8 @@ def test_batches_of_masks():
     [
         (np.ones((2, 3, 4)), [1], "weights must be 2 finite numbers, one a mask"),
         (np.ones((1, 3, 4)), [np.nan], "weights must be 1 finite numbers, one a mask"),
-        ([], [], "No masks tell no size"),
-        ([np.ones((2, 2)), np.ones((2, 3))], None, "Masks of 2x2 and 2x3 cannot be compared"),
+        ([], [], "An empty list of masks has no size"),
+        ([np.ones((2, 2)), np.ones((2, 3))], None, r"mask 1: its size \[2, 3\] disagrees"),
         ([{"size": [2, 2], "counts": "3"}], None, "mask 0: .* do not sum to height"),
     ],
 )

@@ -97,7 +97,7 @@ def test_what_is_left_out_is_filled_in(tmp_path):
 def test_every_form_of_images_and_masks(tmp_path, image, masks):
     [tar] = sa1b_tfds.write_tars([{"image": image, "masks": masks}], tmp_path)
     [example] = examples.read_examples(tar)
-    expected = sa1b_tfds.masks.rle.to_checked(masks)
+    expected = sa1b_tfds.masks.forms.to_checked(masks)
     assert list(example["masks"].counts) == expected.counts
     decoded = np.asarray(Image.open(io.BytesIO(example["image"])))
     assert np.abs(decoded.astype(int) - PIXELS).max() < 8

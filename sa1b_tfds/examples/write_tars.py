@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 from sa1b_tfds.core import files
 from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.annotations import pixel_boxes, to_example
-from sa1b_tfds.masks import rle
+from sa1b_tfds.masks import forms, rle
 from sa1b_tfds.tars.members import MAX_BYTES, suffix_of, too_large
 from sa1b_tfds.tars.names import tar_name, tar_number
 
@@ -217,7 +217,7 @@ def _pair(example: Mapping[str, Any], image_id: int, next_id: int) -> tuple[byte
     image = jpeg.unturned(image)
     _check_said(example, {"file_name": f"sa_{image_id}.jpg", "height": height, "width": width})
     given, columns, in_pixels = _masks_and_columns(example)
-    masks = rle.to_checked(given, (height, width))
+    masks = forms.to_checked(given, (height, width))
     n = len(masks.counts)
 
     def column(name: str, default: Any, *shape: int) -> np.ndarray:

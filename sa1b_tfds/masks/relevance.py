@@ -10,13 +10,13 @@ more than 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from sa1b_tfds.masks import rle
-from sa1b_tfds.masks.forms import as_rles, require_one_size
+from sa1b_tfds.masks.forms import to_checked
 from sa1b_tfds.masks.runs import check_size, run_lengths
 
 
@@ -26,7 +26,8 @@ def relevance_map(
     """The sum of the weights of the masks that cover each pixel.
 
     Args:
-      masks: [N, H, W], or a sequence of masks [H, W] or RLEs, or an example's 'masks'.
+      masks: [N, H, W]; a sequence of masks [H, W] or RLEs; or columns {'size', 'counts'}, as
+        `tfds.decode.SkipDecoding()` gives them.
       weights: float [N], such as its predicted_iou; default: 1, which counts masks.
       output_size: (h, w), sampled at pixel centres as `decode_masks` does; default: (H, W).
 
@@ -37,13 +38,9 @@ def relevance_map(
       ValueError: if a mask is malformed, sizes differ, there is none to tell the size, or weights
         are not N finite numbers.
     """
-    rles = as_rles(masks)
-    size = _size(masks, rles)
-    for own in rles:
-        require_one_size(size, own["size"])
-    units, unit = _units(weights, len(rles))
-    height, width = size
-    runs = run_lengths([own["counts"] for own in rles], size)
+    counts, (height, width) = to_checked(masks)
+    units, unit = _units(weights, len(counts))
+    runs = run_lengths(counts, (height, width))
     mask = runs.mask()
     ends = np.cumsum(runs.lengths) - mask * (height * width)
     steps = np.where(runs.is_one(), -units[mask], units[mask])
@@ -53,14 +50,6 @@ def relevance_map(
         h, w = check_size(output_size, "output_size")
         cover = cover[rle.sampled(height, h)][:, rle.sampled(width, w)]
     return np.ascontiguousarray(cover * unit, np.float32)
-
-
-def _size(masks: Any, rles: list[dict[str, Any]]) -> tuple[int, int]:
-    if rles:
-        return check_size(rles[0]["size"])
-    if isinstance(masks, rle.Checked | Mapping) or rle.is_array(masks):
-        return rle.to_checked(masks).size
-    raise ValueError("No masks tell no size: pass an array [0, H, W].")
 
 
 def _units(weights: Any, n: int) -> tuple[np.ndarray, float]:

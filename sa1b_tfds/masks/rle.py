@@ -1,5 +1,7 @@
 """COCO run-length encoding (RLE) in NumPy and pycocotools: encode, decode, convert, measure.
 
+One mask, in any form, becomes an RLE here; all masks of an image do in `forms`.
+
 This module owns the conventions that the rest of the package refers to:
 
 * **RLE.** A mask [H, W] is read column by column (Fortran order) and stored as the lengths of its
@@ -22,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from sa1b_tfds.masks.lists import from_lists
 from sa1b_tfds.masks.runs import (
     NEGATIVE_RUN,
     WRONG_SUM,
@@ -50,62 +53,6 @@ def check(counts: Sequence[bytes | str], size: Sequence[int]) -> Checked:
     encoded = as_bytes(counts)
     run_lengths(encoded, size)
     return Checked(encoded, check_size(size))
-
-
-def to_checked(masks: Any, size: Sequence[int] | None = None) -> Checked:
-    """Brings the masks of one image, in any form, into compressed RLE, checked.
-
-    Args:
-      masks: a dense array [N, H, W] of NumPy, TensorFlow or PyTorch; columns {'size': (H, W),
-        'counts': N compressed strings}; a list whose items are of one size, each as `to_rle` takes
-        it; or `Checked`.
-      size: (height, width) that they must have; an empty list, and polygons, need it.
-
-    Raises:
-      ValueError: if they are malformed, or of another size; the message says which.
-    """
-    if is_array(masks):
-        masks = np.asarray(masks)
-        if masks.ndim != 3:
-            raise ValueError(f"Dense masks must have the shape [N, H, W], got {masks.shape}.")
-        own = check_size(masks.shape[1:], "The masks' shape")
-        checked = Checked([encode_mask(mask)["counts"] for mask in masks], own)
-    elif isinstance(masks, Checked):
-        checked = check(*masks)
-    elif isinstance(masks, Mapping):
-        if not {"size", "counts"} <= masks.keys():
-            raise ValueError(f"Columns of masks are 'size' and 'counts', got {list(masks)}.")
-        if isinstance(masks["counts"], str | bytes):
-            raise ValueError("Columns of masks need a list of counts; one RLE goes into a list.")
-        checked = check(list(masks["counts"]), masks["size"])
-    else:
-        rles = to_rles(masks, size)
-        if not rles and size is None:
-            raise ValueError(
-                "An empty list of masks has no size: pass {'size': (H, W), 'counts': []}."
-            )
-        checked = Checked(
-            [rle["counts"] for rle in rles], check_size(rles[0]["size"] if rles else size)
-        )
-        for i, rle in enumerate(rles):
-            if tuple(rle["size"]) != checked.size:
-                raise ValueError(f"mask {i}: its size {rle['size']} disagrees with mask 0's.")
-    if size is not None and checked.size != check_size(size):
-        raise ValueError(f"The masks' size {checked.size} disagrees with the image's {size}.")
-    return checked
-
-
-def to_rles(masks: Any, size: Sequence[int] | None = None) -> list[dict[str, Any]]:
-    """`to_rle` of each mask. Raises what it raises, naming the mask; sizes may differ."""
-    rles = []
-    for i, mask in enumerate(masks):
-        try:
-            rles.append(to_rle(mask, size))
-        except MalformedRLE as e:
-            raise ValueError(f"mask {i}: the RLE is malformed: {e.reason}") from e
-        except ValueError as e:
-            raise ValueError(f"mask {i}: {e}") from e
-    return rles
 
 
 def decode_rles(
@@ -202,7 +149,8 @@ def to_rle(segmentation: Any, size: Sequence[int] | None = None) -> dict[str, An
             )
         return rle
     if not isinstance(segmentation, Mapping):
-        return _from_lists(segmentation, size)
+        found = from_lists(segmentation, size)
+        return found if isinstance(found, dict) else encode_mask(found)
     if "segmentation" in segmentation:
         return to_rle(segmentation["segmentation"], size)
     if "size" not in segmentation or "counts" not in segmentation:
@@ -295,63 +243,3 @@ def _compress(lengths: Any, size: tuple[int, int]) -> bytes:
     if sum(values.tolist()) != size[0] * size[1]:
         raise MalformedRLE(0, WRONG_SUM)
     return coco_mask.frPyObjects({"size": list(size), "counts": values.tolist()}, *size)["counts"]
-
-
-_MAX_SIMPLE = 10  # numbers of a closed polygon whose corners have only two coordinates
-
-
-def _from_lists(lists: Any, size: Sequence[int] | None) -> dict[str, Any]:
-    """A mask [H, W] as nested lists, or polygons; refused if it may be both."""
-    try:
-        rows = [np.asarray(row) for row in lists]
-        values = np.concatenate(rows)
-    except (TypeError, ValueError):
-        return _from_polygons(lists, size)  # says what is wrong
-    lengths = {len(row) for row in rows}
-    if values.ndim != 1 or values.dtype.kind not in "biuf":
-        return _from_polygons(lists, size)
-    distinct = np.unique(values)
-    may_be_polygons = all(n >= 6 and n % 2 == 0 for n in lengths) and not (
-        len(distinct) <= 2 and max(lengths) > _MAX_SIMPLE
-    )
-    shape = [len(rows), *lengths]
-    may_be_mask = len(shape) == 2 and (size is None or tuple(shape) == check_size(size))
-    if may_be_mask and (
-        not may_be_polygons or (size is not None and np.isin(distinct, (0, 1)).all())
-    ):
-        return encode_mask(np.stack(rows))
-    if may_be_mask and size is not None:
-        raise ValueError(
-            f"{shape[0]} lists of {shape[1]} numbers are a mask of the image's size or polygons:"
-            " pass a mask as an array, or repeat the last corner of each polygon."
-        )
-    if not may_be_polygons and len(shape) == 2 and min(shape) > 1:
-        raise ValueError(
-            f"{shape[0]} lists of {shape[1]} numbers are neither a mask of the image's size"
-            f" {size} nor polygons [x0, y0, x1, y1, x2, y2, ...]."
-        )
-    return _from_polygons(lists, size)
-
-
-def _from_polygons(polygons: Any, size: Sequence[int] | None) -> dict[str, Any]:
-    if size is None:
-        raise ValueError("A polygon has no size of its own: pass size=(height, width).")
-    height, width = check_size(size)
-    try:
-        arrays = [np.asarray(polygon, np.float64) for polygon in polygons]
-    except (TypeError, ValueError) as e:
-        raise ValueError(f"A segmentation is an RLE or a list of polygons: {e}") from e
-    for array in arrays:
-        if array.ndim != 1 or len(array) < 6 or len(array) % 2 or not np.isfinite(array).all():
-            raise ValueError("A polygon is a list [x0, y0, x1, y1, x2, y2, ...] of finite numbers.")
-        # pycocotools trusts both: it overflows far outside, and takes memory for every edge pixel.
-        corners = array.reshape(-1, 2)
-        if np.abs(corners).max() > 2 * max(height, width):
-            raise ValueError(f"A polygon reaches far out of the image of {height}x{width}.")
-        steps = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
-        if steps.sum() > height * width + 16 * (height + width):
-            raise ValueError("A polygon's outline is longer than the image has pixels.")
-    if not arrays:
-        raise ValueError("A segmentation needs at least one polygon.")
-    parts = coco_mask.frPyObjects([array.tolist() for array in arrays], height, width)
-    return coco_mask.merge(parts)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from sa1b_tfds.masks import tf_decode as masks_lib
+from sa1b_tfds.masks import tf_decode
 from sa1b_tfds.masks.runs import check_size
 from sa1b_tfds.masks.tf_run_ends import RunEnds, lower_bound, run_ends, upper_bound
 
@@ -61,7 +61,7 @@ def pack_runs(
     output_size = check_size(output_size, "output_size")
     if max_runs < 1:
         raise ValueError(f"max_runs must be positive, got {max_runs}.")
-    counts, size, _, window = masks_lib.check_arguments(counts, size, output_size, window)
+    counts, size, _, window = tf_decode.check_arguments(counts, size, output_size, window)
     ends = run_ends(counts, size)
     flip = tf.convert_to_tensor(flip, tf.bool)
     return pack(ends, tf.size(counts), size, output_size, window, flip, max_runs)
@@ -78,7 +78,7 @@ def pack(
 ) -> PackedRuns:
     """`pack_runs` for run ends that are there already, as `masks.draw` is to `decode_masks`."""
     height, width = output_size
-    grid = masks_lib.on_grid(ends, n, size, tf.constant([height, width]), window)
+    grid = tf_decode.on_grid(ends, n, size, tf.constant([height, width]), window)
     grid_width = tf.size(grid.columns)
 
     # Only some of the grid's rows lie in the image; nothing is on outside of them.
@@ -92,7 +92,7 @@ def pack(
     bottom = top + tf.reshape(change, [n, grid_width])
 
     # The grid column that each output column shows, and the output columns that show a grid column.
-    shown = masks_lib.sampled(window[1], window[3], tf.constant(width))
+    shown = tf_decode.sampled(window[1], window[3], tf.constant(width))
     shown = lower_bound(grid.columns, shown)
     ordered = tf.range(grid_width)
     first, last = lower_bound(shown, ordered), upper_bound(shown, ordered)

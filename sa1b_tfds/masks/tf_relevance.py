@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sa1b_tfds.masks import tf_decode as masks_lib
+from sa1b_tfds.masks import tf_decode
 from sa1b_tfds.masks.tf_run_ends import RunEnds, lower_bound, run_ends
 
 _BITS = 52  # of a weight; the bits of a float64's fraction, too
@@ -38,7 +38,7 @@ def decode_relevance(
     Raises:
       tf.errors.InvalidArgumentError: what `decode_masks` raises, or a weight is not finite.
     """
-    counts, size, output_size, window = masks_lib.check_arguments(counts, size, output_size, window)
+    counts, size, output_size, window = tf_decode.check_arguments(counts, size, output_size, window)
     n = tf.size(counts)
     weights = tf.ones([n]) if weights is None else tf.convert_to_tensor(weights)
     ends = run_ends(counts, size)
@@ -74,7 +74,7 @@ def relevance(
 
     Its arguments are int32 but the weights and flip, and are not checked here.
     """
-    grid = masks_lib.on_grid(ends, n, size, output_size, window)
+    grid = tf_decode.on_grid(ends, n, size, output_size, window)
     height, width = tf.unstack(output_size)
     grid_width = tf.size(grid.columns)
     units, unit = _units(tf.ensure_shape(weights, [None]))
@@ -92,7 +92,7 @@ def relevance(
     in_image = (grid.rows >= 0) & (grid.rows < size[0])
     cover = tf.cast(tf.where(in_image[:, None], cover, 0.0) * unit, tf.float32)
 
-    repeated = lower_bound(grid.columns, masks_lib.sampled(window[1], window[3], width))
+    repeated = lower_bound(grid.columns, tf_decode.sampled(window[1], window[3], width))
     cover = tf.gather(cover, tf.where(flip, repeated[::-1], repeated), axis=1)
     static = tf.get_static_value(output_size)
     return cover if static is None else tf.ensure_shape(cover, static.tolist())

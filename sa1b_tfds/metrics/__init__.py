@@ -1,8 +1,8 @@
 """How good predicted masks are, and how fast: IoU, boundary IoU, matching, SAM's protocol, AP/AR.
 
-Masks are given densely, as an array or a list of arrays [H, W] of bool or 0 and 1, or as COCO RLE
-(what `rle.to_rle` takes); docs/metrics.md has the definitions. What needs SciPy says so:
-`pip install 'sa1b_tfds[metrics]'`.
+Masks are given densely, as an array [N, H, W] or a list of arrays [H, W] of bool or 0 and 1; or as
+COCO RLEs, a list of them or columns {'size', 'counts'} (`masks.forms`). docs/metrics.md has the
+definitions. What needs SciPy says so: `pip install 'sa1b_tfds[metrics]'`.
 """
 
 from etils import epy as _epy

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sa1b_tfds.core import extras
-from sa1b_tfds.masks.forms import as_dense, as_rles, require_one_size
+from sa1b_tfds.masks.forms import as_dense, require_one_size, to_rles
 from sa1b_tfds.masks.runs import Runs, bboxes, run_lengths
 from sa1b_tfds.metrics.iou import compute_iou, iou_of_rles
 
@@ -47,7 +47,7 @@ def compute_boundary_iou(mask1: Any, mask2: Any, dilation_ratio: float = DILATIO
       ValueError: if one is no mask, or their sizes differ.
       ImportError: without SciPy, naming the extra.
     """
-    a, b = as_rles([mask1, mask2])
+    a, b = to_rles([mask1, mask2])
     require_one_size(a["size"], b["size"])
     return float(boundary_ious([a], [b], dilation_ratio)[0])
 

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
-from sa1b_tfds.masks.forms import as_rles
+from sa1b_tfds.masks.forms import to_rles
 from sa1b_tfds.metrics.iou import iou_matrix
 
 MAX_DETS = (1, 10, 100, 1000)
@@ -47,7 +47,7 @@ class CocoEvaluation:
           scores: float [N], by which they are ordered.
           masks: M masks of the ground truth; its areas are counted.
         """
-        predictions, masks = as_rles(predictions), as_rles(masks)
+        predictions, masks = to_rles(predictions), to_rles(masks)
         iou = iou_matrix(predictions, masks)
         self.append(self.evaluate_rles(predictions, scores, masks, iou))
 

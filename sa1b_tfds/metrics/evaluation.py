@@ -14,7 +14,7 @@ from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.core.processes import Processes, in_order, worker_count
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.masks import rle
-from sa1b_tfds.masks.forms import as_rles
+from sa1b_tfds.masks.forms import to_rles
 from sa1b_tfds.masks.runs import areas, run_lengths
 from sa1b_tfds.metrics import coco_eval
 from sa1b_tfds.metrics.iou import iou_of_rles
@@ -113,7 +113,7 @@ class _Image(NamedTuple):
 
 
 def _evaluate(masks: rle.Checked, predictions: list[Prediction], where: str) -> _Image:
-    truths = as_rles(masks)
+    truths = to_rles(masks)
     try:
         predicted = checked_rles(predictions, masks.size)
     except ValueError as e:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from sa1b_tfds.masks.forms import as_dense, as_rles, require_one_size
+from sa1b_tfds.masks.forms import as_dense, require_one_size, to_rles
 
 
 def compute_iou(mask1: Any, mask2: Any) -> float:
@@ -36,12 +36,13 @@ def iou_matrix(masks1: Any, masks2: Any) -> np.ndarray:
     RLEs stay RLEs: no dense mask is made (pycocotools, `rleIou`).
 
     Args:
-      masks1, masks2: arrays [N, H, W] and [M, H, W], or sequences of masks [H, W] or RLEs.
+      masks1, masks2: arrays [N, H, W] and [M, H, W], sequences of masks [H, W] or RLEs, or columns
+        {'size', 'counts'} of RLEs.
 
     Raises:
       ValueError: if one is no mask, naming its index, or their sizes differ.
     """
-    a, b = as_rles(masks1), as_rles(masks2)
+    a, b = to_rles(masks1), to_rles(masks2)
     for one in (*a, *b):
         require_one_size((a or b)[0]["size"], one["size"])
     return iou_of_rles(a, b)

@@ -15,7 +15,7 @@ import numpy as np
 from sa1b_tfds.core import extras
 from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.annotations import Example
-from sa1b_tfds.masks.forms import as_dense, as_rles
+from sa1b_tfds.masks.forms import as_dense, to_rles
 from sa1b_tfds.masks.runs import areas, run_lengths
 from sa1b_tfds.metrics.bootstrap import mean_interval
 from sa1b_tfds.metrics.iou import iou_matrix
@@ -59,7 +59,7 @@ def single_point_iou(outputs: Any, scores: Any, gt_masks: Any) -> tuple[np.ndarr
     Returns:
       float64 [N], of the output with the highest score; float64 [N], of the output that fits best.
     """
-    truths = as_rles(gt_masks)
+    truths = to_rles(gt_masks)
     scores = np.asarray(scores, np.float64)
     if len(outputs) != len(truths) or scores.shape[:1] != (len(truths),):
         raise ValueError(
@@ -94,7 +94,7 @@ def evaluate_single_point(
     """
     chosen, oracle, image_of = [], [], []
     for number, example in enumerate(examples):
-        masks = as_rles(example["masks"])
+        masks = to_rles(example["masks"])
         pixels = areas(run_lengths(*example["masks"]))
         masks = [mask for mask, area in zip(masks, pixels, strict=True) if area]
         if not masks:

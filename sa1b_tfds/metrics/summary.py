@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sa1b_tfds.masks import rle
-from sa1b_tfds.masks.forms import as_rles
+from sa1b_tfds.masks.forms import to_rles
 from sa1b_tfds.metrics.bootstrap import mean_interval
 from sa1b_tfds.metrics.boundary import DILATION_RATIO, boundary_ious
 from sa1b_tfds.metrics.iou import iou_matrix
@@ -29,7 +29,7 @@ def evaluate_masks(
     """Compares predicted masks with the ground truth of the same image, or of the same size.
 
     Args:
-      pred_masks, gt_masks: arrays [N, H, W] and [M, H, W], or sequences of masks [H, W] or RLEs.
+      pred_masks, gt_masks: N and M masks, as `iou_matrix` takes them.
       matching: 'pairs', prediction i belongs to mask i; 'best', each mask takes the best
         prediction; 'one_to_one', each prediction goes to one mask at most.
       dilation_ratio: see `mask_boundary`.
@@ -42,7 +42,7 @@ def evaluate_masks(
       ValueError: if there is no mask, one is malformed, sizes differ, or pairs are not as many.
       ImportError: without SciPy, naming the extra.
     """
-    predictions, truths = as_rles(pred_masks), as_rles(gt_masks)
+    predictions, truths = to_rles(pred_masks), to_rles(gt_masks)
     if not truths:
         raise ValueError("There is no mask to compare with: gt_masks is empty.")
     if matching == "pairs":

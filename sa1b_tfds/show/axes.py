@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sa1b_tfds.core import extras
-from sa1b_tfds.masks import overlay
+from sa1b_tfds.masks import overlay, rle
+from sa1b_tfds.masks.forms import to_checked
 
 _BLUE = (30, 144, 255)
 _OPACITY = 0.6
@@ -41,7 +42,8 @@ def show_masks_on_image(
 
     Args:
       image: uint8 [H, W, 3].
-      masks: [N, H, W], an array or a list of N masks; what is not zero is inside.
+      masks: [N, H, W], an array or a list of N masks; what is not zero is inside. Or their RLEs, as
+        columns {'size', 'counts'}.
       ax: a matplotlib Axes; default: the current one.
       ids: of the masks, such as `annotations/id`, for colours that stay with a mask; default: the
         numbers of the rows.
@@ -55,6 +57,8 @@ def show_masks_on_image(
     """
     plt = extras.load("matplotlib.pyplot", "show")
     image = np.asarray(image)
+    if isinstance(masks, Mapping | rle.Checked):
+        masks = rle.decode_rles(*to_checked(masks))
     masks = np.asarray(masks) if len(masks) else np.zeros((0, *image.shape[:2]), bool)
     if image.ndim != 3 or masks.shape[1:] != image.shape[:2]:
         raise ValueError(

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from sa1b_tfds.masks import tf_decode as masks
-from sa1b_tfds.masks import tf_rasterize as rasterize
+from sa1b_tfds.masks import tf_decode, tf_rasterize
 from sa1b_tfds.masks.tf_run_ends import RunEnds, run_ends
 from sa1b_tfds.training import images, prompts, selection, views
 from sa1b_tfds.training.config import Augment, TrainingConfig
@@ -105,9 +104,9 @@ def _masks(
     window = views.mask_window(view, config.image_size)
     if config.masks_as == "runs":
         room = number * config.runs_per_mask
-        packed = rasterize.pack(ends, number, record.size, (side, side), window, view.flip, room)
+        packed = tf_rasterize.pack(ends, number, record.size, (side, side), window, view.flip, room)
         return {"runs": packed.toggles}, packed.whole
-    drawn = masks.draw(ends, number, record.size, tf.constant([side, side]), window, view.flip)
+    drawn = tf_decode.draw(ends, number, record.size, tf.constant([side, side]), window, view.flip)
     return {"masks": tf.ensure_shape(drawn, [number, side, side])}, tf.ones([number], tf.bool)
 
 

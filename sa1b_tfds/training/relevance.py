@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sa1b_tfds.masks import tf_relevance as relevance_ops
+from sa1b_tfds.masks import tf_relevance
 from sa1b_tfds.masks.tf_run_ends import run_ends
 from sa1b_tfds.training import selection, views
 from sa1b_tfds.training.config import TrainingConfig
@@ -17,7 +17,7 @@ def relevance(record: Record, view: views.View, config: TrainingConfig) -> tf.Te
     All masks that pass the config's filters count, not only the K that the batch holds.
     """
     weights = tf.where(selection.eligible(record, config), record.predicted_iou, 0.0)
-    return relevance_ops.relevance(
+    return tf_relevance.relevance(
         run_ends(record.counts, record.size),
         tf.size(record.counts),
         record.size,
