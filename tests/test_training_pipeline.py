@@ -18,7 +18,7 @@ from tensorflow_datasets.datasets.segment_anything import (
 
 from sa1b_tfds import TrainingConfig, encode_mask, training_dataset
 from sa1b_tfds.training.example import make_example
-from sa1b_tfds.training.sources import Record, find_source
+from sa1b_tfds.training.sources import Record, find_stream
 from tests import building, forked
 
 SMALL = {"image_size": 64, "mask_size": 16, "masks_per_image": 3, "batch_size": 2, "shuffle": 4}
@@ -405,7 +405,7 @@ def test_shards_are_disjoint_and_complete(data_dir, count):
     config = TrainingConfig(**SMALL)
     found = []
     for index in range(count):
-        source = find_source("segment_anything/original", config, data_dir, (index, count))
+        source = find_stream("segment_anything/original", config, data_dir, (index, count))
         records = source.epoch(tf.constant(3, tf.int64))
         found.append([int(source.parse(record).image_id) for record in records])
     assert sorted(i for part in found for i in part) == list(range(12))

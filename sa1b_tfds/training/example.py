@@ -6,17 +6,16 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from sa1b_tfds.masks import tf_decode, tf_rasterize
+from sa1b_tfds.masks import tf_decode, tf_rasterize, tf_relevance
 from sa1b_tfds.masks.tf_run_ends import RunEnds, run_ends
 from sa1b_tfds.training import images, prompts, selection, views
 from sa1b_tfds.training.config import Augment, TrainingConfig
-from sa1b_tfds.training.relevance import relevance
 from sa1b_tfds.training.sources import Record
 
-Example = dict[str, tf.Tensor]
+TrainingExample = dict[str, tf.Tensor]
 
 
-def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Example:
+def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> TrainingExample:
     """One image as a raw batch holds it, but as uint8 and not normalised.
 
     If no mask is left, all are invalid.
@@ -66,7 +65,7 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Ex
         "resized_size": view.resized,
     }
     if config.relevance:
-        example["relevance"] = relevance(record, view, config)
+        example["relevance"] = _relevance(record, view, config)
     return example if config.augment is None else _checked(example, config.augment, own_seed)
 
 
@@ -98,7 +97,7 @@ def _pick(
 
 def _masks(
     ends: RunEnds, record: Record, view: views.View, config: TrainingConfig
-) -> tuple[Example, tf.Tensor]:
+) -> tuple[TrainingExample, tf.Tensor]:
     """({'masks'} or {'runs'}, bool [K]: those that are complete)."""
     number, side = config.masks_per_image, config.mask_size
     window = views.mask_window(view, config.image_size)
@@ -110,7 +109,23 @@ def _masks(
     return {"masks": tf.ensure_shape(drawn, [number, side, side])}, tf.ones([number], tf.bool)
 
 
-def _checked(example: Example, augment: Augment, seed: tf.Tensor) -> Example:
+def _relevance(record: Record, view: views.View, config: TrainingConfig) -> tf.Tensor:
+    """float32 [M, M]: the sum of the predicted IoUs of the masks that cover each pixel.
+
+    All masks that pass the config's filters count, not only the K that the batch holds.
+    """
+    return tf_relevance.relevance(
+        run_ends(record.counts, record.size),
+        tf.size(record.counts),
+        record.size,
+        tf.where(selection.eligible(record, config), record.predicted_iou, 0.0),
+        tf.constant([config.mask_size, config.mask_size]),
+        views.mask_window(view, config.image_size),
+        view.flip,
+    )
+
+
+def _checked(example: TrainingExample, augment: Augment, seed: tf.Tensor) -> TrainingExample:
     """Calls the user's function, and holds it to the shapes that batches need."""
     result = tf.function(augment)(dict(example), seed)  # with AutoGraph, as map functions have
     if not isinstance(result, dict) or result.keys() != example.keys():

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
-from sa1b_tfds.training.example import Example, make_example
+from sa1b_tfds.training.example import TrainingExample, make_example
 from sa1b_tfds.training.layouts import to_layout
-from sa1b_tfds.training.sources import Source, find_source
+from sa1b_tfds.training.sources import ImageStream, find_stream
 
 # There is no Python control flow on tensors here, and AutoGraph takes seconds to find that out.
 _plain = tf.autograph.experimental.do_not_convert
@@ -74,7 +74,7 @@ def training_dataset(
     if input_context is not None:
         shard = (input_context.input_pipeline_id, input_context.num_input_pipelines)
         batch_size = input_context.get_per_replica_batch_size(config.batch_size)
-    found = find_source(source, config, data_dir, shard)
+    found = find_stream(source, config, data_dir, shard)
     steps = None
     if found.num_images is not None and config.drop_remainder and not service:
         steps = found.num_images // batch_size
@@ -123,7 +123,7 @@ def training_dataset(
     return dataset
 
 
-def _epochs(found: Source, config: TrainingConfig, endless: bool) -> tf.data.Dataset:
+def _epochs(found: ImageStream, config: TrainingConfig, endless: bool) -> tf.data.Dataset:
     """(element, int64 [] seed of its epoch) of one epoch, or of one after the other.
 
     The seeds are a function of the config's; an iterator begins where the one before it began,
@@ -142,7 +142,7 @@ def _epochs(found: Source, config: TrainingConfig, endless: bool) -> tf.data.Dat
     return seeds.flat_map(_plain(epoch))
 
 
-def _for_service(found: Source, config: TrainingConfig) -> tf.data.Dataset:
+def _for_service(found: ImageStream, config: TrainingConfig) -> tf.data.Dataset:
     """The same with the files in front, which the service hands out to its workers."""
     stream = found.epoch(None)
     if config.repeat:
@@ -158,7 +158,7 @@ def _for_service(found: Source, config: TrainingConfig) -> tf.data.Dataset:
 def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.Dataset:
     """Leaves out images without a valid mask, tells how many, and fails if there are only such."""
 
-    def count(state: tf.Tensor, example: Example) -> tuple[tf.Tensor, Example]:
+    def count(state: tf.Tensor, example: TrainingExample) -> tuple[tf.Tensor, TrainingExample]:
         seen, dropped = tf.unstack(state)
         kept = tf.reduce_any(example["mask_valid"])
         seen += 1
@@ -184,7 +184,7 @@ def _tell(seen: tf.Tensor, dropped: tf.Tensor, image_id: tf.Tensor) -> tf.Tensor
         return tf.constant(True)
 
 
-def _finish(batch: Example, config: TrainingConfig) -> Any:
+def _finish(batch: TrainingExample, config: TrainingConfig) -> Any:
     """A batch of examples -> what the config's layout has."""
     image = images.normalise(batch["image"], batch["resized_size"], config)
     return to_layout({**batch, "image": image}, config)

@@ -38,7 +38,7 @@ class Record(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class ImageStream:
     """Images to train on.
 
     epoch: int64 [] seed, or None for the order of the files -> one pass over all images.
@@ -51,9 +51,9 @@ class Source:
     num_images: int | None
 
 
-def find_source(
+def find_stream(
     source: Any, config: TrainingConfig, data_dir: Any = None, shard: tuple[int, int] = (0, 1)
-) -> Source:
+) -> ImageStream:
     """Finds what to train on.
 
     Args:
@@ -101,7 +101,7 @@ def _builder(source: Any, data_dir: Any) -> tfds.core.DatasetBuilder:
 
 def _of_builder(
     builder: tfds.core.DatasetBuilder, config: TrainingConfig, shard: tuple[int, int]
-) -> Source:
+) -> ImageStream:
     if not builder.info.splits:
         raise FileNotFoundError(
             f"{builder.info.full_name} is not prepared in {builder.data_path}: run `sa1b build`,"
@@ -125,7 +125,7 @@ def _of_builder(
     files = [f for f in split.file_instructions if f.take]
     if not files:
         raise ValueError(f"split {config.split!r} of {builder.data_path} has no image for {shard}.")
-    return Source(lambda seed: _read(files, config, seed), parse, total // count)
+    return ImageStream(lambda seed: _read(files, config, seed), parse, total // count)
 
 
 def _read(files: Sequence[Any], config: TrainingConfig, seed: tf.Tensor | None) -> tf.data.Dataset:
@@ -155,7 +155,9 @@ def _shuffled(
     return dataset.shuffle(config.shuffle, seed=seed, reshuffle_each_iteration=False)
 
 
-def _of_dataset(dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[int, int]) -> Source:
+def _of_dataset(
+    dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[int, int]
+) -> ImageStream:
     if config.split != "train":
         raise ValueError(
             f"split must be 'train' with a tf.data.Dataset, got {config.split!r}: take or skip"
@@ -175,7 +177,7 @@ def _of_dataset(dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[i
         dataset = dataset.map(_of_one_length)
     index, count = shard
     length = dataset.cardinality().numpy()
-    return Source(
+    return ImageStream(
         lambda seed: _shuffled(dataset.shard(count, index), config, seed),
         _from_element,
         None if length < 0 else int(length) // count,
@@ -184,7 +186,7 @@ def _of_dataset(dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[i
 
 def _of_mock(
     builder: tfds.core.DatasetBuilder, config: TrainingConfig, shard: tuple[int, int]
-) -> Source:
+) -> ImageStream:
     """What `tfds.testing.mock_data` draws."""
     skip = tfds.decode.SkipDecoding()
     drawn = builder.as_dataset(split=config.split, decoders={"image": skip, "masks": skip})
