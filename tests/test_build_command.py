@@ -21,7 +21,7 @@ from sa1b_tfds.building.sources import IN_FLIGHT
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.cli.main import main
 from sa1b_tfds.download.transfer.folder import lock_folder
-from sa1b_tfds.examples import records
+from sa1b_tfds.examples import record_files
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.segment_anything.build import BuildConfig, plan
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
@@ -827,7 +827,7 @@ def test_a_shard_that_cannot_be_read_now_is_not_called_damaged(tars, tmp_path, m
             raise OSError(number, os.strerror(number), path)
 
         with monkeypatch.context() as patch:
-            patch.setattr(records, "file_crc32c", fail)
+            patch.setattr(record_files, "file_crc32c", fail)
             assert _sa1b(*add) == code
         assert building.shards_of(data / building.FINAL) == before
 

@@ -11,7 +11,7 @@ from etils import epath
 
 import sa1b_tfds  # noqa: F401  registers the builder
 from sa1b_tfds.core.problems import BadInput, Problems
-from sa1b_tfds.examples import records
+from sa1b_tfds.examples import record_files, records
 from sa1b_tfds.examples.parts import find_parts, read_examples
 from tests import building
 
@@ -87,18 +87,18 @@ def test_a_changed_byte_of_a_shard_is_an_error(places, tmp_path):
         broken[position] ^= 1
         (tmp_path / "broken").write_bytes(broken)
         with pytest.raises(ValueError, match=f"the {where} before byte .* is broken"):
-            list(records.read(epath.Path(tmp_path / "broken"), "tfrecord"))
+            list(record_files.read(epath.Path(tmp_path / "broken"), "tfrecord"))
 
 
 @pytest.mark.parametrize("length", [1, 2**40, 2**62, 2**63, 2**64 - 1])
 def test_a_record_longer_than_its_shard_is_an_error(tmp_path, length):
     header = struct.pack("<Q", length)
     path = epath.Path(tmp_path / "shard")
-    path.write_bytes(header + records._masked_crc(header) + b"x")
+    path.write_bytes(header + record_files._masked_crc(header) + b"x")
     for read in (
-        lambda: list(records.read(path, "tfrecord")),
-        lambda: records.tfrecord_offsets(path),
-        lambda: records.read_tfrecord(path, 0),
+        lambda: list(record_files.read(path, "tfrecord")),
+        lambda: record_files.tfrecord_offsets(path),
+        lambda: record_files.read_tfrecord(path, 0),
     ):
         with pytest.raises(ValueError, match="shard: the record after byte 12 is cut off"):
             read()

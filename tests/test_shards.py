@@ -16,7 +16,7 @@ from sa1b_tfds.building.shards import Settings, Task, convert, cut, shuffled
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.download.transfer.folder import CheckedFiles
-from sa1b_tfds.examples import records
+from sa1b_tfds.examples import record_files, records
 from sa1b_tfds.examples.annotations import to_example
 from sa1b_tfds.tars import archive
 from sa1b_tfds.tars.archive import Entry, TarArchive
@@ -69,14 +69,14 @@ def test_tensorflow_reads_the_framing(tmp_path):
 
     path = epath.Path(tmp_path / "records")
     written = [b"", b"a", bytes(100_000)]
-    writer = records.open_writer(path, "tfrecord")
+    writer = record_files.open_writer(path, "tfrecord")
     for record in written:
         writer.write(record)
     writer.close()
     assert list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()) == written
 
 
-@pytest.mark.parametrize("file_format", sorted(records.FORMATS))
+@pytest.mark.parametrize("file_format", sorted(record_files.FORMATS))
 def test_the_same_images_give_the_same_bytes_however_they_lie_in_the_tar(tmp_path, file_format):
     files = {}
     for image_id in range(12):

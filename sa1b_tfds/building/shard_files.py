@@ -16,7 +16,7 @@ from etils import epath
 from tqdm import tqdm
 
 from sa1b_tfds.core import files
-from sa1b_tfds.examples import records
+from sa1b_tfds.examples import record_files
 
 _THREADS = 8  # they wait for the disk
 
@@ -59,8 +59,8 @@ class ShardFile:
             return False
         try:
             if self.shard.crc32c is not None:
-                return records.file_crc32c(self.path) == self.shard.crc32c
-            number = sum(1 for _ in records.read(self.path, self.file_format))
+                return record_files.file_crc32c(self.path) == self.shard.crc32c
+            number = sum(1 for _ in record_files.read(self.path, self.file_format))
             return number == self.shard.examples
         except (ValueError, RuntimeError):  # array_record raises the last one
             return False

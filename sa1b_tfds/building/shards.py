@@ -34,7 +34,7 @@ from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import OnError, Problems
 from sa1b_tfds.core.running.workers import Progress
-from sa1b_tfds.examples import image_ids, jpeg, records
+from sa1b_tfds.examples import image_ids, jpeg, record_files, records
 from sa1b_tfds.examples.annotations import Example
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
 from sa1b_tfds.examples.parts import examples_of
@@ -67,10 +67,10 @@ class Settings:
     max_shard_size: int = MAX_SHARD_SIZE
 
     def __post_init__(self) -> None:
-        if self.file_format not in records.FORMATS:
+        if self.file_format not in record_files.FORMATS:
             raise ValueError(
                 f"file_format {self.file_format!r} cannot be written here; choose one of"
-                f" {sorted(records.FORMATS)}."
+                f" {sorted(record_files.FORMATS)}."
             )
         if self.max_shard_size < 1:
             raise ValueError(f"max_shard_size must be positive, got {self.max_shard_size}.")
@@ -332,7 +332,7 @@ class _Drafts:
     def write(self, first: Example, others: Iterable[Example]) -> None:
         path = self._task.staging.draft(self._task.archive.name, len(self.paths))
         self.paths.append(path)
-        writer = records.open_writer(path, self._task.settings.file_format)
+        writer = record_files.open_writer(path, self._task.settings.file_format)
         sent = files.SentMeanwhile(path)
         examples = 0
         with contextlib.closing(writer):

@@ -15,7 +15,7 @@ from etils import epath
 
 from sa1b_tfds.core.files import os_errors_named
 from sa1b_tfds.core.problems import Problems
-from sa1b_tfds.examples import records
+from sa1b_tfds.examples import record_files, records
 from sa1b_tfds.examples.annotations import Example, member_of, read_pair
 from sa1b_tfds.tars.archive import Archive, PairReader, archives_at, identity_of
 from sa1b_tfds.tars.index import IndexedArchive, count_pairs, index_archive
@@ -89,7 +89,7 @@ class ShardPart:
 
     def examples(self, problems: Problems) -> Iterator[Example]:
         number = 0
-        for record in records.read(self.path, self.file_format):
+        for record in record_files.read(self.path, self.file_format):
             try:
                 example = records.deserialise(record)
             except ValueError as e:

@@ -17,7 +17,7 @@ from etils import epath
 
 from sa1b_tfds.core.files import os_errors_named
 from sa1b_tfds.core.problems import BadInput, Problems
-from sa1b_tfds.examples import array_records, records
+from sa1b_tfds.examples import array_records, record_files, records
 from sa1b_tfds.examples.annotations import Example, member_of, read_pair
 from sa1b_tfds.examples.parts import ArchivePart, ShardPart, find_parts
 from sa1b_tfds.tars.index import IndexedArchive, index_all
@@ -80,7 +80,7 @@ class ShardSource:
             if self.shard.file_format == "array_record":
                 record = array_records.read(os.fspath(path), i)
             else:
-                record = records.read_tfrecord(path, int(_offsets(path)[i]))
+                record = record_files.read_tfrecord(path, int(_offsets(path)[i]))
             return records.deserialise(record)
         except (ValueError, IndexError) as e:
             raise BadInput(self.name, f"record {i}", str(e)) from e
@@ -109,4 +109,4 @@ def find_sources(
 
 @functools.cache
 def _offsets(path: epath.Path) -> np.ndarray:
-    return records.tfrecord_offsets(path)
+    return record_files.tfrecord_offsets(path)

@@ -1,44 +1,21 @@
-"""Examples <-> bytes on disk, as TFDS stores them, without TensorFlow.
+"""An example <-> a record, the bytes that TFDS stores of it, without TensorFlow.
 
 `serialise` gives what TFDS's ExampleSerializer gives for this dataset's features, with the fields
 in the order of their names, so that the same example has the same bytes in every process and with
-every version of protobuf. TFRecord's framing is TensorFlow's (`lib/io/record_writer.h`);
-array_record's is its own library's.
+every version of protobuf. The files that records are in: `record_files`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import struct
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Sequence
+from typing import Any
 
-import google_crc32c
 import numpy as np
-from etils import epath
 
 from sa1b_tfds.examples.annotations import Example
 from sa1b_tfds.masks import rle
 
 _FIELD_1 = b"\n"
-_LENGTH = struct.Struct("<Q")
-_BLOCK = 2**20
-
-
-class Writer(Protocol):
-    """Writes records to one file. What was not closed is no whole file.
-
-    Attributes:
-      crc32c: of the whole file, once it is closed.
-    """
-
-    crc32c: int
-
-    def write(self, record: bytes) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def serialise(example: Example) -> bytes:
@@ -102,146 +79,6 @@ _COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
     "annotations/stability_score": ("float32", (-1,)),
     "annotations/point_coords": ("float32", (-1, 2)),
 }
-
-
-def read(path: epath.Path, file_format: str) -> Iterator[bytes]:
-    """Yields the records of a shard, in order.
-
-    Raises:
-      ValueError: if a record is cut off or its checksum is wrong.
-    """
-    if file_format == "array_record":
-        yield from _read_array_record(path)
-        return
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        while (length := _tfrecord_length(file, path, end)) is not None:
-            yield _tfrecord_body(file, path, length)
-
-
-def tfrecord_offsets(path: epath.Path) -> np.ndarray:
-    """Where the records of a TFRecord file begin, by its headers alone: int64 [N].
-
-    Raises:
-      ValueError: if a header is broken or the last record is cut off.
-    """
-    offsets = []
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        position = file.seek(0)
-        while (length := _tfrecord_length(file, path, end)) is not None:
-            offsets.append(position)
-            position = file.seek(length + 4, os.SEEK_CUR)
-    return np.array(offsets, np.int64)
-
-
-def read_tfrecord(path: epath.Path, offset: int) -> bytes:
-    """The record that begins at one of `tfrecord_offsets`; raises what `read` raises."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(offset)
-        length = _tfrecord_length(file, path, end)
-        if length is None:
-            raise ValueError(f"{path}: it ends before byte {offset}")
-        return _tfrecord_body(file, path, length)
-
-
-def _tfrecord_length(file: BinaryIO, path: epath.Path, end: int) -> int | None:
-    """Reads a record's header; None at the end of the file, which is at byte `end`."""
-    if not (header := file.read(_LENGTH.size)):
-        return None
-    length = _LENGTH.unpack(header)[0] if len(header) == _LENGTH.size else 0
-    if file.read(4) != _masked_crc(header):
-        raise ValueError(f"{path}: the header before byte {file.tell()} is broken")
-    if file.tell() + length + 4 > end:
-        raise ValueError(f"{path}: the record after byte {file.tell()} is cut off")
-    return length
-
-
-def _tfrecord_body(file: BinaryIO, path: epath.Path, length: int) -> bytes:
-    record = file.read(length)
-    if file.read(4) != _masked_crc(record):
-        raise ValueError(f"{path}: the record before byte {file.tell()} is broken")
-    return record
-
-
-def _read_array_record(path: epath.Path) -> Iterator[bytes]:
-    from array_record.python import array_record_module
-
-    reader = array_record_module.ArrayRecordReader(os.fspath(path))
-    try:
-        for _ in range(reader.num_records()):
-            yield reader.read()
-    finally:
-        reader.close()
-
-
-def file_crc32c(path: epath.Path) -> int:
-    """The CRC-32C of a whole file."""
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            checksum = google_crc32c.extend(checksum, block)
-    return checksum
-
-
-def open_writer(path: epath.Path, file_format: str) -> Writer:
-    """Opens a new file in one of `FORMATS`."""
-    return FORMATS[file_format](path)
-
-
-class _TFRecordWriter:
-    def __init__(self, path: epath.Path):
-        self.crc32c = 0
-        self._file = path.open("wb")
-
-    def write(self, record: bytes) -> None:
-        length = _LENGTH.pack(len(record))
-        for part in (length + _masked_crc(length), record, _masked_crc(record)):
-            self._file.write(part)
-            self.crc32c = google_crc32c.extend(self.crc32c, part)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _ArrayRecordWriter:
-    """Its library writes to local paths only; TFDS reads with the same options."""
-
-    def __init__(self, path: epath.Path):
-        from array_record.python import array_record_module
-
-        self.crc32c = 0
-        self._path = path
-        self._writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
-
-    def write(self, record: bytes) -> None:
-        with _full_disk_named():
-            self._writer.write(record)
-
-    def close(self) -> None:
-        with _full_disk_named():
-            self._writer.close()
-        self.crc32c = file_crc32c(self._path)  # the library alone knows what it has written
-
-
-@contextlib.contextmanager
-def _full_disk_named() -> Iterator[None]:
-    """The library has one exception for everything."""
-    try:
-        yield
-    except RuntimeError as e:
-        number = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(e) else errno.EIO
-        raise OSError(number, str(e)) from e
-
-
-FORMATS: dict[str, Any] = {"tfrecord": _TFRecordWriter, "array_record": _ArrayRecordWriter}
-
-
-def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 # Protocol buffers' wire format: a message is its fields one after the other, each a tag (number and
