@@ -181,8 +181,8 @@ def _in_python(folder: pathlib.Path) -> Generator[int, None, None]:
 
     while True:
         for example in examples.read_examples(folder, config="original"):
-            image = np.array(Image.open(io.BytesIO(example["image"])))
-            counts, size = example["masks"]
+            image = np.array(Image.open(io.BytesIO(example.image)))
+            counts, size = example.masks
             masks = np.stack(
                 [coco_mask.decode({"size": list(size), "counts": c}) for c in counts]
             ).astype(np.float32)

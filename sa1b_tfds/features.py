@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from sa1b_tfds.examples.example import COLUMNS
 from sa1b_tfds.masks import forms, overlay, rle
 from sa1b_tfds.masks.runs import are_large, check_size
 
-_BOX = "(ymin, xmin, ymax, xmax) as fractions of the image's height and width."
 _REPR_SIDE = 256  # pixels of the longer side of the picture in `as_dataframe`
 
 
@@ -155,30 +155,11 @@ def features_dict() -> tfds.features.FeaturesDict:
             "file_name": tfds.features.Text(doc="The image's name, as its JSON has it."),
             "annotations": tfds.features.FeaturesDict(
                 {
-                    "id": _column(np.int64, "Unique in the dataset."),
-                    "area": _column(np.int64, "Pixels in the mask."),
-                    "bbox": _column(np.float32, "The mask's box. " + _BOX, 4),
-                    "crop_box": _column(
-                        np.float32,
-                        "The crop of the image in which the mask was found. " + _BOX,
-                        4,
-                    ),
-                    "predicted_iou": _column(
-                        np.float32, "The model's own estimate of the mask's quality."
-                    ),
-                    "stability_score": _column(
-                        np.float32, "IoU of the mask at a stricter and a laxer threshold."
-                    ),
-                    "point_coords": _column(
-                        np.float32,
-                        "The point that prompted the mask: (x, y) in pixels of the mask.",
-                        2,
-                    ),
+                    column.name: tfds.features.Tensor(
+                        shape=(None, *column.shape), dtype=column.dtype, doc=column.doc
+                    )
+                    for column in COLUMNS
                 }
             ),
         }
     )
-
-
-def _column(dtype: type, doc: str, *shape: int) -> tfds.features.Tensor:
-    return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, doc=doc)

@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from absl import logging
 from etils import epath
 
 from sa1b_tfds.core import extras
 from sa1b_tfds.core.problems import OnError, Problems, check_on_error
-from sa1b_tfds.examples.annotations import Example, pixel_boxes
+from sa1b_tfds.examples.example import COLUMNS, Column, Example, in_pixels
 from sa1b_tfds.examples.parts import Part, find_parts
 
 if TYPE_CHECKING:
@@ -69,14 +70,12 @@ def _rows(parts: list[Part], on_error: OnError) -> Iterator[dict[str, Any]]:
 
 
 def _row(example: Example) -> dict[str, Any]:
-    counts, size = example["masks"]
-    columns = dict(example["annotations"])
-    for name in ("bbox", "crop_box"):
-        columns[name] = pixel_boxes(columns[name], size)
+    counts, size = example.masks
+    columns = in_pixels(example.annotations, size)
     return {
-        "image": {"bytes": example["image"], "path": example["file_name"]},
-        "image_id": example["image_id"],
-        "file_name": example["file_name"],
+        "image": {"bytes": example.image, "path": example.file_name},
+        "image_id": example.image_id,
+        "file_name": example.file_name,
         "height": size[0],
         "width": size[1],
         "masks": {
@@ -88,8 +87,7 @@ def _row(example: Example) -> dict[str, Any]:
 
 
 def _features() -> datasets.Features:
-    each = datasets.List
-    integer, number = datasets.Value("int64"), datasets.Value("float32")
+    integer = datasets.Value("int64")
     return datasets.Features(
         {
             "image": datasets.Image(),
@@ -98,17 +96,17 @@ def _features() -> datasets.Features:
             "height": integer,
             "width": integer,
             "masks": {
-                "size": each(datasets.Value("int32"), length=2),
-                "counts": each(datasets.Value("string")),
+                "size": datasets.List(datasets.Value("int32"), length=2),
+                "counts": datasets.List(datasets.Value("string")),
             },
-            "annotations": {
-                "id": each(integer),
-                "area": each(integer),
-                "bbox": each(each(number, length=4)),
-                "crop_box": each(each(number, length=4)),
-                "predicted_iou": each(number),
-                "stability_score": each(number),
-                "point_coords": each(each(number, length=2)),
-            },
+            "annotations": {column.name: datasets.List(_of_mask(column)) for column in COLUMNS},
         }
     )
+
+
+def _of_mask(column: Column) -> Any:
+    """The feature of one mask's value."""
+    value = datasets.Value(np.dtype(column.dtype).name)
+    for length in reversed(column.shape):
+        value = datasets.List(value, length=length)
+    return value

@@ -29,13 +29,13 @@ def changed(*path_and_value):
 
 def test_every_value_survives():
     example = annotations.to_example(IMAGE, json.dumps(CONTENT).encode())
-    assert example["image"] == IMAGE
-    assert (example["image_id"], example["file_name"]) == (7, "sa_7.jpg")
-    assert example["masks"].size == (24, 32)
-    columns = example["annotations"]
+    assert example.image == IMAGE
+    assert (example.image_id, example.file_name) == (7, "sa_7.jpg")
+    assert example.masks.size == (24, 32)
+    columns = example.annotations
     scale = np.array([24, 32, 24, 32])
     for i, source in enumerate(CONTENT["annotations"]):
-        assert example["masks"].counts[i] == source["segmentation"]["counts"].encode()
+        assert example.masks.counts[i] == source["segmentation"]["counts"].encode()
         assert columns["id"][i] == source["id"]
         assert columns["area"][i] == source["area"]
         assert columns["predicted_iou"][i] == np.float32(source["predicted_iou"])
@@ -56,17 +56,19 @@ def test_every_value_survives():
 
 
 def test_an_image_without_masks_has_empty_columns():
-    example = annotations.parse(json.dumps(changed("annotations", [])).encode())
-    assert example["masks"] == rle.Checked([], (24, 32))
-    shapes = {name: (c.dtype.name, c.shape) for name, c in example["annotations"].items()}
+    example = annotations.parse(json.dumps(changed("annotations", [])).encode(), IMAGE)
+    assert example.masks == rle.Checked([], (24, 32))
+    shapes = {name: (c.dtype.name, c.shape) for name, c in example.annotations.items()}
     assert shapes["id"] == ("int64", (0,))
     assert shapes["bbox"] == ("float32", (0, 4))
     assert shapes["point_coords"] == ("float32", (0, 2))
 
 
 def test_large_ids_are_exact():
-    example = annotations.parse(json.dumps(changed("annotations", 0, "id", 2**62 + 1)).encode())
-    assert example["annotations"]["id"][0] == 2**62 + 1
+    example = annotations.parse(
+        json.dumps(changed("annotations", 0, "id", 2**62 + 1)).encode(), IMAGE
+    )
+    assert example.annotations["id"][0] == 2**62 + 1
 
 
 def test_other_forms_of_masks():
@@ -74,8 +76,8 @@ def test_other_forms_of_masks():
     lengths = run_lengths([mask["counts"]], mask["size"]).lengths.tolist()
     content = changed("annotations", 0, "segmentation", {"size": [24, 32], "counts": lengths})
     content["annotations"][1]["segmentation"] = [[1, 1, 9, 1, 9, 9]]
-    example = annotations.parse(json.dumps(content).encode())
-    masks = rle.decode_rles(*example["masks"])
+    example = annotations.parse(json.dumps(content).encode(), IMAGE)
+    masks = rle.decode_rles(*example.masks)
     np.testing.assert_array_equal(masks[0], rle.decode_rle(mask))
     np.testing.assert_array_equal(masks[1], rle.decode_rle([[1, 1, 9, 1, 9, 9]], (24, 32)))
 
@@ -128,7 +130,7 @@ def test_other_forms_of_masks():
 def test_refused(content, message):
     data = content if isinstance(content, str) else json.dumps(content)
     with pytest.raises(ValueError, match=message):
-        annotations.parse(data.encode())
+        annotations.parse(data.encode(), IMAGE)
 
 
 def test_the_sizes_of_json_and_jpeg_must_agree():

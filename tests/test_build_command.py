@@ -74,7 +74,7 @@ def _sa1b(*arguments) -> int:
 
 
 def _ids(data_dir) -> list[int]:
-    return sorted(example["image_id"] for example in read_examples(data_dir / building.FINAL))
+    return sorted(example.image_id for example in read_examples(data_dir / building.FINAL))
 
 
 @either_form

@@ -30,7 +30,7 @@ def entries():
             encoded = rle.encode_mask(np.roll(mask, rng.integers(-4, 5, 2), (0, 1)))
             result.append(
                 {
-                    "image_id": example["image_id"],
+                    "image_id": example.image_id,
                     "category_id": 1,
                     "segmentation": {**encoded, "counts": encoded["counts"].decode()},
                     "score": float(rng.random()),
@@ -58,7 +58,7 @@ def test_the_figures(entries, file, tmp_path, capsys):
     coco = metrics.CocoEvaluation()
     best, one, areas, outlines = [], [], [], []
     for example in read_examples(DUMMY):
-        own = [e for e in entries if e["image_id"] == example["image_id"]]
+        own = [e for e in entries if e["image_id"] == example.image_id]
         masks, truths = [e["segmentation"] for e in own], decoded(example)
         iou = metrics.iou_matrix(masks, truths)
         coco.add(masks, [e["score"] for e in own], truths)

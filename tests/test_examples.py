@@ -38,25 +38,25 @@ def places(tmp_path_factory):
 
 def test_all_ways_in_give_the_same_examples(places):
     first, *others = [
-        {example["image_id"]: example for example in read_examples(*place)}
+        {example.image_id: example for example in read_examples(*place)}
         for place in places.values()
     ]
     assert len(first) == 8
     for other in others:
         assert other.keys() == first.keys()
         for image_id, example in other.items():
-            assert example["masks"] == first[image_id]["masks"]
+            assert example.masks == first[image_id].masks
             for name in ("image", "file_name"):
-                assert example[name] == first[image_id][name]
-            for name, column in first[image_id]["annotations"].items():
-                assert example["annotations"][name].dtype == column.dtype
-                np.testing.assert_array_equal(example["annotations"][name], column)
+                assert getattr(example, name) == getattr(first[image_id], name)
+            for name, column in first[image_id].annotations.items():
+                assert example.annotations[name].dtype == column.dtype
+                np.testing.assert_array_equal(example.annotations[name], column)
 
 
 @pytest.mark.parametrize("form", building.FORMS)
 def test_examples_of_tars_come_in_one_order_whatever_their_form(places, form):
-    ids = [example["image_id"] for example in read_examples(*places[form])]
-    assert ids == [example["image_id"] for example in read_examples(*places["plain"])]
+    ids = [example.image_id for example in read_examples(*places[form])]
+    assert ids == [example.image_id for example in read_examples(*places["plain"])]
 
 
 def test_parts_count_without_reading(places):
@@ -67,7 +67,7 @@ def test_parts_count_without_reading(places):
 @pytest.mark.parametrize("form", building.FORMS)
 def test_a_single_tar_is_a_source(places, form):
     (part,) = find_parts(places[form][0] / "sa_000001.tar")
-    assert [e["image_id"] // 4 for e in part.examples(Problems())] == [1] * 4
+    assert [e.image_id // 4 for e in part.examples(Problems())] == [1] * 4
 
 
 def test_what_holds_nothing_is_an_error(tmp_path):

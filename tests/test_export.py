@@ -74,7 +74,7 @@ def pairs(files) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def examples(tars) -> dict:
-    return {example["image_id"]: example for example in read_examples(tars)}
+    return {example.image_id: example for example in read_examples(tars)}
 
 
 @pytest.fixture(scope="module")
@@ -226,10 +226,10 @@ def test_pycocotools_reads_what_is_in_the_tars(coco, examples, pairs):
     dataset = COCO(coco / "annotations.json")
     assert dataset.cats == {1: {"id": 1, "name": "object", "supercategory": "object"}}
     assert set(dataset.imgs) == set(examples)
-    assert len(dataset.anns) == sum(len(e["masks"].counts) for e in examples.values())
+    assert len(dataset.anns) == sum(len(e.masks.counts) for e in examples.values())
     for image_id, image in dataset.imgs.items():
         example = examples[image_id]
-        assert (image["height"], image["width"]) == example["masks"].size
+        assert (image["height"], image["width"]) == example.masks.size
         assert (coco / "images" / image["file_name"]).read_bytes() == pairs[f"sa_{image_id}.jpg"]
         source = json.loads(pairs[f"sa_{image_id}.json"])["annotations"]
         annotations = dataset.imgToAnns[image_id]
@@ -256,8 +256,8 @@ def test_supervision_reads_it(coco, examples):
     assert len(dataset) == len(examples)
     for path, image, detections in dataset:
         example = examples[int(pathlib.Path(path).stem.removeprefix("sa_"))]
-        assert image.shape[:2] == example["masks"].size
-        np.testing.assert_array_equal(detections.mask, rle.decode_rles(*example["masks"]) == 1)
+        assert image.shape[:2] == example.masks.size
+        np.testing.assert_array_equal(detections.mask, rle.decode_rles(*example.masks) == 1)
 
 
 def test_images_are_linked_or_left_out(files, tars, coco, tmp_path):
@@ -285,8 +285,8 @@ def items(images: int):
     example = to_example(jpeg, json.dumps(content).encode())
     for image_id in range(images):
         ids = 100 * image_id + np.arange(100)
-        columns = {**example["annotations"], "id": ids}
-        yield Item({**example, "image_id": image_id, "annotations": columns}, None)
+        columns = {**example.annotations, "id": ids}
+        yield Item(dataclasses.replace(example, image_id=image_id, annotations=columns), None)
 
 
 def test_memory_does_not_grow_with_the_annotations(tmp_path, monkeypatch):
@@ -323,7 +323,8 @@ def test_an_image_without_masks_and_one_prepared_smaller(tmp_path):
     Coco().write(iter([item]), piece, "a")
     Coco().join(tmp_path, [dataclasses.replace(_FINISHED, label="a")])
     assert COCO(tmp_path / "annotations.json").getAnnIds() == []
-    small = Item({**item.example, "image": make.draw(1, 20, 20, 1)[0]}, None)
+    image, _ = make.draw(1, 20, 20, 1)
+    small = Item(dataclasses.replace(item.example, image=image), None)
     with pytest.raises(ValueError, match=r"sa_1.jpg was prepared smaller .* config 'original'"):
         Coco().write(iter([small]), piece, "a")
 
@@ -380,12 +381,12 @@ def test_yolo_labels_draw_the_masks(yolo, examples):
         # What ultralytics does with a path to find the labels.
         label = pathlib.Path(str(path).replace("/images/", "/labels/")).with_suffix(".txt")
         example = examples[int(path.stem.removeprefix("sa_"))]
-        masks = rle.decode_rles(*example["masks"])
+        masks = rle.decode_rles(*example.masks)
         lines = label.read_text().splitlines()
         assert len(lines) == len(masks)
         for line, mask in zip(lines, masks, strict=True):
             filled, parts = without_holes(mask)
-            assert iou(drawn(line, example["masks"].size), filled) > (0.98 if parts == 1 else 0.8)
+            assert iou(drawn(line, example.masks.size), filled) > (0.98 if parts == 1 else 0.8)
 
 
 @given(any_masks())

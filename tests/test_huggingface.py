@@ -50,12 +50,10 @@ def test_rows_are_what_the_files_say(tars):
     for row, example in zip(rows, truth, strict=True):
         assert row["image"].size == (90, 60)
         for name in ("image_id", "file_name"):
-            assert row[name] == example[name]
+            assert row[name] == getattr(example, name)
         assert (row["height"], row["width"]) == (60, 90)
         decoded = rle.decode_rles(row["masks"]["counts"], row["masks"]["size"])
-        expected = [
-            rle.decode_rle({"size": (60, 90), "counts": c}) for c in example["masks"].counts
-        ]
+        expected = [rle.decode_rle({"size": (60, 90), "counts": c}) for c in example.masks.counts]
         np.testing.assert_array_equal(decoded, expected)
         _, content = make.draw(row["image_id"], shapes=9, **SIZE)
         assert row["annotations"].keys() == content["annotations"][0].keys() - {"segmentation"}
@@ -66,7 +64,7 @@ def test_rows_are_what_the_files_say(tars):
                 assert row["annotations"][name][i] == np.float32(annotation[name])
             assert [row["annotations"]["point_coords"][i]] == annotation["point_coords"]
     raw = huggingface.streaming(tars).cast_column("image", datasets.Image(decode=False))
-    assert next(iter(raw))["image"]["bytes"] == truth[0]["image"]
+    assert next(iter(raw))["image"]["bytes"] == truth[0].image
 
 
 def ids(stream):
@@ -156,7 +154,7 @@ def test_batches_equal_those_of_sam_processor(photos):
     items = [photos[i] for i in range(len(photos))]
     ours = TransformersCollate(masks_per_image=4)(items)
     processor = transformers.SamProcessor(SamImageProcessorPil())
-    full = SA1BDataset(photos._sources[0].archive.archive.path)
+    full = SA1BDataset(photos._parts[0].archive.archive.path)
     for i, (image, _, metadata) in enumerate(items):
         boxes = metadata["bbox"][:4].clone()
         boxes[:, 2:] += boxes[:, :2]
@@ -187,7 +185,7 @@ def test_batches_equal_those_of_sam_processor(photos):
 
 def test_masks_are_the_full_ones_sampled(photos):
     """At any mask_size of the dataset: the full size and the one decoded straight agree."""
-    path = photos._sources[0].archive.archive.path
+    path = photos._parts[0].archive.archive.path
     full, small = SA1BDataset(path), TransformersCollate(image_size=64)
     for i in range(len(full)):
         from_full, straight = (small([d[i]])["masks"] for d in (full, photos))

@@ -14,7 +14,7 @@ import sa1b_tfds
 from sa1b_tfds.cli.main import main
 from sa1b_tfds.core.problems import BadInput, Problems
 from sa1b_tfds.download.verify import verify_folder
-from sa1b_tfds.examples import annotations
+from sa1b_tfds.examples import annotations, consistency
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, export
 from sa1b_tfds.masks.runs import areas, bboxes, run_lengths
@@ -66,7 +66,7 @@ def _streaming(tars, out, on_error):
 
 
 def _examples(tars, out, on_error):
-    return [example["image_id"] for example in read_examples(tars, problems=Problems(on_error))]
+    return [example.image_id for example in read_examples(tars, problems=Problems(on_error))]
 
 
 def _export(format):
@@ -132,7 +132,7 @@ def test_torch_stats_and_verify_refuse_them_as_well(tars, capsys):
     ids=lambda each: each.json_name,
 )
 def test_names_that_agree_pass(accepted):
-    assert annotations.read_pair(accepted)["image"] == JPEG
+    assert annotations.read_pair(accepted).image == JPEG
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_deep_verification_compares_area_and_bbox(tmp_path, change, message):
     assert report.status == ("wrong" if message else "whole")
     if message:
         with pytest.raises(ValueError, match=message):
-            annotations.check_pair(changed)
-    assert annotations.read_pair(changed)["annotations"]["area"][0] == change.get("area", AREA)
+            consistency.check_pair(changed)
+    assert annotations.read_pair(changed).annotations["area"][0] == change.get("area", AREA)
 
 
 @given(st.integers(0, 2**32), st.integers(-2, 2), st.integers(-2, 2), st.integers(-2, 2))
@@ -202,7 +202,7 @@ def test_boxes_of_both_conventions_pass_and_no_others(seed, area, width, height)
     )
     right = max(0, int(mask.sum()) + area) == mask.sum() and width == height and width in (0, -1)
     with contextlib.nullcontext() if right else pytest.raises(ValueError, match="another"):
-        annotations.check_pair(changed)
+        consistency.check_pair(changed)
 
 
 def test_a_real_annotation_agrees_with_its_mask():
@@ -220,9 +220,9 @@ def test_a_real_annotation_agrees_with_its_mask():
         "stability_score": 0.9751351475715637,
     }
     image = {"image_id": 226381, "width": 2000, "height": 1500, "file_name": "sa_226381.jpg"}
-    example = annotations.parse(json.dumps({"image": image, "annotations": [real]}).encode())
+    example = annotations.parse(json.dumps({"image": image, "annotations": [real]}).encode(), JPEG)
     measured = run_lengths([counts], size)
-    wrong = annotations.contradictions(example, areas(measured), bboxes(measured, size))
+    wrong = consistency.contradictions(example, areas(measured), bboxes(measured, size))
     assert not any(flags.any() for flags in wrong.values())
     assert coco_mask.toBbox(real["segmentation"]).tolist() == [1500, 219, 29, 44]
 

@@ -196,17 +196,17 @@ def test_sam2_identifiers_lead_back_to_the_source(prepared_dummy, choice, number
         mask_choice=choice,
         min_predicted_iou=0.9,
     )
-    source = {example["image_id"]: example for example in read_examples("dummy_data")}
+    source = {example.image_id: example for example in read_examples("dummy_data")}
     seen = set()
     batches = sa1b_tfds.training_dataset("segment_anything", config, data_dir=prepared_dummy)
     for batch in batches.as_numpy_iterator():
         ids = batch["metadata"]["unique_objects_identifier"][0]
         for (image_id, index, frame), mask in zip(ids, batch["masks"][0], strict=True):
-            counts, size = source[image_id]["masks"]
+            counts, size = source[image_id].masks
             np.testing.assert_array_equal(
                 mask, rle.decode_rles([counts[index]], size, (SIDE, SIDE))[0]
             )
-            assert source[image_id]["annotations"]["predicted_iou"][index] >= 0.9
+            assert source[image_id].annotations["predicted_iou"][index] >= 0.9
             assert frame == 0
             seen.add((image_id, index))
     assert len(seen) > 8

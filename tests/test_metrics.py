@@ -1,5 +1,6 @@
 """Metrics against independent references: pycocotools, SciPy, OpenCV, brute force."""
 
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -35,8 +36,8 @@ def rles(masks):
 
 
 def decoded(example):
-    size = list(example["masks"].size)
-    return [coco_mask.decode({"size": size, "counts": c}) for c in example["masks"].counts]
+    size = list(example.masks.size)
+    return [coco_mask.decode({"size": size, "counts": c}) for c in example.masks.counts]
 
 
 @given(drawn_masks(), st.integers(-3, 3))
@@ -213,7 +214,7 @@ def predicted():
     for example in read_examples(DUMMY):
         truths = decoded(example)
         moved = [np.roll(t, rng.integers(-4, 5, 2), (0, 1)) for t in truths if rng.random() < 0.9]
-        moved += [np.zeros(example["masks"].size, np.uint8) for _ in range(2)]
+        moved += [np.zeros(example.masks.size, np.uint8) for _ in range(2)]
         moved[-1][:40, :50] = 1
         images.append((rles(moved), rng.random(len(moved)).round(1), rles(truths)))
     return images
@@ -330,7 +331,7 @@ def test_the_centre_is_the_farthest_from_the_outline(masks):
 
 def test_single_point_protocol():
     examples = list(read_examples(DUMMY))
-    full = iter([e for e in examples if e["masks"].counts])  # the others are not asked for
+    full = iter([e for e in examples if e.masks.counts])  # the others are not asked for
     asked = []
 
     def predict(image, points):
@@ -353,7 +354,7 @@ def test_single_point_protocol():
     assert result["mean_iou"] == pytest.approx(np.mean(moved))
     low, high = result["mean_iou_interval"]
     assert low < result["mean_iou"] < high
-    small = {**examples[0], "image": jpeg.shrink(examples[0]["image"], 100)}
+    small = dataclasses.replace(examples[0], image=jpeg.shrink(examples[0].image, 100))
     with pytest.raises(ValueError, match=r"image of .* is not as large as its masks of"):
         metrics.evaluate_single_point(predict, [small])
     with pytest.raises(ValueError, match="no mask to evaluate on"):

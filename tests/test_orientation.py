@@ -85,7 +85,7 @@ def test_what_would_turn_the_image_goes_and_pixels_stay(data):
 @pytest.mark.parametrize("data", UNTAGGED.values(), ids=UNTAGGED)
 def test_other_bytes_stay_as_they_are(data):
     assert jpeg.unturned(data) == data
-    assert to_example(data, json.dumps(CONTENT).encode())["image"] == data
+    assert to_example(data, json.dumps(CONTENT).encode()).image == data
 
 
 def exif_segment(order, tags, offset, cut) -> bytes:

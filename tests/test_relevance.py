@@ -97,10 +97,10 @@ def test_in_a_graph_with_static_shapes():
     assert graph.output_shapes == [64, 64]
     assert not [op.type for op in graph.graph.get_operations() if "PyFunc" in op.type]
     for example in read_examples(DUMMY):
-        counts, size = example["masks"]
-        weights = example["annotations"]["predicted_iou"]
+        counts, size = example.masks
+        weights = example.annotations["predicted_iou"]
         result = decode(tf.constant(counts, tf.string), tf.constant(size), weights)
-        expected = sa1b_tfds.relevance_map(example["masks"], weights, (64, 64))
+        expected = sa1b_tfds.relevance_map(example.masks, weights, (64, 64))
         np.testing.assert_array_equal(result, expected)
         masks = rle.decode_rles(counts, size, (64, 64))
         summed = tf_relevance.relevance_of_masks(masks, weights)
@@ -157,8 +157,8 @@ def test_training_batches_hold_the_sum_of_their_masks(prepared):
     few = first_batch(prepared, masks_per_image=1, min_predicted_iou=0.92, max_area_fraction=1.0)[1]
     assert batch["relevance"].shape == [16, 64, 64]
     for example in read_examples(prepared / "tars"):
-        image_id = example["image_id"]
-        scores = np.sort(example["annotations"]["predicted_iou"])[::-1]
+        image_id = example.image_id
+        scores = np.sort(example.annotations["predicted_iou"])[::-1]
         masks = batch["masks"][image_id].numpy()[: len(scores)]
         assert len(scores) < config.masks_per_image
         np.testing.assert_allclose(batch["relevance"][image_id], dense(masks, scores), rtol=1e-6)

@@ -57,7 +57,7 @@ def test_records_are_what_tfds_stores(shapes):
 
     features = Builder(data_dir="/nowhere").info.features
     example = to_example(*building.make.files_of(7, shapes=shapes).values())
-    encoded = features.encode_example(example)
+    encoded = features.encode_example(example.as_dict())
     expected = ExampleSerializer(features.get_serialized_info()).get_tf_example(encoded)
     record = records.serialise(example)
     assert type(expected).FromString(record) == expected

@@ -1,6 +1,7 @@
 """Pictures of masks: right masks, on right images, in the colours of their ids."""
 
 import base64
+import dataclasses
 import importlib
 import io
 import json
@@ -67,7 +68,7 @@ def ax():
 
 def _dense(example) -> np.ndarray:
     """The masks, by pycocotools."""
-    counts, size = example["masks"]
+    counts, size = example.masks
     return np.stack([coco_mask.decode({"size": size, "counts": c}) for c in counts])
 
 
@@ -109,7 +110,7 @@ class TestAxes:
 
     def test_all_masks_of_an_image(self, ax, examples):
         image, masks = np.full((60, 90, 3), 100, np.uint8), _dense(examples[0])
-        ids = examples[0]["annotations"]["id"]
+        ids = examples[0].annotations["id"]
         rgb, covered = _painted(masks, ids)
         assert show.show_masks_on_image(image, list(masks.astype(bool)), ax, ids) is ax
         shown = ax.get_images()[-1].get_array()
@@ -159,7 +160,7 @@ def test_a_picture_is_small_and_its_masks_are_pycocotools(examples, long_side):
         assert max(picture.image.shape) == min(long_side, 90)
         expected = strategies.sample(_dense(example), picture.image.shape[:2])
         np.testing.assert_array_equal(picture.masks, expected)
-        rgb, covered = _painted(expected, example["annotations"]["id"])
+        rgb, covered = _painted(expected, example.annotations["id"])
         np.testing.assert_array_equal(picture.layer()[..., 3], 255 * covered)
         np.testing.assert_array_equal(picture.layer()[..., :3], rgb)
 
@@ -167,10 +168,10 @@ def test_a_picture_is_small_and_its_masks_are_pycocotools(examples, long_side):
 @pytest.mark.parametrize("form", building.FORMS)
 def test_examples_are_taken_from_all_tars_in_turns(tars, examples, form):
     parts = find_parts(building.FORMS[form](tars))
-    by_part = [[e["image_id"] for e in examples[:3]], [e["image_id"] for e in examples[3:]]]
+    by_part = [[e.image_id for e in examples[:3]], [e.image_id for e in examples[3:]]]
     in_turns = [image_id for pair in zip(*by_part, strict=True) for image_id in pair]
     for n in (1, 2, 5, 6, 99):
-        taken = [example["image_id"] for example in take(parts, n, Problems())]
+        taken = [example.image_id for example in take(parts, n, Problems())]
         assert taken == in_turns[:n]
 
 
@@ -190,17 +191,17 @@ class TestPage:
     def test_right_masks_on_right_images(self, examples):
         figures = _figures(show.make_page(examples))
         assert len(figures) == len(examples)
-        originals = np.stack([Image.open(io.BytesIO(e["image"])) for e in examples]).astype(int)
+        originals = np.stack([Image.open(io.BytesIO(e.image)) for e in examples]).astype(int)
         for number, (image, layer, text) in enumerate(figures):
             example = examples[number]
             errors = np.abs(originals - image).mean(axis=(1, 2, 3))
             assert errors.argmin() == number
             assert errors[number] < 8  # JPEG twice
-            rgb, covered = _painted(_dense(example), example["annotations"]["id"])
+            rgb, covered = _painted(_dense(example), example.annotations["id"])
             np.testing.assert_array_equal(layer[..., 3], 255 * covered)
             np.testing.assert_array_equal(layer[..., :3], rgb)
-            assert example["file_name"] in text
-            columns = example["annotations"]
+            assert example.file_name in text
+            columns = example.annotations
             rows = re.findall(r"#(\w{6})\"></i>(\d+)</td><td>([\d,]+)</td><td>([\d.]+)<", text)
             assert [row[0] for row in rows] == [
                 bytes(c).hex() for c in overlay.colours(columns["id"])
@@ -211,7 +212,7 @@ class TestPage:
             np.testing.assert_allclose(ious, columns["predicted_iou"], atol=5e-4)
 
     def test_text_from_the_source_is_escaped_and_nothing_is_loaded(self, examples):
-        page = show.make_page([{**examples[0], "file_name": _EVIL}], title=_EVIL)
+        page = show.make_page([dataclasses.replace(examples[0], file_name=_EVIL)], title=_EVIL)
         assert "<script" not in page
         assert page.count("&lt;script&gt;") == 4
         assert "default-src 'none'" in page
@@ -223,7 +224,7 @@ class TestPage:
         masks = sum(len(_dense(example)) for example in examples)
         assert "All 6 images of 2 parts" in page
         assert f"{masks} masks" in page
-        ious = np.concatenate([e["annotations"]["predicted_iou"] for e in examples])
+        ious = np.concatenate([e.annotations["predicted_iou"] for e in examples])
         row = re.search(r"<td>predicted IoU</td>(.*)</tr>", page)[1]
         found = [float(cell) for cell in re.findall(r"<td>([^<]*)</td>", row)]
         quantiles = np.quantile(ious, [0, 0.05, 0.5, 0.95, 1])
@@ -236,8 +237,8 @@ class TestPage:
         assert "No duplicates, no anomalies" in page
 
     def test_what_is_wrong_is_counted(self, examples):
-        box = examples[0]["annotations"] | {"area": examples[0]["annotations"]["area"] + 1}
-        wrong = statistics_of_example("part", {**examples[0], "annotations": box})
+        box = examples[0].annotations | {"area": examples[0].annotations["area"] + 1}
+        wrong = statistics_of_example("part", dataclasses.replace(examples[0], annotations=box))
         page = show.make_page([], statistics=wrong.as_dict())
         what = "&#x27;area&#x27; is not the number of pixels in the mask"
         assert f"<li>{len(box['area'])}: {what}</li>" in page
@@ -248,7 +249,7 @@ class TestPage:
         from selenium.webdriver.common.action_chains import ActionChains
         from selenium.webdriver.common.by import By
 
-        evil = [{**examples[0], "file_name": _EVIL}, *examples[1:]]
+        evil = [dataclasses.replace(examples[0], file_name=_EVIL), *examples[1:]]
         path = tmp_path / "page.html"
         path.write_text(show.make_page(evil, title="mine"))
         options = webdriver.ChromeOptions()
@@ -294,7 +295,7 @@ def _figures(page: str) -> list[tuple[np.ndarray, np.ndarray, str]]:
 
 def _assert_shows(shot: np.ndarray, plain: np.ndarray, example: dict) -> None:
     """Where the masks are, their colours are mixed in; elsewhere nothing changed."""
-    rgb, covered = _painted(_dense(example), example["annotations"]["id"])
+    rgb, covered = _painted(_dense(example), example.annotations["id"])
     # Away from borders, where scaling to the screen and back mixes pixels.
     flat = np.ones_like(covered)
     for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
@@ -402,14 +403,14 @@ class TestTfds:
         figure = tfds.show_examples(dataset, builder.info, rows=2, cols=4)
         shown = [ax.get_images()[0].get_array() for ax in figure.axes[:6]]
         assert not any(ax.get_images() for ax in figure.axes[6:])
-        by_id = {example["image_id"]: example for example in examples}
+        by_id = {example.image_id: example for example in examples}
         order = [int(e["image_id"]) for e in tfds.as_numpy(builder.as_dataset(split="train"))]
         for picture, image_id in zip(shown, order, strict=True):
-            dense, ids = _dense(by_id[image_id]), by_id[image_id]["annotations"]["id"]
+            dense, ids = _dense(by_id[image_id]), by_id[image_id].annotations["id"]
             if masks == "small":
                 dense = strategies.sample(strategies.sample(dense[:2], (30, 45)), (60, 90))
             ids = np.arange(len(dense)) if supervised else ids[: len(dense)]
-            image = np.asarray(Image.open(io.BytesIO(by_id[image_id]["image"]))).astype(int)
+            image = np.asarray(Image.open(io.BytesIO(by_id[image_id].image))).astype(int)
             rgb, covered = _painted(dense, ids)
             expected = np.where(covered[..., None], (image + rgb) / 2, image)
             assert np.abs(picture - expected).mean() < 4  # another JPEG decoder
@@ -439,12 +440,12 @@ class TestTfds:
             out = tmp_path / f"{number}.html"
             assert main(["show", *source, "--out", str(out)]) == 0
             pages.append(_figures(out.read_text()))
-        by_name = {example["file_name"]: example for example in examples}
+        by_name = {example.file_name: example for example in examples}
         for figures in pages:
             assert len(figures) == len(examples)
             for _, layer, text in figures:
                 example = by_name[re.search(r"<b>(.*?)</b>", text)[1]]
-                rgb, covered = _painted(_dense(example), example["annotations"]["id"])
+                rgb, covered = _painted(_dense(example), example.annotations["id"])
                 np.testing.assert_array_equal(layer[..., 3], 255 * covered)
                 np.testing.assert_array_equal(layer[..., :3], rgb)
 

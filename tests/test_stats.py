@@ -76,20 +76,20 @@ def test_figures_are_those_of_the_images():
     statistics = statistics_of(DUMMY)
     examples = list(read_examples(DUMMY))
     masks = [
-        coco_mask.decode({"size": list(e["masks"].size), "counts": c})
+        coco_mask.decode({"size": list(e.masks.size), "counts": c})
         for e in examples
-        for c in e["masks"].counts
+        for c in e.masks.counts
     ]
     assert (statistics.images, statistics.masks) == (len(examples), len(masks)) == (8, 100)
-    assert statistics.jpeg_bytes == sum(len(e["image"]) for e in examples)
+    assert statistics.jpeg_bytes == sum(len(e.image) for e in examples)
     values = {
-        "masks_per_image": [len(e["masks"].counts) for e in examples],
+        "masks_per_image": [len(e.masks.counts) for e in examples],
         "area_fraction": [mask.mean() for mask in masks],
-        "short_side": [min(e["masks"].size) for e in examples],
-        "long_side": [max(e["masks"].size) for e in examples],
+        "short_side": [min(e.masks.size) for e in examples],
+        "long_side": [max(e.masks.size) for e in examples],
     }
     for name in ("predicted_iou", "stability_score"):
-        values[name] = np.concatenate([e["annotations"][name] for e in examples])
+        values[name] = np.concatenate([e.annotations[name] for e in examples])
     for name, histogram in statistics.distributions.items():
         np.testing.assert_array_equal(
             histogram.counts, np.histogram(values[name], histogram.edges)[0]

@@ -55,7 +55,7 @@ def places(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def truth(places):
-    return {e["image_id"]: e for e in read_examples(places["tars"]["root_dir"])}
+    return {e.image_id: e for e in read_examples(places["tars"]["root_dir"])}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -65,13 +65,13 @@ def test_an_item_is_what_the_files_say(places, truth, place):
     assert len(items) == len(dataset) == (4 if place == "one tar" else 8)
     for image_id, (image, masks, metadata) in items.items():
         example = truth[image_id]
-        n = len(example["masks"].counts)
+        n = len(example.masks.counts)
         assert (image.dtype, image.shape) == (torch.uint8, (3, 60, 90))
         assert (masks.dtype, masks.shape) == (torch.bool, (n, 60, 90))
-        for mask, counts in zip(masks, example["masks"].counts, strict=True):
+        for mask, counts in zip(masks, example.masks.counts, strict=True):
             expected = rle.decode_rle({"size": (60, 90), "counts": counts})
             np.testing.assert_array_equal(mask.numpy(), expected)
-        pixels = tf.io.decode_jpeg(example["image"], dct_method="INTEGER_ACCURATE").numpy()
+        pixels = tf.io.decode_jpeg(example.image, dct_method="INTEGER_ACCURATE").numpy()
         np.testing.assert_array_equal(image.permute(1, 2, 0), pixels)
         assert {name: metadata[name] for name in ("file_name", "height", "width")} == {
             "file_name": f"sa_{image_id}.jpg",
@@ -79,7 +79,7 @@ def test_an_item_is_what_the_files_say(places, truth, place):
             "width": 90,
         }
         for name in ("id", "area", "predicted_iou", "stability_score", "point_coords"):
-            column = example["annotations"][name]
+            column = example.annotations[name]
             assert metadata[name].numpy().dtype == column.dtype
             np.testing.assert_array_equal(metadata[name].numpy(), column)
         _, content = make.draw(image_id, **SHAPES)

@@ -14,7 +14,7 @@ from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.download.check import check_file
 from sa1b_tfds.download.unpack import unpack
 from sa1b_tfds.download.verify import verify_folder
-from sa1b_tfds.examples.random_access import find_sources
+from sa1b_tfds.examples.parts import find_parts, index_parts
 from sa1b_tfds.export import Coco, ExportConfig, export
 from sa1b_tfds.segment_anything.build import BuildConfig, build
 from sa1b_tfds.stats import statistics_of
@@ -108,7 +108,7 @@ def of_export(folder, out):
 
 def of_torch(folder, out):
     problems = Problems("skip")
-    assert len(find_sources(folder, problems=problems)[0]) == 1
+    assert index_parts(find_parts(folder), problems)[0].count() == 1
     return list(map(str, problems.found))
 
 

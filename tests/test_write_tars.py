@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 import sa1b_tfds
 from dummy_data import make
 from sa1b_tfds.core import files
+from sa1b_tfds.examples import own_pairs
 from sa1b_tfds.examples import parts as examples
 from sa1b_tfds.examples import write_tars as tar_writer
 from sa1b_tfds.examples.records import serialise
@@ -98,8 +99,8 @@ def test_every_form_of_images_and_masks(tmp_path, image, masks):
     [tar] = sa1b_tfds.write_tars([{"image": image, "masks": masks}], tmp_path)
     [example] = examples.read_examples(tar)
     expected = sa1b_tfds.masks.forms.to_checked(masks)
-    assert list(example["masks"].counts) == expected.counts
-    decoded = np.asarray(Image.open(io.BytesIO(example["image"])))
+    assert list(example.masks.counts) == expected.counts
+    decoded = np.asarray(Image.open(io.BytesIO(example.image)))
     assert np.abs(decoded.astype(int) - PIXELS).max() < 8
 
 
@@ -126,8 +127,8 @@ STACKS = {
 def test_lists_of_masks_are_stacks(tmp_path, masks):
     [tar] = sa1b_tfds.write_tars([{"image": PIXELS, "masks": masks}], tmp_path)
     [example] = examples.read_examples(tar)
-    assert example["masks"].counts == COUNTS
-    assert example["annotations"]["area"].tolist() == [9 * 15, 1]
+    assert example.masks.counts == COUNTS
+    assert example.annotations["area"].tolist() == [9 * 15, 1]
     assert sa1b_tfds.relevance_map(masks).sum() == 9 * 15 + 1
     assert sa1b_tfds.RleMasks().encode_example(masks)["counts"] == COUNTS
 
@@ -206,7 +207,7 @@ def test_records_of_the_mask_generator_are_taken_as_they_are(tmp_path, key, form
 def test_an_image_for_which_the_generator_found_nothing(tmp_path):
     [tar] = sa1b_tfds.write_tars([{"image": PIXELS, "annotations": []}], tmp_path)
     [example] = examples.read_examples(tar)
-    assert example["masks"] == ([], (24, 32))
+    assert example.masks == ([], (24, 32))
 
 
 def test_the_content_of_a_json_is_written_again(tmp_path):
@@ -220,13 +221,13 @@ def test_rows_of_a_stream_are_written_again(tmp_path):
 
     [tar] = sa1b_tfds.write_tars(huggingface.streaming("dummy_data"), tmp_path)
     before, after = (
-        {e["image_id"]: e for e in examples.read_examples(p)} for p in ("dummy_data", tar)
+        {e.image_id: e for e in examples.read_examples(p)} for p in ("dummy_data", tar)
     )
     assert before.keys() == after.keys()
     for image_id, example in before.items():
-        assert after[image_id]["masks"] == example["masks"]
-        for name, column in example["annotations"].items():
-            np.testing.assert_allclose(after[image_id]["annotations"][name], column, atol=1e-4)
+        assert after[image_id].masks == example.masks
+        for name, column in example.annotations.items():
+            np.testing.assert_allclose(after[image_id].annotations[name], column, atol=1e-4)
 
 
 @pytest.mark.parametrize("points", [[[3, 4], [5, 6]], [[[3, 4]], [[5, 6]]]])
@@ -299,9 +300,9 @@ def test_polygons_and_jpeg_bytes(tmp_path):
     polygon = [[2.0, 3.0, 20.0, 3.0, 20.0, 15.0, 2.0, 15.0]]
     [tar] = sa1b_tfds.write_tars([{"image": JPEG, "masks": [polygon]}], tmp_path)
     [example] = examples.read_examples(tar)
-    assert example["image"] == JPEG
+    assert example.image == JPEG
     [rle] = coco_mask.frPyObjects(polygon, 24, 32)
-    assert example["annotations"]["area"] == [coco_mask.area(rle)]
+    assert example.annotations["area"] == [coco_mask.area(rle)]
 
 
 def test_sam2s_trainer_reads_it(tmp_path):
@@ -336,7 +337,7 @@ def blobs(seed):
 )
 def test_the_point_is_in_the_largest_square(mask):
     segmentation = sa1b_tfds.encode_mask(mask)
-    x, y = tar_writer._interior_point(segmentation, sa1b_tfds.masks.rle.bbox(segmentation))
+    x, y = own_pairs._interior_point(segmentation, sa1b_tfds.masks.rle.bbox(segmentation))
     column, row = int(x), int(y)
     assert (x - column, y - row) == (0.5, 0.5)
     assert mask[row, column]
@@ -360,7 +361,7 @@ def test_the_point_is_in_the_largest_square(mask):
 
 def test_tars_by_number_and_by_size(tmp_path):
     def images_of(paths):
-        return [[e["image_id"] for e in examples.read_examples(path)] for path in paths]
+        return [[e.image_id for e in examples.read_examples(path)] for path in paths]
 
     source = [EXAMPLE] * 7
     paths = sa1b_tfds.write_tars(source, tmp_path / "a", images_per_tar=3)

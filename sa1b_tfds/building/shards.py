@@ -35,7 +35,7 @@ from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import OnError, Problems
 from sa1b_tfds.core.running.workers import Progress
 from sa1b_tfds.examples import image_ids, jpeg, record_files, records
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
 from sa1b_tfds.examples.parts import examples_of
 from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive
@@ -175,8 +175,8 @@ def unique_examples(
 ) -> Iterator[Example]:
     """Yields the example of each entry; reports those that are none, or whose id was before."""
     for json_name, example in examples_of(archive, entries, problems, long_side):
-        if earlier := ids.add(example["image_id"], archive.name):
-            reason = f"image id {example['image_id']} was in {earlier} before"
+        if earlier := ids.add(example.image_id, archive.name):
+            reason = f"image id {example.image_id} was in {earlier} before"
             problems.report(archive.name, json_name, reason)
             continue
         yield example
@@ -309,7 +309,7 @@ class _Examples:
             ids=self._seen,
             problems=self._problems,
         ):
-            self.ids.append(example["image_id"])
+            self.ids.append(example.image_id)
             yield example
             self._on_progress(len(self.ids), self._read)
             if len(self.ids) == self._task.limit:

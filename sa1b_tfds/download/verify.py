@@ -17,7 +17,8 @@ from sa1b_tfds.download.check import md5_problem
 from sa1b_tfds.download.checksums import hash_file
 from sa1b_tfds.download.links import first_of_range, missing_of_range
 from sa1b_tfds.download.transfer.folder import CheckedFiles
-from sa1b_tfds.examples.annotations import check_pair, member_of
+from sa1b_tfds.examples.annotations import member_of
+from sa1b_tfds.examples.consistency import check_pair
 from sa1b_tfds.tars.archive import TarArchive
 from sa1b_tfds.tars.names import is_tar_name, tar_number
 

@@ -1,5 +1,6 @@
 """A (jpeg, json) pair -> a checked `Example`, and every form in which one is stored.
 
-`annotations` and `jpeg` check a pair, `records` and `array_records` store an example, `parts` and
-`random_access` read examples from tars or prepared data, `write_tars` writes users' own.
+`example` says what one is. `annotations` and `jpeg` check a pair, `consistency` compares its
+annotations with its masks; `records`, `record_files` and `array_records` store examples; `parts`
+reads them from tars or prepared data; `write_tars` and `own_pairs` write users' own.
 """

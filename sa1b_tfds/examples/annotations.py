@@ -1,12 +1,13 @@
-"""One SA-1B pair (jpeg, json) -> one checked example, in columns.
+"""One SA-1B pair (jpeg, json) -> one checked `Example`.
 
 The JSON is described in the README of the dataset (`segment_anything/README.md`). Everything in it
 is checked here before it is used; errors say which annotation and which field, and the caller adds
-the archive and the member.
+the archive and the member. Whether annotations agree with their masks: `consistency`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Callable
@@ -16,30 +17,20 @@ import numpy as np
 import orjson
 
 from sa1b_tfds.examples import jpeg
+from sa1b_tfds.examples.example import COLUMNS, Column, Example, fraction_boxes
 from sa1b_tfds.masks import rle
-from sa1b_tfds.masks.runs import MalformedRLE, areas, bboxes, check_size, run_lengths
+from sa1b_tfds.masks.runs import MalformedRLE, check_size
 from sa1b_tfds.tars.pairs import Pair
 
-Example = dict[str, Any]
-
-# Boxes are stored as float32 fractions of the image, of which a pixel is at least 1 / 2 ** 24.
-_TOLERANCE = 0.05
 _NUMBERED = re.compile("sa_([0-9]+)")
 
 
-def parse(data: bytes) -> Example:
+def parse(data: bytes, image: bytes) -> Example:
     """Parses and checks a `sa_<id>.json`.
 
     Args:
       data: the file's bytes.
-
-    Returns:
-      The dataset's example without its image:
-      * image_id: int; file_name: str.
-      * masks: rle.Checked, N compressed RLEs and their size.
-      * annotations: id, area int64 [N]; bbox, crop_box float32 [N, 4], (ymin, xmin, ymax, xmax) as
-        fractions of the image's height and width; predicted_iou, stability_score float32 [N];
-        point_coords float32 [N, 2], (x, y) in pixels.
+      image: its image's, which the example gets as they are; they are not looked at.
 
     Raises:
       ValueError: if it is not JSON, lacks a field, or a value is not what it has to be.
@@ -50,28 +41,28 @@ def parse(data: bytes) -> Example:
         number = _NO_NUMBER.match(e.doc, e.pos)
         why = f"it holds {number[0]} (char {e.pos}), which is no number of JSON" if number else e
         raise ValueError(f"it is not JSON: {why}") from e
-    image = _field(content, "image", dict, "the file")
+    about = _field(content, "image", dict, "the file")
     annotations = _field(content, "annotations", list, "the file")
-    height, width = (_field(image, key, int, "image") for key in ("height", "width"))
+    height, width = (_field(about, key, int, "image") for key in ("height", "width"))
     size = check_size((height, width), "the image's size")
     columns = {
-        name: convert(_fields(annotations, name, kind), name)
-        for name, (kind, convert) in _COLUMNS.items()
+        column.name: convert(_fields(annotations, column.name, kind), column.name)
+        for column, kind, convert in _IN_JSON
     }
-    scale = np.array([height, width, height, width])
-    for name in ("bbox", "crop_box"):
-        x, y, w, h = columns[name].T
-        columns[name] = np.stack([y, x, y + h, x + w], axis=1) / scale
+    for column in COLUMNS:
+        if column.unit == "fractions":
+            columns[column.name] = fraction_boxes(columns[column.name], size)
     segmentations = _fields(annotations, "segmentation", object)
     area = columns["area"]
     if len(area) and not 0 <= area.min() <= area.max() <= height * width:
         raise ValueError("annotations: every 'area' must be between 0 and height * width")
-    return {
-        "image_id": int(_integers([_field(image, "image_id", int, "image")], "image_id")[0]),
-        "file_name": _field(image, "file_name", str, "image"),
-        "masks": _masks(segmentations, size),
-        "annotations": {name: _narrow(column, name) for name, column in columns.items()},
-    }
+    return Example(
+        image=image,
+        image_id=int(_integers([_field(about, "image_id", int, "image")], "image_id")[0]),
+        file_name=_field(about, "file_name", str, "image"),
+        masks=_masks(segmentations, size),
+        annotations={name: _narrow(column, name) for name, column in columns.items()},
+    )
 
 
 def to_example(image: bytes, annotations: bytes, long_side: int | None = None) -> Example:
@@ -83,22 +74,21 @@ def to_example(image: bytes, annotations: bytes, long_side: int | None = None) -
       long_side: shrink the image to this many pixels; None keeps its bytes as they are, but for a
         tag that turns it (`jpeg.unturned`). Masks and points keep the original size.
 
-    Returns:
-      What `parse` returns, and `image`: bytes.
-
     Raises:
       ValueError: if either is malformed, or the JSON's size is not the JPEG's.
     """
-    example = parse(annotations)
+    example = parse(annotations, image)
     size = jpeg.image_size(image)
-    if size != example["masks"].size:
+    if size != example.masks.size:
         raise ValueError(
             "its size {}x{} (height x width) disagrees with the image's {}x{}".format(
-                *example["masks"].size, *size
+                *example.masks.size, *size
             )
         )
     image = jpeg.unturned(image)
-    return {"image": image if long_side is None else jpeg.shrink(image, long_side), **example}
+    if long_side is not None:
+        image = jpeg.shrink(image, long_side)
+    return dataclasses.replace(example, image=image)
 
 
 def read_pair(pair: Pair, long_side: int | None = None) -> Example:
@@ -108,15 +98,12 @@ def read_pair(pair: Pair, long_side: int | None = None) -> Example:
       pair: from any archive; the folders in its names do not matter.
       long_side: see `to_example`.
 
-    Returns:
-      What `to_example` returns.
-
     Raises:
       ValueError: what `to_example` raises; or if the JSON says that it belongs to another image
         than the one beside which it was found.
     """
     example = to_example(pair.jpeg, pair.json, long_side)
-    image_id, file_name = example["image_id"], example["file_name"]
+    image_id, file_name = example.image_id, example.file_name
     if not _is_of(pair.json_name, image_id, file_name):
         raise ValueError(
             f"it says image_id {image_id}, file_name {ascii(file_name)[1:-1]:.80}: it belongs to"
@@ -125,77 +112,9 @@ def read_pair(pair: Pair, long_side: int | None = None) -> Example:
     return example
 
 
-def check_pair(pair: Pair) -> None:
-    """Raises a ValueError if `read_pair` does, or an 'area' or 'bbox' is not that of its mask.
-
-    Building does not compare these two, as that would take a fifth of its time: they are stored as
-    they are, and the masks tell what is right.
-    """
-    example = read_pair(pair)
-    runs = run_lengths(*example["masks"])
-    area, box = areas(runs), bboxes(runs, example["masks"].size)
-    wrong = contradictions(example, area, box)
-    said = {
-        "area": example["annotations"]["area"].tolist(),
-        "bbox": pixel_boxes(example["annotations"]["bbox"], example["masks"].size).tolist(),
-    }
-    for name, mask in (("area", area), ("bbox", box)):
-        if len(places := np.flatnonzero(wrong[name])):
-            first = places[0]
-            raise ValueError(
-                f"{len(places)} of {len(area)} annotations have another {name!r} than their mask:"
-                f" annotation {first} says {said[name][first]}, its mask has {mask[first].tolist()}"
-            )
-
-
-def contradictions(example: Example, area: np.ndarray, box: np.ndarray) -> dict[str, np.ndarray]:
-    """Compares the annotations of an example with its masks.
-
-    Args:
-      example: as `to_example` returns it.
-      area: int64 [N], `runs.areas` of its masks.
-      box: int64 [N, 4], `runs.bboxes` of its masks.
-
-    Returns:
-      bool [N] each:
-      * area: it is not the number of pixels in the mask.
-      * bbox: it is the mask's box neither as SA-1B has it nor as pycocotools' `toBbox` has it.
-      * bbox_one_wider: it is the latter, one more in width and height.
-      The box of an empty mask is not looked at.
-    """
-    columns, (height, width) = example["annotations"], example["masks"].size
-    x, y, w, h = box.T
-    scale = np.array([height, width, height, width])
-    off = columns["bbox"] * scale - np.stack([y, x, y + h, x + w], axis=1)
-
-    def near(expected: list[int]) -> np.ndarray:
-        return (area > 0) & (np.abs(off - expected).max(axis=1, initial=0) < _TOLERANCE)
-
-    one_wider = near([0, 0, 1, 1])
-    return {
-        "area": columns["area"] != area,
-        "bbox": (area > 0) & ~near([0, 0, 0, 0]) & ~one_wider,
-        "bbox_one_wider": one_wider,
-    }
-
-
 def member_of(pair: Pair, error: ValueError) -> str:
     """The name of the file of a pair that is wrong, by the error that `to_example` raised."""
     return pair.jpeg_name if isinstance(error, jpeg.BadJpeg) else pair.json_name
-
-
-def pixel_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The `bbox` or `crop_box` of an example as in SA-1B's JSON: float32 [N, 4], XYWH in pixels.
-
-    Args:
-      boxes: float32 [N, 4], as `parse` returns them.
-      size: (height, width) of the image.
-
-    They are rounded to 1/100 pixel, which takes away what float32 fractions had added.
-    """
-    height, width = size
-    y0, x0, y1, x1 = boxes.astype(np.float64).T * np.array([height, width, height, width])[:, None]
-    return np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).round(2).astype(np.float32)
 
 
 def _is_of(json_name: str, image_id: int, file_name: str) -> bool:
@@ -324,12 +243,14 @@ _KINDS: dict[Any, str] = {
     dict: "an object",
     object: "an RLE",
 }
-_COLUMNS: dict[str, tuple[Any, Callable[[list[Any], str], np.ndarray]]] = {
-    "id": (int, _integers),
-    "area": (_NUMBER, _integers),
-    "bbox": (list, _floats(4)),
-    "crop_box": (list, _floats(4)),
-    "predicted_iou": (_NUMBER, _floats()),
-    "stability_score": (_NUMBER, _floats()),
-    "point_coords": (list, _floats(1, 2)),
-}
+
+
+def _in_json(column: Column) -> tuple[Any, Callable[[list[Any], str], np.ndarray]]:
+    """What kind of value the JSON has for one mask, and what makes an array of N of them."""
+    if column.dtype is np.float32:
+        return list if column.shape else _NUMBER, _floats(*column.json_shape)
+    # 6206.0 is a number of pixels; an id is an integer.
+    return _NUMBER if column.unit else int, _integers
+
+
+_IN_JSON = [(column, *_in_json(column)) for column in COLUMNS]

@@ -7,18 +7,21 @@ No TensorFlow here; training reads through tf.data instead.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from etils import epath
 
 from sa1b_tfds.core.files import os_errors_named
-from sa1b_tfds.core.problems import Problems
-from sa1b_tfds.examples import record_files, records
-from sa1b_tfds.examples.annotations import Example, member_of, read_pair
+from sa1b_tfds.core.problems import BadInput, Problems
+from sa1b_tfds.examples import array_records, record_files, records
+from sa1b_tfds.examples.annotations import member_of, read_pair
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.tars.archive import Archive, PairReader, archives_at, identity_of
-from sa1b_tfds.tars.index import IndexedArchive, count_pairs, index_archive
+from sa1b_tfds.tars.index import IndexedArchive, count_pairs, index_all, index_archive
 from sa1b_tfds.tars.pairs import Entry, Pair
 
 _INFO = "dataset_info.json"
@@ -39,6 +42,27 @@ class Part(Protocol):
 
     def examples(self, problems: Problems) -> Iterator[Example]:
         """Yields its examples, images as JPEG bytes, in its own order; reports what is none."""
+
+
+class IndexedPart(Protocol):
+    """A part of which any image is read at once, by its number.
+
+    It holds where its images are and no open file, so that it is pickled, forked and shared by
+    threads as it is. Memory: tars and folders under 50 bytes an image (`tars.index`), array_record
+    none; a TFRecord's offsets, 8 bytes an image, are found when the shard is first read.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def count(self) -> int: ...
+
+    def example(self, i: int) -> Example:
+        """Example i, 0 <= i < count().
+
+        Raises:
+          BadInput: if it is none, naming part, member and reason.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +94,30 @@ class ArchivePart:
 
 
 @dataclasses.dataclass(frozen=True)
+class IndexedArchivePart:
+    """A tar or an extracted folder of which the index is in memory."""
+
+    archive: IndexedArchive
+
+    @property
+    def name(self) -> str:
+        return self.archive.name
+
+    def count(self) -> int:
+        return len(self.archive)
+
+    def example(self, i: int) -> Example:
+        with os_errors_named(self.name):
+            pair = self.archive.read(i)
+        try:
+            return read_pair(pair)
+        except ValueError as e:
+            raise BadInput(self.name, member_of(pair, e), str(e)) from e
+
+
+@dataclasses.dataclass(frozen=True)
 class ShardPart:
-    """A shard of prepared data."""
+    """A shard of prepared data, TFRecord or array_record: a part, and an indexed one as well."""
 
     path: epath.Path
     file_format: str
@@ -99,6 +145,21 @@ class ShardPart:
             number += 1
         if number != self.length:
             problems.report(self.name, "", f"it has {number} of its {self.length} records")
+
+    def example(self, i: int) -> Example:
+        try:
+            if self.file_format == "array_record":
+                record = array_records.read(os.fspath(self.path), i)
+            else:
+                record = record_files.read_tfrecord(self.path, int(_offsets(self.path)[i]))
+            return records.deserialise(record)
+        except (ValueError, IndexError) as e:
+            raise BadInput(self.name, f"record {i}", str(e)) from e
+
+
+@functools.cache
+def _offsets(path: epath.Path) -> np.ndarray:
+    return record_files.tfrecord_offsets(path)
 
 
 def examples_of(
@@ -150,6 +211,20 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
     return parts
 
 
+def index_parts(parts: Sequence[Part], problems: Problems | None = None) -> list[IndexedPart]:
+    """The same parts, of which any image can be read: archives first, then shards.
+
+    Args:
+      parts: from `find_parts`.
+      problems: takes what is no pair, torn or unsafe in an archive; default: raise it.
+    """
+    archives = [part.archive for part in parts if isinstance(part, ArchivePart)]
+    found: list[IndexedPart] = []
+    found += map(IndexedArchivePart, index_all(archives, problems))
+    found += [part for part in parts if isinstance(part, ShardPart)]
+    return found
+
+
 def read_examples(
     source: epath.PathLike, config: str | None = None, problems: Problems | None = None
 ) -> Iterator[Example]:
@@ -158,9 +233,6 @@ def read_examples(
     Args:
       source, config: see `find_parts`.
       problems: takes what is no example; default: raise it.
-
-    Yields:
-      What `annotations.to_example` returns.
     """
     for part in find_parts(source, config):
         yield from part.examples(problems or Problems())

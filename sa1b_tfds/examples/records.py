@@ -12,25 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import COLUMNS, Column, Example
 from sa1b_tfds.masks import rle
 
 _FIELD_1 = b"\n"
+_OTHERS = ("image", "image_id", "file_name", "masks/size", "masks/counts")
 
 
 def serialise(example: Example) -> bytes:
-    """The `tf.train.Example` of an example from `annotations.to_example`."""
-    masks = example["masks"]
+    """The `tf.train.Example` of an example."""
     features = {
-        "file_name": _bytes_list([example["file_name"].encode()]),
-        "image": _bytes_list([example["image"]]),
-        "image_id": _int64_list([example["image_id"]]),
-        "masks/counts": _bytes_list(masks.counts),
-        "masks/size": _int64_list(masks.size),
+        "file_name": _bytes_list([example.file_name.encode()]),
+        "image": _bytes_list([example.image]),
+        "image_id": _int64_list([example.image_id]),
+        "masks/counts": _bytes_list(example.masks.counts),
+        "masks/size": _int64_list(example.masks.size),
     }
-    for name, column in example["annotations"].items():
-        to_list = _float_list if column.dtype.kind == "f" else _int64_list
-        features[f"annotations/{name}"] = to_list(column.ravel())
+    for column in COLUMNS:
+        to_list = _float_list if column.dtype is np.float32 else _int64_list
+        features[column.key] = to_list(example.annotations[column.name].ravel())
     entries = []
     for name in sorted(features):
         # An entry of the map: the key is field 1, the value is field 2.
@@ -39,7 +39,7 @@ def serialise(example: Example) -> bytes:
 
 
 def deserialise(record: bytes) -> Example:
-    """The example of a record: what `annotations.to_example` returned.
+    """The example of a record.
 
     Raises:
       ValueError: if it is no record of this dataset.
@@ -49,36 +49,24 @@ def deserialise(record: bytes) -> Example:
 
     try:
         features = tf_example_pb2.Example.FromString(record).features.feature
-        if missing := {*_COLUMNS, *_OTHERS} - features.keys():
+        if missing := {*_OTHERS, *(column.key for column in COLUMNS)} - features.keys():
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         height, width = features["masks/size"].int64_list.value
-        columns = {name: _column(features[name], *spec) for name, spec in _COLUMNS.items()}
-        return {
-            "image": features["image"].bytes_list.value[0],
-            "image_id": features["image_id"].int64_list.value[0],
-            "file_name": features["file_name"].bytes_list.value[0].decode(),
-            "masks": rle.check(list(features["masks/counts"].bytes_list.value), (height, width)),
-            "annotations": {name.rpartition("/")[2]: c for name, c in columns.items()},
-        }
+        return Example(
+            image=features["image"].bytes_list.value[0],
+            image_id=features["image_id"].int64_list.value[0],
+            file_name=features["file_name"].bytes_list.value[0].decode(),
+            masks=rle.check(list(features["masks/counts"].bytes_list.value), (height, width)),
+            annotations={c.name: _array(features[c.key], c) for c in COLUMNS},
+        )
     except (message.DecodeError, IndexError, ValueError) as e:
         raise ValueError(f"it is no record of segment_anything 2: {e}") from e
 
 
-def _column(feature: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    values = feature.float_list.value if dtype == "float32" else feature.int64_list.value
-    return np.array(values, dtype).reshape(shape)
-
-
-_OTHERS = ("image", "image_id", "file_name", "masks/size", "masks/counts")
-_COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
-    "annotations/id": ("int64", (-1,)),
-    "annotations/area": ("int64", (-1,)),
-    "annotations/bbox": ("float32", (-1, 4)),
-    "annotations/crop_box": ("float32", (-1, 4)),
-    "annotations/predicted_iou": ("float32", (-1,)),
-    "annotations/stability_score": ("float32", (-1,)),
-    "annotations/point_coords": ("float32", (-1, 2)),
-}
+def _array(feature: Any, column: Column) -> np.ndarray:
+    is_float = column.dtype is np.float32
+    values = feature.float_list.value if is_float else feature.int64_list.value
+    return np.array(values, column.dtype).reshape(-1, *column.shape)
 
 
 # Protocol buffers' wire format: a message is its fields one after the other, each a tag (number and

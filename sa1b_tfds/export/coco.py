@@ -19,7 +19,7 @@ import orjson
 from pycocotools import mask as coco_mask
 
 from sa1b_tfds.examples import jpeg
-from sa1b_tfds.examples.annotations import Example, pixel_boxes
+from sa1b_tfds.examples.example import COLUMNS, Example, in_pixels
 from sa1b_tfds.export.format import PIECES, Finished, Item, append, move
 from sa1b_tfds.export.images import IMAGES, ImageFiles
 
@@ -33,6 +33,7 @@ _HEAD = {
     "licenses": [{"id": 1, "name": "SA-1B Dataset Research License", "url": _HOME}],
     "categories": [{"id": 1, "name": "object", "supercategory": "object"}],
 }
+_FURTHER = [column for column in COLUMNS if column.name not in ("id", "area", "bbox")]  # than COCO
 _SEPARATOR = b",\n"
 _ROW = 2 * 8  # bytes of a pair of ids
 _JSON_SHARE = 0.2  # of a tar's bytes; 0.14 of those of two tars with 32 photographs
@@ -66,7 +67,7 @@ class Coco(ImageFiles):
                 images.write(_SEPARATOR + _dump(image))
                 for annotation in annotations_of(example):
                     objects.write(_SEPARATOR + _dump(annotation))
-                seen.add(example["annotations"]["id"], example["image_id"])
+                seen.add(example.annotations["id"], example.image_id)
             seen.flush()
         return {}
 
@@ -85,35 +86,29 @@ class Coco(ImageFiles):
 
 
 def annotations_of(example: Example) -> Iterator[dict[str, Any]]:
-    """Yields the annotations of an example as COCO has them.
-
-    Args:
-      example: as `annotations.to_example` returns it.
-    """
-    size, columns = example["masks"].size, example["annotations"]
-    rles = [{"size": list(size), "counts": c.decode()} for c in example["masks"].counts]
+    """Yields the annotations of an example as COCO has them."""
+    size, n = example.masks.size, len(example.masks.counts)
+    columns = in_pixels(example.annotations, size)
+    further = {c.name: columns[c.name].reshape(n, *c.json_shape) for c in _FURTHER}
+    rles = [{"size": list(size), "counts": c.decode()} for c in example.masks.counts]
     boxes = coco_mask.toBbox(rles) if rles else []
-    crops = pixel_boxes(columns["crop_box"], size)
     for i, segmentation in enumerate(rles):
         yield {
             "id": columns["id"][i],
-            "image_id": example["image_id"],
+            "image_id": example.image_id,
             "category_id": 1,
             "segmentation": segmentation,
             "area": columns["area"][i],
             "bbox": boxes[i],
             "iscrowd": 0,
-            "predicted_iou": columns["predicted_iou"][i],
-            "stability_score": columns["stability_score"][i],
-            "point_coords": columns["point_coords"][i : i + 1],
-            "crop_box": crops[i],
+            **{name: column[i] for name, column in further.items()},
         }
 
 
 def _image_of(example: Example, file_name: str) -> dict[str, Any]:
-    height, width = example["masks"].size
+    height, width = example.masks.size
     return {
-        "id": example["image_id"],
+        "id": example.image_id,
         "file_name": file_name,
         "height": height,
         "width": width,
@@ -122,9 +117,9 @@ def _image_of(example: Example, file_name: str) -> dict[str, Any]:
 
 
 def _check_size(example: Example) -> None:
-    if jpeg.image_size(example["image"]) != example["masks"].size:
+    if jpeg.image_size(example.image) != example.masks.size:
         raise ValueError(
-            f"{example['file_name']} was prepared smaller than its masks, and COCO knows one size"
+            f"{example.file_name} was prepared smaller than its masks, and COCO knows one size"
             " an image: export the tars or the config 'original'."
         )
 

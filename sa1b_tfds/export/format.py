@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from sa1b_tfds.core.problems import BadInput, Problems
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import ArchivePart, Part
 from sa1b_tfds.tars.pairs import Entry, Pair
 
@@ -30,7 +30,7 @@ class Item(NamedTuple):
     @property
     def name(self) -> str:
         """What its files are called: the id is unique, and no path from the source is followed."""
-        return f"sa_{self.example['image_id']}"
+        return f"sa_{self.example.image_id}"
 
 
 class Span(NamedTuple):

@@ -46,7 +46,7 @@ class ImageFiles(Format):
         path = folder / IMAGES / name
         if self.images != "none":
             path.parent.mkdir(parents=True, exist_ok=True)
-        image = item.example["image"]
+        image = item.example.image
         if self.images == "link" and item.pair is not None and item.pair.jpeg == image:
             files.link_or_copy(epath.Path(item.pair.jpeg_name), epath.Path(path))
         elif self.images != "none":

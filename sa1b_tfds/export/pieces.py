@@ -155,22 +155,22 @@ class _Items:
     def __iter__(self) -> Iterator[Item]:
         piece = self._piece
         for where, item in self._items():
-            image_id = item.example["image_id"]
+            image_id = item.example.image_id
             if earlier := self._seen.add(image_id, piece.label):
                 reason = f"image id {image_id} was in {earlier} before"
                 self._problems.report(piece.part.name, where, reason)
                 continue
             yield item
             self.ids.append(image_id)
-            self.masks += len(item.example["masks"].counts)
+            self.masks += len(item.example.masks.counts)
             self._on_progress(len(self.ids), min(self._read, piece.span.bytes))
 
     def _items(self) -> Iterator[tuple[str, Item]]:
         part, (start, stop, _) = self._piece.part, self._piece.span
         if not isinstance(part, ArchivePart):
             for example in itertools.islice(part.examples(self._problems), start, stop):
-                self._read += len(example["image"]) + sum(map(len, example["masks"].counts))
-                yield example["file_name"], Item(example, None)
+                self._read += len(example.image) + sum(map(len, example.masks.counts))
+                yield example.file_name, Item(example, None)
             return
         # What is wrong with the archive as a whole is said once, by its first piece.
         problems = self._problems if start == 0 else Problems("skip")

@@ -42,7 +42,7 @@ Engine = Callable[[Sequence[Piece]], Mapping[str, Exception]]
 class ExportConfig:
     """What to export, and where.
 
-    source, config: as for `examples.find_parts`: a tar, a folder of tars or of extracted files,
+    source, config: as for `parts.find_parts`: a tar, a folder of tars or of extracted files,
       or prepared data.
     output: a folder that is not there yet.
     format: Coco(), Yolo(), WebDataset() or SA1BTars().

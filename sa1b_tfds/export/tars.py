@@ -40,7 +40,7 @@ class _Tars(Format):
         with tarfile.open(folder / _TAR, "w", format=tarfile.USTAR_FORMAT) as tar:
             for item in items:
                 if item.pair is not None:
-                    add_file(tar, f"{self.prefix}{item.name}.jpg", item.example["image"])
+                    add_file(tar, f"{self.prefix}{item.name}.jpg", item.example.image)
                     add_file(tar, f"{self.prefix}{item.name}.json", item.pair.json)
         return {}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sa1b_tfds.core import extras
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import Part
 from sa1b_tfds.export.format import Finished, Item, move
 from sa1b_tfds.export.images import IMAGES, ImageFiles
@@ -53,7 +53,7 @@ class Yolo(ImageFiles):
             labels.mkdir(parents=True, exist_ok=True)
             lines = labels_of(item.example)
             (labels / f"{item.name}.txt").write_text("".join(f"{line}\n" for line in lines))
-            empty += len(item.example["masks"].counts) - len(lines)
+            empty += len(item.example.masks.counts) - len(lines)
             self.save(item, folder, label)
         return {"masks without a pixel": empty}
 
@@ -66,9 +66,9 @@ class Yolo(ImageFiles):
 
 def labels_of(example: Example) -> list[str]:
     """The lines of an example's label file: one for each mask that has a pixel."""
-    height, width = example["masks"].size
+    height, width = example.masks.size
     lines = []
-    for polygon in polygons_of(example["masks"]):
+    for polygon in polygons_of(example.masks):
         if polygon is not None:
             numbers = (polygon / (width, height)).ravel().tolist()
             lines.append("0 " + " ".join([f"{number:.6f}" for number in numbers]))

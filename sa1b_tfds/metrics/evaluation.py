@@ -39,7 +39,7 @@ def evaluate_predictions(
 
     Args:
       predictions: a JSON file, see `predictions.read_predictions`. Categories are not looked at.
-      data, config: see `examples.find_parts`.
+      data, config: see `parts.find_parts`.
       workers: processes; default: one a core.
       predicted_only: leave out images without a prediction; else their masks count as missed.
       problems: takes what of the dataset is no example, and then also unknown ids; default: raise.
@@ -66,15 +66,15 @@ def evaluate_predictions(
     def jobs() -> Iterator[tuple[rle.Checked, list[Prediction], str]]:
         seen: set[int] = set()
         for example in read_examples(data, config, problems):
-            image_id = example["image_id"]
+            image_id = example.image_id
             if image_id in seen:
                 again = f"the image_id {image_id} was there before: it is evaluated once"
-                problems.report(str(data), example["file_name"], again)
+                problems.report(str(data), example.file_name, again)
                 continue
             seen.add(image_id)
             own = waiting.pop(image_id, [])
             if own or not predicted_only:
-                yield example["masks"], own, f"{predictions}, image {image_id}"
+                yield example.masks, own, f"{predictions}, image {image_id}"
 
     tally = _Tally()
     images: Iterator[_Image]

@@ -14,7 +14,7 @@ import numpy as np
 
 from sa1b_tfds.core import extras
 from sa1b_tfds.examples import jpeg
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.masks.forms import as_dense, to_rles
 from sa1b_tfds.masks.runs import areas, run_lengths
 from sa1b_tfds.metrics.bootstrap import mean_interval
@@ -81,7 +81,7 @@ def evaluate_single_point(
     Args:
       predict: called with an image uint8 [H, W, 3] and points float32 [N, 2], (x, y) in its pixels,
         one for each mask; returns (outputs, scores) as `single_point_iou` takes them.
-      examples: as `examples.read_examples` yields them. Empty masks have no point and are left out.
+      examples: as `parts.read_examples` yields them. Empty masks have no point and are left out.
       seed: of the intervals.
 
     Returns:
@@ -94,17 +94,17 @@ def evaluate_single_point(
     """
     chosen, oracle, image_of = [], [], []
     for number, example in enumerate(examples):
-        masks = to_rles(example["masks"])
-        pixels = areas(run_lengths(*example["masks"]))
+        masks = to_rles(example.masks)
+        pixels = areas(run_lengths(*example.masks))
         masks = [mask for mask, area in zip(masks, pixels, strict=True) if area]
         if not masks:
             continue
-        pixels = jpeg.decode(example["image"])
-        if pixels.shape[:2] != example["masks"].size:
+        pixels = jpeg.decode(example.image)
+        if pixels.shape[:2] != example.masks.size:
             raise ValueError(
                 "The image of {}x{} is not as large as its masks of {}x{}: evaluate on tars, or"
                 " on a config with images as they are.".format(
-                    *pixels.shape[:2], *example["masks"].size
+                    *pixels.shape[:2], *example.masks.size
                 )
             )
         points = np.array([center_point(mask) for mask in masks], np.float32)

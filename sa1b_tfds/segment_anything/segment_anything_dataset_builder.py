@@ -25,7 +25,6 @@ from sa1b_tfds.core.running.progress import reporter_for_people
 from sa1b_tfds.core.running.workers import Fetched
 from sa1b_tfds.download.checksums import read_md5_table
 from sa1b_tfds.download.links import LINKS_PAGE
-from sa1b_tfds.examples.annotations import Example
 from sa1b_tfds.examples.image_ids import ImageIds
 from sa1b_tfds.segment_anything import configs, reading
 from sa1b_tfds.segment_anything.config_tars import ConfigTars
@@ -109,13 +108,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[int, Example]]]:
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         """Finds the config's tars in manual_dir; everything is in the split train."""
         return {"train": self._generate_examples(self._tars.of(dl_manager))}
 
     def _generate_examples(
         self, archives: Sequence[archive.Archive]
-    ) -> Iterator[tuple[int, Example]]:
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields (image id, example) of every image, in the order of the prepared data.
 
         `_generate_splits` does not call it: it has the tars converted in parallel. Compressed tars
@@ -132,7 +131,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                     ids=ids,
                     problems=problems,
                 ):
-                    yield example["image_id"], example
+                    yield example.image_id, example.as_dict()
 
     def _build_single_dataset(
         self, split: Any, *, decoders: Any, read_config: Any, **kwargs: Any

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sa1b_tfds.core.problems import BadInput, summed_up
 from sa1b_tfds.examples import jpeg
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.masks import overlay
 from sa1b_tfds.show import pictures
 from sa1b_tfds.show.charts import number
@@ -100,8 +100,8 @@ def make_page(
 
 def _image(example: Example, long_side: int) -> str:
     picture = pictures.picture_of(example, long_side)
-    columns = example["annotations"]
-    height, width = example["masks"].size
+    columns = example.annotations
+    height, width = example.masks.size
     rows = "".join(
         f'<tr><td><i style="background: #{bytes(colour).hex()}"></i>{mask_id}</td>'
         f"<td>{area:,}</td><td>{iou:.3f}</td><td>{stability:.3f}</td></tr>"
@@ -114,13 +114,13 @@ def _image(example: Example, long_side: int) -> str:
             strict=True,
         )
     )
-    name = escape(example["file_name"])
+    name = escape(example.file_name)
     return f"""<figure class="image">
 <div class="picture">
 <img alt="{name}" src="{_data("jpeg", _jpeg(picture.image))}">
 <img class="masks" alt="its masks" src="{_data("png", pictures.encode_png(picture.layer()))}">
 </div>
-<figcaption><b>{name}</b>, id {example["image_id"]}, {width} x {height}, {len(picture.masks)} masks
+<figcaption><b>{name}</b>, id {example.image_id}, {width} x {height}, {len(picture.masks)} masks
 {_means(columns)}</figcaption>
 <details><summary>masks</summary>
 <table><tr><th>id</th><th>pixels</th><th>predicted IoU</th><th>stability</th></tr>

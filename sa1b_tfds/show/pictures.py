@@ -12,7 +12,7 @@ from PIL import Image
 
 from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.examples import jpeg
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import Part
 from sa1b_tfds.masks import overlay, rle
 
@@ -41,10 +41,10 @@ def picture_of(example: Example, long_side: int) -> Picture:
     Raises:
       ValueError: if the JPEG does not decode.
     """
-    image = jpeg.thumbnail(example["image"], long_side)
-    counts, size = example["masks"]
+    image = jpeg.thumbnail(example.image, long_side)
+    counts, size = example.masks
     masks = rle.decode_rles(counts, size, image.shape[:2])
-    return Picture(image, masks, example["annotations"]["id"])
+    return Picture(image, masks, example.annotations["id"])
 
 
 def take(parts: Sequence[Part], n: int, problems: Problems) -> list[Example]:
@@ -66,9 +66,9 @@ def _in_turns(parts: Sequence[Part], problems: Problems) -> Iterator[Example]:
 def _decodable(part: Part, problems: Problems) -> Iterator[Example]:
     for example in part.examples(problems):
         try:
-            jpeg.thumbnail(example["image"], 1)
+            jpeg.thumbnail(example.image, 1)
         except ValueError as e:
-            problems.report(part.name, example["file_name"], str(e))
+            problems.report(part.name, example.file_name, str(e))
             continue
         yield example
 

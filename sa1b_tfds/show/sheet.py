@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.show import pictures
 
 _GAP, _CAPTION = 8, 16
@@ -46,7 +46,7 @@ def _cell(example: Example, side: int) -> Image.Image:
     height, width = picture.image.shape[:2]
     cell = Image.new("RGB", (side, side + _CAPTION), "white")
     cell.paste(Image.fromarray(picture.painted()), ((side - width) // 2, (side - height) // 2))
-    name = example["file_name"].encode("ascii", "replace").decode()  # what every font has
+    name = example.file_name.encode("ascii", "replace").decode()  # what every font has
     caption = f"{name:.40}, {len(picture.masks)} masks".replace("\n", " ")
     ImageDraw.Draw(cell).text((0, side + 2), caption, fill="black")
     return cell

@@ -10,14 +10,13 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from sa1b_tfds.examples.annotations import Example, contradictions
+from sa1b_tfds.examples.consistency import BOX_TOLERANCE, contradictions
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.masks.runs import Runs, areas, bboxes
 from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
 
 # SAM's head that predicts the IoU is a regression: its 1.0 may come out a little larger.
 MAX_PREDICTED_IOU = 1.1
-# Boxes are stored as float32 fractions of the image, of which a pixel is at least 1 / 2 ** 24.
-_TOLERANCE = 0.05
 
 KINDS = {
     "area": "'area' is not the number of pixels in the mask",
@@ -40,11 +39,11 @@ def anomalies(part: str, example: Example, runs: Runs) -> dict[str, Findings[Ano
 
     Args:
       part: the name of what the example lies in.
-      example: as `annotations.to_example` returns it.
+      example: to look at.
       runs: of its masks.
     """
-    columns = example["annotations"]
-    counts, size = example["masks"]
+    columns = example.annotations
+    counts, size = example.masks
     height, width = size
     scale = np.array([height, width, height, width])
     area = areas(runs)
@@ -57,8 +56,8 @@ def anomalies(part: str, example: Example, runs: Runs) -> dict[str, Findings[Ano
 
     wrong = {
         **contradictions(example, area, xywh),
-        "bbox_outside": _outside(box, scale, _TOLERANCE),
-        "crop_box_outside": _outside(crop_box, scale, 1 - _TOLERANCE),
+        "bbox_outside": _outside(box, scale, BOX_TOLERANCE),
+        "crop_box_outside": _outside(crop_box, scale, 1 - BOX_TOLERANCE),
         "predicted_iou": ~((iou >= 0) & (iou <= MAX_PREDICTED_IOU)),
         "stability_score": ~((stability >= 0) & (stability <= 1)),
         "point_outside": ~in_image,
@@ -86,7 +85,7 @@ def anomalies(part: str, example: Example, runs: Runs) -> dict[str, Findings[Ano
         some = places[np.argsort(ids, kind="stable")[:LIMIT]]
         say = details.get(kind, lambda i: "")
         found[kind] = Findings.of(
-            (Anomaly(part, example["image_id"], int(columns["id"][i]), say(i)) for i in some),
+            (Anomaly(part, example.image_id, int(columns["id"][i]), say(i)) for i in some),
             len(places),
         )
     return found
@@ -98,7 +97,7 @@ def _outside(box: np.ndarray, scale: np.ndarray, room: float) -> np.ndarray:
     SA-1B's crops have room, because some of them are rounded to whole pixels.
     """
     inside = (box >= -room) & (box <= scale + room)
-    upright = box[:, 2:] >= box[:, :2] - _TOLERANCE
+    upright = box[:, 2:] >= box[:, :2] - BOX_TOLERANCE
     return np.concatenate([~inside, ~upright], axis=1).max(axis=1)
 
 

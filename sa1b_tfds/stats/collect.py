@@ -11,7 +11,7 @@ from etils import epath
 
 from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.core.processes import ProcessDied, Processes, worker_count
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import ArchivePart, Part, examples_of, find_parts
 from sa1b_tfds.stats.findings import Findings, Problem
 from sa1b_tfds.stats.statistics import Keys, Statistics, digest, statistics_of_example
@@ -47,7 +47,7 @@ def statistics_of(
     Memory: an image a worker, and 16 bytes for every image of the source.
 
     Args:
-      source, config: see `examples.find_parts`.
+      source, config: see `parts.find_parts`.
       workers: processes; default: one a core.
       on_progress: called now and then.
 
@@ -172,7 +172,7 @@ def statistics_of_examples(
 
     Args:
       part: its name.
-      examples: as `annotations.to_example` returns them. Where their reading fails, it ends.
+      examples: where their reading fails, it ends.
       problems: to which they report what is no example.
       start: how many images of the part lie before these.
     """
@@ -182,8 +182,8 @@ def statistics_of_examples(
     try:
         for example in examples:
             total += statistics_of_example(part, example)
-            ids.append(example["image_id"])
-            digests.append(digest(example["image"]))
+            ids.append(example.image_id)
+            digests.append(digest(example.image))
     except (OSError, ValueError) as e:
         broken.append(Problem(part, "", f"the rest was not read: {e}"))
     return dataclasses.replace(

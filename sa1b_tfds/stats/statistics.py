@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sa1b_tfds.examples.annotations import Example
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.masks.runs import areas, run_lengths
 from sa1b_tfds.stats.anomalies import KINDS, anomalies
 from sa1b_tfds.stats.findings import Anomaly, Duplicate, Findings, Problem
@@ -136,10 +136,10 @@ class Statistics:
 
 def statistics_of_example(part: str, example: Example) -> Statistics:
     """The statistics of one example of a part, without its keys."""
-    counts, size = example["masks"]
+    counts, size = example.masks
     height, width = size
     runs = run_lengths(counts, size)
-    columns = example["annotations"]
+    columns = example.annotations
     values = {
         "masks_per_image": [len(counts)],
         "area_fraction": areas(runs) / (height * width),
@@ -152,7 +152,7 @@ def statistics_of_example(part: str, example: Example) -> Statistics:
     return Statistics(
         images=1,
         masks=len(counts),
-        jpeg_bytes=len(example["image"]),
+        jpeg_bytes=len(example.image),
         distributions={name: h.with_values(values[name]) for name, h in empty.items()},
         anomalies=anomalies(part, example, runs),
     )

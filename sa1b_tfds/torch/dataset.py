@@ -11,8 +11,8 @@ from etils import epath
 
 from sa1b_tfds.core.problems import OnError, Problems
 from sa1b_tfds.examples import jpeg
-from sa1b_tfds.examples.annotations import Example, pixel_boxes
-from sa1b_tfds.examples.random_access import Source, find_sources
+from sa1b_tfds.examples.example import Example, in_pixels
+from sa1b_tfds.examples.parts import IndexedPart, find_parts, index_parts
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.runs import check_size
 
@@ -103,26 +103,26 @@ class SA1BDataset(torch.utils.data.Dataset):
         self._mask_choice = mask_choice
         self._keep_aspect = keep_aspect
         self.problems = Problems(on_error)
-        self._set_sources(find_sources(root_dir, config, self.problems))
+        self._set_parts(index_parts(find_parts(root_dir, config), self.problems))
 
-    def _set_sources(self, sources: Sequence[Source]) -> None:
-        self._sources = list(sources)
-        self._ends = np.cumsum([len(source) for source in sources])
+    def _set_parts(self, parts: Sequence[IndexedPart]) -> None:
+        self._parts = list(parts)
+        self._ends = np.cumsum([part.count() for part in parts])
 
     @property
     def source_names(self) -> list[str]:
         """The tars, folders or shards, in their order."""
-        return [source.name for source in self._sources]
+        return [part.name for part in self._parts]
 
     def only(self, source_names: Sequence[str]) -> SA1BDataset:
         """The same dataset of some of its tars, folders or shards: a split by tar."""
         wanted = set(source_names)
         if unknown := wanted - set(self.source_names):
             raise ValueError(f"No such tar, folder or shard: {', '.join(sorted(unknown))}.")
-        part = object.__new__(type(self))
-        part.__dict__.update(self.__dict__)
-        part._set_sources([source for source in self._sources if source.name in wanted])
-        return part
+        some = object.__new__(type(self))
+        some.__dict__.update(self.__dict__)
+        some._set_parts([part for part in self._parts if part.name in wanted])
+        return some
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -133,19 +133,19 @@ class SA1BDataset(torch.utils.data.Dataset):
         return item if self.transform is None else self.transform(*item)
 
     def example(self, i: int) -> Example:
-        """Image i as it is stored: JPEG bytes, RLE and columns (`annotations.to_example`)."""
+        """Image i as it is stored: JPEG bytes, RLE and columns."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"Image {i} of {len(self)}.")
         i %= len(self)
         number = int(np.searchsorted(self._ends, i, "right"))
-        source = self._sources[number]
-        return source.example(i - int(self._ends[number]) + len(source))
+        part = self._parts[number]
+        return part.example(i - int(self._ends[number]) + part.count())
 
     def _tensors(self, example: Example) -> Item:
-        pixels = jpeg.decode(example["image"])
+        pixels = jpeg.decode(example.image)
         chosen = self._choose(example)
-        size = example["masks"].size
-        counts = [example["masks"].counts[i] for i in chosen]
+        size = example.masks.size
+        counts = [example.masks.counts[i] for i in chosen]
         masks = rle.decode_rles(counts, size, self._output_size(size))
         height, width, _ = pixels.shape
         metadata = _metadata(example, chosen, (height, width))
@@ -154,12 +154,12 @@ class SA1BDataset(torch.utils.data.Dataset):
 
     def _choose(self, example: Example) -> np.ndarray:
         """The masks to take, int64, ascending."""
-        columns = example["annotations"]
+        columns = example.annotations
         good = np.ones(len(columns["id"]), bool)
         if self._min_predicted_iou is not None:
             good &= columns["predicted_iou"] >= self._min_predicted_iou
         if self._max_area_fraction is not None:
-            height, width = example["masks"].size
+            height, width = example.masks.size
             good &= columns["area"] <= self._max_area_fraction * height * width
         chosen = np.flatnonzero(good)
         if self._max_masks is None or len(chosen) <= self._max_masks:
@@ -180,15 +180,14 @@ class SA1BDataset(torch.utils.data.Dataset):
 def _metadata(example: Example, chosen: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
     """See the class; boxes are stored as fractions, points in pixels of the masks."""
     height, width = size
-    columns = {name: column[chosen] for name, column in example["annotations"].items()}
-    for name in ("bbox", "crop_box"):
-        columns[name] = pixel_boxes(columns[name], size)
-    mask_height, mask_width = example["masks"].size
+    rows = {name: column[chosen] for name, column in example.annotations.items()}
+    columns = in_pixels(rows, size)
+    mask_height, mask_width = example.masks.size
     scale = np.array([width / mask_width, height / mask_height], np.float32)
     columns["point_coords"] = columns["point_coords"] * scale
     return {
-        "image_id": example["image_id"],
-        "file_name": example["file_name"],
+        "image_id": example.image_id,
+        "file_name": example.file_name,
         "height": height,
         "width": width,
         **{name: torch.from_numpy(column) for name, column in columns.items()},

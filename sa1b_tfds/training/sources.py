@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
+from sa1b_tfds.examples.example import COLUMNS
 from sa1b_tfds.examples.parts import builder_at
 from sa1b_tfds.segment_anything.mocked import is_mocked
 from sa1b_tfds.training.config import TrainingConfig
@@ -24,17 +25,20 @@ _CYCLE = 16  # files that are read in turns
 
 
 class Record(NamedTuple):
-    """One image and what is stored of its N masks."""
+    """One image and what is stored of its N masks; see `examples.example.COLUMNS`."""
 
     image: tf.Tensor  # string [], JPEG
     image_id: tf.Tensor  # int64 []
     size: tf.Tensor  # int32 [2], (H, W) of the masks
     counts: tf.Tensor  # string [N], RLE
-    area: tf.Tensor  # int64 [N]
-    bbox: tf.Tensor  # float32 [N, 4], (ymin, xmin, ymax, xmax) as fractions
-    predicted_iou: tf.Tensor  # float32 [N]
-    stability_score: tf.Tensor  # float32 [N]
-    point_coords: tf.Tensor  # float32 [N, 2], (x, y) in pixels of the masks
+    area: tf.Tensor
+    bbox: tf.Tensor
+    predicted_iou: tf.Tensor
+    stability_score: tf.Tensor
+    point_coords: tf.Tensor
+
+
+_COLUMNS = [column for column in COLUMNS if column.name in Record._fields]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,40 +207,22 @@ def _of_one_length(element: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_element(element: dict[str, Any]) -> Record:
-    columns = element["annotations"]
     return Record(
         image=element["image"],
         image_id=element["image_id"],
         size=element["masks"]["size"],
         counts=element["masks"]["counts"],
-        area=columns["area"],
-        bbox=columns["bbox"],
-        predicted_iou=columns["predicted_iou"],
-        stability_score=columns["stability_score"],
-        point_coords=columns["point_coords"],
+        **{column.name: element["annotations"][column.name] for column in _COLUMNS},
     )
-
-
-def _column(dtype: tf.DType, *shape: int) -> tf.io.FixedLenSequenceFeature:
-    return tf.io.FixedLenSequenceFeature(shape, dtype, allow_missing=True)
-
-
-_COLUMNS = {
-    "annotations/area": _column(tf.int64),
-    "annotations/bbox": _column(tf.float32, 4),
-    "annotations/predicted_iou": _column(tf.float32),
-    "annotations/stability_score": _column(tf.float32),
-}
 
 
 def _parse_columns(record: tf.Tensor) -> Record:
     """What our builder writes."""
     features = {
-        **_COLUMNS,
-        "annotations/point_coords": _column(tf.float32, 2),
+        **{column.key: _of_masks(column.dtype, *column.shape) for column in _COLUMNS},
         "image": tf.io.FixedLenFeature([], tf.string),
         "image_id": tf.io.FixedLenFeature([], tf.int64),
-        "masks/counts": _column(tf.string),
+        "masks/counts": _of_masks(tf.string),
         "masks/size": tf.io.FixedLenFeature([2], tf.int64),
     }
     values = tf.io.parse_single_example(record, features)
@@ -245,17 +231,15 @@ def _parse_columns(record: tf.Tensor) -> Record:
         image_id=values["image_id"],
         size=tf.cast(values["masks/size"], tf.int32),
         counts=values["masks/counts"],
-        point_coords=values["annotations/point_coords"],
-        **{name.rpartition("/")[2]: values[name] for name in _COLUMNS},
+        **{column.name: values[column.key] for column in _COLUMNS},
     )
 
 
 def _parse_official(record: tf.Tensor) -> Record:
-    """What the builder of tensorflow_datasets writes, version 1.0.0."""
+    """What the builder of tensorflow_datasets writes, version 1.0.0: columns as in the JSON."""
     features = {
-        **_COLUMNS,
-        "annotations/point_coords": _column(tf.float32, 1, 2),
-        "annotations/segmentation/counts": _column(tf.string),
+        **{column.key: _of_masks(column.dtype, *column.json_shape) for column in _COLUMNS},
+        "annotations/segmentation/counts": _of_masks(tf.string),
         "image/content": tf.io.FixedLenFeature([], tf.string),
         "image/image_id": tf.io.FixedLenFeature([], tf.int64),
         "image/height": tf.io.FixedLenFeature([], tf.int64),
@@ -268,6 +252,13 @@ def _parse_official(record: tf.Tensor) -> Record:
         image_id=values["image/image_id"],
         size=tf.cast(size, tf.int32),
         counts=values["annotations/segmentation/counts"],
-        point_coords=values["annotations/point_coords"][:, 0],
-        **{name.rpartition("/")[2]: values[name] for name in _COLUMNS},
+        **{
+            column.name: values[column.key][:, 0] if column.in_list else values[column.key]
+            for column in _COLUMNS
+        },
     )
+
+
+def _of_masks(dtype: Any, *shape: int) -> tf.io.FixedLenSequenceFeature:
+    """A value of each mask, in a record."""
+    return tf.io.FixedLenSequenceFeature(shape, tf.as_dtype(dtype), allow_missing=True)
