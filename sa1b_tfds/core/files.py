@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all, on a local disk; and as well as it can be done elsewhere.
+"""Files that appear whole or not at all.
 
-Object stores (gs://, s3://) show a file only when it was closed and know no links, locks or fsync.
+Object stores (gs://, s3://) have no links, locks or fsync, and show a file only when it is closed:
+there each function does what it can.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from typing import NamedTuple
 from etils import epath
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# So much is written before it is sent to the disk: few enough threads and syncs, and a short last
-# one.
+# Bytes between two syncs: enough that threads and syncs are few, so little that the last is short.
 _SEND_BYTES = 64 * 2**20
 _ABANDONED_S = 3600.0  # a draft of `write_whole` is written in seconds
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS)
@@ -65,8 +65,8 @@ def stat_of(path: epath.PathLike) -> Stat:
     if is_local(path):
         found = os.stat(path)
         return Stat(found.st_size, int(found.st_mtime), stat.S_ISREG(found.st_mode))
-    told = epath.Path(path).stat()
-    return Stat(told.length, int(told.mtime), not told.is_directory)
+    found_there = epath.Path(path).stat()
+    return Stat(found_there.length, int(found_there.mtime), not found_there.is_directory)
 
 
 def sync(path: epath.PathLike) -> None:
