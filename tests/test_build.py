@@ -198,6 +198,22 @@ def test_what_cannot_apply_is_said(tars, tmp_path, options, message):
         _build(tars, tmp_path, **options)
 
 
+def test_what_applies_to_tars_only_or_to_so_many(tars, tmp_path):
+    extracted = tmp_path / "extracted"
+    extracted.mkdir()
+    for name, data in building.make.files_of(1).items():
+        (extracted / name).write_bytes(data)
+    with pytest.raises(ValueError, match=r"md5 is of tars; '\.' is a folder of extracted files"):
+        _conversion(extracted, tmp_path / "staged", md5=True)
+    assert len(_conversion(extracted, tmp_path / "staged").archives) == 1
+    assert len(_conversion(tars, tmp_path / "staged", md5=True).archives) == 3
+    with pytest.raises(ValueError, match="num_shards=2 cannot apply to 3 tars"):
+        _conversion(tars, tmp_path / "staged", num_shards=2)
+    for number, shards in ((3, [1, 1, 1]), (5, [2, 2, 1]), (6, [2, 2, 2])):
+        tasks = _conversion(tars, tmp_path / "staged", num_shards=number).tasks({})
+        assert [task.num_shards for task in tasks] == shards
+
+
 @any_form
 @pytest.mark.parametrize("limit", [1, 4, 5, 6, 11, 15, 99])
 def test_max_examples_is_exact_over_all_tars(tars, tmp_path, limit):

@@ -216,6 +216,37 @@ def test_a_pixel_of_the_mask_that_a_point_rounds_to_is_enough(x, y, seed):
     assert ("point_outside" in found, "point_off_mask" in found) == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "kinds"),
+    [
+        ({"stability_score": 1.0, "predicted_iou": 1.0}, set()),
+        ({"stability_score": 0.0, "predicted_iou": 0.0}, set()),
+        ({"predicted_iou": 1.1}, set()),
+        ({"predicted_iou": 1.101}, {"predicted_iou"}),
+        ({"predicted_iou": -0.001}, {"predicted_iou"}),
+        ({"stability_score": 1.001}, {"stability_score"}),
+        ({"stability_score": -0.001}, {"stability_score"}),
+    ],
+)
+def test_a_score_at_its_limit_is_none(fields, kinds):
+    assert anomalies_of(np.ones((40, 60), bool), **fields).keys() == kinds
+
+
+def test_scores_at_the_ends_of_a_distribution_are_in_it():
+    content = make.describe(7, 40, 60, [np.ones((40, 60), bool)] * 2)
+    for annotation, score in zip(content["annotations"], (0.0, 1.0), strict=True):
+        annotation.update(stability_score=score, predicted_iou=score)
+    image = make.draw(7, 40, 60, 1)[0]
+    example = to_example(image, json.dumps(content).encode())
+    found = statistics_of_example("t", example).distributions
+    for name in ("stability_score", "predicted_iou"):
+        counts = found[name].counts
+        assert (found[name].below, found[name].above, counts.sum()) == (0, 0, 2)
+        assert counts[0] == 1
+    assert found["stability_score"].counts[-1] == 1
+    assert found["area_fraction"].counts[-1] == 2  # masks of the whole image
+
+
 def _half_up(value):
     return np.floor(value + 0.5)
 

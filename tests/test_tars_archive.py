@@ -87,14 +87,23 @@ def test_extracted_folders(tmp_path, layout):
     assert read(tmp_path) == EXPECTED
 
 
-def test_tars_come_before_loose_files_and_in_the_order_of_their_names(tmp_path):
+def test_tars_come_before_loose_files_and_in_the_order_of_their_names(tmp_path, caplog):
     for name in ("b/sa_000001.tar", "a/sa_000020.tar", "sa_000003.tar"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         make.write_tar(tmp_path / name, FILES)
     (tmp_path / "sa_9.jpg").write_bytes(b"")
     (tmp_path / "sa_000004.tar.part").write_bytes(b"")
+    said = f"Reading the tars in {tmp_path}; the loose files there are left out."
     names = [found.name for found in archive.find_archives(tmp_path)]
     assert names == ["b/sa_000001.tar", "sa_000003.tar", "a/sa_000020.tar"]
+    assert caplog.messages == [said]
+    (tmp_path / "sa_9.jpg").unlink()
+    assert len(archive.find_archives(tmp_path)) == 3
+    assert caplog.messages == [said]  # not of tars alone, nor of files alone
+    (tmp_path / "a" / "sa_000020.tar").unlink()
+    (tmp_path / "a" / "sa_9.json").write_bytes(b"{}")
+    assert [found.name for found in archive.find_archives(tmp_path / "a")] == ["."]
+    assert caplog.messages == [said]
 
 
 def test_own_tars_are_read_and_another_dataset_is_left_out(tmp_path, caplog):
@@ -122,10 +131,16 @@ def test_nothing_in_a_folder_or_a_tar(tmp_path):
     assert read(tmp_path) == {}
 
 
-def test_files_that_are_not_of_sa1b_are_left_out(tmp_path):
+def test_files_that_are_not_of_sa1b_are_left_out(tmp_path, caplog):
     extra = {"./LICENSE": b"x", "./._sa_1.jpg": b"x", "./sa_1.png": b"x", "./cat.jpg": b"x"}
+    make.write_tar(tmp_path / "sa_000000.tar", FILES)
+    assert read(tmp_path) == EXPECTED
+    assert caplog.messages == []
     make.write_tar(tmp_path / "sa_000000.tar", FILES | extra)
     assert read(tmp_path) == EXPECTED
+    (said,) = caplog.messages
+    assert said.startswith("sa_000000.tar: 4 files are not of SA-1B: [")
+    assert all(name in said for name in extra)
     (tmp_path / "sa_000000.tar").unlink()
     (tmp_path / "sa_000000.tar").mkdir()
     for name, data in (FILES | extra | {"build_report.json": b"{}"}).items():
