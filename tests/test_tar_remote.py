@@ -122,6 +122,15 @@ def test_a_file_that_shrinks_on_the_server_is_refused(server, monkeypatch, lengt
         assert len(server.of(NAME)) == 2
 
 
+def test_a_file_of_unknown_size_that_shrinks_is_given_up(server):
+    again = [Fault(add=WEAK, chunked=True, truncate_to=10_000) for _ in range(3)]
+    with (
+        opened(server, [Fault(send=20_000, add=WEAK, chunked=True), *again]) as file,
+        pytest.raises(Refused, match="ended before byte 20,000; gave up after 2 retries"),
+    ):
+        file.read(60_000)
+
+
 def test_another_etag_of_a_file_as_long_is_refused(server):
     other = Fault(add={"ETag": '"another"'})
     with (
@@ -144,6 +153,16 @@ def test_retries_are_those_in_a_row_without_progress(server):
     ):
         file.read(60_000)
     assert starts(server) == [*range(0, 20_001, 2000), 20_000]
+
+
+@pytest.mark.parametrize(("brought", "is_progress"), [(999, False), (1000, True)])
+def test_a_kilobyte_is_progress(server, brought, is_progress):
+    with opened(server, [BUSY, Fault(send=brought), BUSY]) as file:
+        if is_progress:
+            assert file.read(60_000) == DATA
+        else:
+            with pytest.raises(Refused, match="gave up after 2 retries"):
+                file.read(60_000)
 
 
 def test_it_waits_as_long_as_the_server_says_or_else_longer_each_time(server, monkeypatch, caplog):
@@ -180,6 +199,13 @@ def test_a_file_that_is_left_early_leaves_no_connection(server):
         assert is_connected(server)
     wait_for(lambda: not is_connected(server))
     assert server.of(NAME)[0].sent < 20_000_000
+
+
+def test_a_file_that_is_read_whole_leaves_no_connection(server):
+    with opened(server) as file:
+        assert file.read(60_000) == DATA
+        assert is_connected(server)  # the server keeps it open
+    wait_for(lambda: not is_connected(server))
 
 
 def test_an_answer_nobody_asked_for_is_dropped_before_the_next(server):
