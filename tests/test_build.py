@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from sa1b_tfds import build as sa1b_build
+from sa1b_tfds.building import prepared
 from sa1b_tfds.building.conversion import Conversion
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.shards import Settings, convert
@@ -196,6 +197,21 @@ def test_shards_are_as_many_and_as_large_as_asked_for(tars, tmp_path, download, 
 def test_what_cannot_apply_is_said(tars, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         _build(tars, tmp_path, **options)
+
+
+def test_all_data_is_on_the_disk_before_the_staged_tars_go(tars, tmp_path, monkeypatch):
+    """Each file, their folder and its folder are synced; then the staged shards are removed."""
+    done = []
+    sync, remove = prepared.files.sync, Staging.remove
+    monkeypatch.setattr(
+        prepared.files, "sync", lambda path: (done.append(pathlib.Path(path)), sync(path))
+    )
+    monkeypatch.setattr(Staging, "remove", lambda staging: (done.append(None), remove(staging)))
+    builder = _build(tars, tmp_path)
+    folder = pathlib.Path(builder.data_path)
+    synced = done[: len(done) - 1 - done[::-1].index(None)]
+    assert {*folder.iterdir(), folder, folder.parent} <= set(synced)
+    assert not Folder(epath.Path(folder)).staging.folder.exists()
 
 
 def test_what_applies_to_tars_only_or_to_so_many(tars, tmp_path):

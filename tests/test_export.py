@@ -343,6 +343,11 @@ def test_an_annotation_id_that_comes_twice_is_an_error(tmp_path, monkeypatch, ru
         Coco(images="none").join(tmp_path, [dataclasses.replace(_FINISHED, label="a")])
 
 
+@pytest.mark.parametrize(("images", "share"), [("copy", 1.4), ("link", 0.4), ("none", 0.4)])
+def test_the_json_is_counted_twice_in_what_is_to_be_written(images, share):
+    assert Coco(images=images).written(1_000_000) == share * 1_000_000
+
+
 def write_ids(path: pathlib.Path, by_image: list[list[int]]) -> None:
     with path.open("wb") as file:
         ids = coco_module._Ids(file)

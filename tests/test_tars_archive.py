@@ -428,6 +428,18 @@ def test_a_file_that_vanishes_costs_its_own_image_only(extracted):
         list(found.read(entries, Problems()))
 
 
+def test_the_identity_of_extracted_files_has_all_of_them(extracted):
+    (found,) = archive.find_archives(extracted)
+    paths = sorted(extracted.iterdir())
+    for time, path in enumerate(paths, start=1_600_000_000):
+        os.utime(path, (time, time))
+    size = sum(path.stat().st_size for path in paths)
+    expected = {"files": 6, "bytes": size, "modified": 1_600_000_005}
+    assert found.identity() == expected
+    os.utime(paths[0], (1_700_000_000, 1_700_000_000))
+    assert found.identity() == {**expected, "modified": 1_700_000_000}
+
+
 def test_a_full_table_of_open_files_is_no_fault_of_an_image(extracted, monkeypatch):
     [found] = archive.find_archives(extracted)
     entries = found.index(Problems())
