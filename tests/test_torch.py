@@ -141,6 +141,41 @@ def test_mask_filters_and_choice(places):
     assert all(list(d) == [i for i in every if i in d] and len(d) == 3 for d in drawn)
 
 
+@pytest.mark.parametrize("choice", ["first", "largest", "score"])
+def test_of_equal_masks_the_first_are_taken(places, choice):
+    """40 masks, as many as no sort keeps in their order by chance."""
+    columns = {
+        "id": np.arange(40),
+        "area": np.full(40, 100),
+        "predicted_iou": np.full(40, 0.9, np.float32),
+    }
+    example = {"annotations": columns, "masks": rle.Checked([b""] * 40, (60, 90))}
+    dataset = SA1BDataset(**places["tars"], max_masks=7, mask_choice=choice)
+    assert dataset._choose(example).tolist() == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ({"max_area_fraction": 0.25}, [0, 1]),
+        ({"max_area_fraction": 1.0}, [0, 1, 2, 3]),
+        ({"min_predicted_iou": 0.75}, [1, 2, 3]),
+        ({"min_predicted_iou": 0.75, "max_area_fraction": 0.25}, [1]),
+        ({"min_predicted_iou": 0.75, "max_masks": 1}, [1]),
+        ({"min_predicted_iou": 0.75, "max_masks": 2, "mask_choice": "largest"}, [2, 3]),
+        ({"max_masks": 2, "mask_choice": "score"}, [2, 3]),
+    ],
+)
+def test_masks_at_a_limit_are_taken(places, options, chosen):
+    columns = {
+        "id": np.arange(4),
+        "area": np.array([1349, 1350, 1351, 5400]),  # of 60 x 90 = 5400
+        "predicted_iou": np.array([0.5, 0.75, 0.875, 1.0], np.float32),
+    }
+    example = {"annotations": columns, "masks": rle.Checked([b""] * 4, (60, 90))}
+    assert SA1BDataset(**places["tars"], **options)._choose(example).tolist() == chosen
+
+
 def test_an_image_without_masks(tmp_path):
     dataset = SA1BDataset(building.write_tars(tmp_path, tars=1, images=1, shapes=0), mask_size=16)
     _, masks, metadata = dataset[0]
