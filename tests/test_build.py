@@ -219,7 +219,9 @@ def test_what_applies_to_tars_only_or_to_so_many(tars, tmp_path):
     extracted.mkdir()
     for name, data in building.make.files_of(1).items():
         (extracted / name).write_bytes(data)
-    with pytest.raises(ValueError, match=r"md5 is of tars; '\.' is a folder of extracted files"):
+    with pytest.raises(
+        ValueError, match=r"md5 needs tars, and '\.' is a folder of extracted files"
+    ):
         _conversion(extracted, tmp_path / "staged", md5=True)
     assert len(_conversion(extracted, tmp_path / "staged").archives) == 1
     assert len(_conversion(tars, tmp_path / "staged", md5=True).archives) == 3

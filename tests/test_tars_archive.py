@@ -93,7 +93,7 @@ def test_tars_come_before_loose_files_and_in_the_order_of_their_names(tmp_path, 
         make.write_tar(tmp_path / name, FILES)
     (tmp_path / "sa_9.jpg").write_bytes(b"")
     (tmp_path / "sa_000004.tar.part").write_bytes(b"")
-    said = f"Reading the tars in {tmp_path}; the loose files there are left out."
+    said = f"Reading the tars in {tmp_path}; the extracted files there are left out."
     names = [found.name for found in archive.find_archives(tmp_path)]
     assert names == ["b/sa_000001.tar", "sa_000003.tar", "a/sa_000020.tar"]
     assert caplog.messages == [said]

@@ -16,6 +16,7 @@ import sa1b_tfds
 from dummy_data import make
 from sa1b_tfds.core.problems import BadInput
 from sa1b_tfds.examples import array_records
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.masks import rle
 from tests import building, strategies
@@ -149,7 +150,7 @@ def test_of_equal_masks_the_first_are_taken(places, choice):
         "area": np.full(40, 100),
         "predicted_iou": np.full(40, 0.9, np.float32),
     }
-    example = {"annotations": columns, "masks": rle.Checked([b""] * 40, (60, 90))}
+    example = Example(b"", 1, "", rle.Checked([b""] * 40, (60, 90)), columns)
     dataset = SA1BDataset(**places["tars"], max_masks=7, mask_choice=choice)
     assert dataset._choose(example).tolist() == list(range(7))
 
@@ -172,7 +173,7 @@ def test_masks_at_a_limit_are_taken(places, options, chosen):
         "area": np.array([1349, 1350, 1351, 5400]),  # of 60 x 90 = 5400
         "predicted_iou": np.array([0.5, 0.75, 0.875, 1.0], np.float32),
     }
-    example = {"annotations": columns, "masks": rle.Checked([b""] * 4, (60, 90))}
+    example = Example(b"", 1, "", rle.Checked([b""] * 4, (60, 90)), columns)
     assert SA1BDataset(**places["tars"], **options)._choose(example).tolist() == chosen
 
 
@@ -430,8 +431,8 @@ def test_data_source_in_a_data_loader(places):
 def test_a_reader_that_is_gone_is_an_error(places):
     dataset = SA1BDataset(**places["array_record"])
     image_id = dataset[0][2]["image_id"]
-    [process] = array_records._reading_process(os.getpid())._running
-    process.kill()
+    [process] = array_records._reading_process(os.getpid())._processes
+    process._process.kill()
     with pytest.raises(BadInput, match=r"array_record-0.*: record 0: .* was ended by SIGKILL"):
         dataset[0]
     assert dataset[0][2]["image_id"] == image_id  # another one was started
