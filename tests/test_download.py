@@ -446,6 +446,17 @@ def test_a_partial_longer_than_the_file_that_is_there_now(server, tmp_path):
     assert any("in 0.0 s, from byte 0" in text for text in notes.texts)
 
 
+def test_a_part_that_nobody_asked_for_is_not_taken_for_the_file(server, tmp_path):
+    server.faults[NAME] = [
+        Fault(status=206, body=b"x" * 9, headers={"Content-Range": "bytes 0-8/9"})
+    ]
+    notes = Notes()
+    (result,) = fetch_all(server, tmp_path, reporter=notes)
+    assert (result.status, result.fetched) == ("done", len(TAR))
+    (note,) = (text for text in notes.texts if "retry" in text)
+    assert "the server answered with another range than asked for; retry 1 of 3" in note
+
+
 def a_fetch(server, folder, **settings):
     """One file's Fetch, whose progress can be looked at."""
     config = TransferConfig(**{"retries": 1, "timeout": 10.0, "backoff": 0.0, **settings})

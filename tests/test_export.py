@@ -385,8 +385,11 @@ def test_an_id_that_comes_twice_is_found_wherever_the_runs_end(pieces, run_lengt
 
 
 def test_of_images_with_the_same_id_the_first_two_are_named(tmp_path):
-    write_ids(tmp_path / "ids", [[5, 8]] * 40)
-    with pytest.raises(ValueError, match="Annotation id 5 is in image 0 and in image 1\\."):
+    ids = np.random.default_rng(0).integers(5, 8, (100, 3))
+    write_ids(tmp_path / "ids", ids.tolist())
+    first, second, *_ = np.nonzero(ids == 5)[0]
+    said = f"Annotation id 5 is in image {first} and in image {second}\\."
+    with pytest.raises(ValueError, match=said):
         coco_module._refuse_repeated([tmp_path / "ids"])
 
 

@@ -144,15 +144,19 @@ def test_mask_filters_and_choice(places):
 
 @pytest.mark.parametrize("choice", ["first", "largest", "score"])
 def test_of_equal_masks_the_first_are_taken(places, choice):
-    """40 masks, as many as no sort keeps in their order by chance."""
+    """300 masks of three kinds: more than any sort keeps in their order by chance."""
+    kind = np.random.default_rng(0).integers(0, 3, 300)
     columns = {
-        "id": np.arange(40),
-        "area": np.full(40, 100),
-        "predicted_iou": np.full(40, 0.9, np.float32),
+        "id": np.arange(300),
+        "area": 100 + kind,
+        "predicted_iou": np.float32([0.875, 0.9375, 1.0])[kind],
     }
-    example = Example(b"", 1, "", rle.Checked([b""] * 40, (60, 90)), columns)
-    dataset = SA1BDataset(**places["tars"], max_masks=7, mask_choice=choice)
-    assert dataset._choose(example).tolist() == list(range(7))
+    example = Example(b"", 1, "", rle.Checked([b""] * 300, (60, 90)), columns)
+    best = sorted(range(300), key=lambda i: -kind[i])  # Python's sort is stable
+    for most in (7, 70, 170):
+        dataset = SA1BDataset(**places["tars"], max_masks=most, mask_choice=choice)
+        expected = range(most) if choice == "first" else sorted(best[:most])
+        assert dataset._choose(example).tolist() == list(expected)
 
 
 @pytest.mark.parametrize(
