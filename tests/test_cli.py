@@ -111,3 +111,27 @@ def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path, capsys, 
     with pytest.raises(SystemExit, match="2"):
         main([*command, str(tmp_path / "file" / "out.html")])
     assert f"{tmp_path}/file cannot be made: " in capsys.readouterr().err
+
+
+def test_output_is_the_commands_own(tmp_path):
+    """No prefix of absl before a warning, no lines of TFDS or TensorFlow, the same on a pipe."""
+    tars = building.write_tars(tmp_path / "tars", tars=1)
+    (tars / "sa_9.jpg").write_bytes(b"")  # of which a warning speaks
+    lines = []
+    for arguments in (
+        ["build", tars, "--data-dir", tmp_path / "data"],
+        ["show", tmp_path / "data", "--batch", "--out", tmp_path / "batch.png"],
+    ):
+        command = [sys.executable, "-m", "sa1b_tfds", *map(str, arguments)]
+        environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        lines += [*done.stderr.splitlines(), *done.stdout.splitlines()]
+    changing = re.compile(r"^\d\d:\d\d:\d\d |[\d.]+ (?=kB)")
+    assert [changing.sub("", line).replace(str(tmp_path), "TMP") for line in lines] == [
+        "Reading the tars in TMP/tars; the extracted files there are left out.",
+        "1 tar, kB to do",
+        "sa_000000.tar: done",
+        "4 images of 1 tar in 1 shard, kB; 0 skipped",
+        "4 images in TMP/batch.png",
+    ]

@@ -1,6 +1,7 @@
 """The same examples come out of tars, extracted files and prepared shards."""
 
 import dataclasses
+import shutil
 import struct
 import tarfile
 
@@ -70,8 +71,20 @@ def test_a_single_tar_is_a_source(places, form):
     assert [e.image_id // 4 for e in part.examples(Problems())] == [1] * 4
 
 
+def test_the_only_config_of_a_data_dir_need_not_be_named(places, tmp_path):
+    version = places["tfrecord version"][0]
+    shutil.copytree(version, tmp_path / "segment_anything" / "original" / version.name)
+    (tmp_path / "segment_anything" / "staged").mkdir()
+    names = [part.name for part in find_parts(version)]
+    assert [part.name for part in find_parts(tmp_path)] == names
+    shutil.copytree(version, tmp_path / "segment_anything" / "original_1pct" / version.name)
+    with pytest.raises(FileNotFoundError, match="Of several configs in a data_dir, name one"):
+        find_parts(tmp_path)
+    assert [part.name for part in find_parts(tmp_path, "original_1pct")] == names
+
+
 def test_what_holds_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds neither sa_.*name the config as well"):
+    with pytest.raises(FileNotFoundError, match="holds neither sa_.*several configs in a data_dir"):
         find_parts(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere is not there"):
         find_parts(tmp_path / "nowhere")

@@ -181,6 +181,11 @@ def test_masks_at_a_limit_are_taken(places, options, chosen):
     assert SA1BDataset(**places["tars"], **options)._choose(example).tolist() == chosen
 
 
+def test_its_repr_says_what_it_holds(places):
+    held = "8 images of 2 parts: sa_000000.tar, sa_000001.tar"
+    assert repr(SA1BDataset(**places["tars"])) == f"SA1BDataset({held})"
+
+
 def test_an_image_without_masks(tmp_path):
     dataset = SA1BDataset(building.write_tars(tmp_path, tars=1, images=1, shapes=0), mask_size=16)
     _, masks, metadata = dataset[0]

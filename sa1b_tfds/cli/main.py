@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ _COMMANDS = (download, verify, unpack, build, stats, show, export, repack, eval)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Imports only what that command needs."""
     _open_what_is_closed()
+    logging.basicConfig(format="%(message)s")  # else each warning begins with "WARNING:absl:"
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parse(arguments)
     options.argv = arguments

@@ -188,8 +188,8 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
 
     Args:
       source: a tar; a folder of tars or of extracted files; the folder of a prepared dataset
-        version (with dataset_info.json); or, with `config`, TFDS's data_dir.
-      config: of prepared data, such as 'original'.
+        version (with dataset_info.json); or TFDS's data_dir.
+      config: the config to read in a data_dir, such as 'original'. Defaults to the only one there.
 
     Returns:
       The tars, extracted folders or prepared shards, in order.
@@ -205,11 +205,12 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
     parts: list[Part] = [ArchivePart(archive) for archive in archives_at(path)]
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there.")
+    if not parts and len(configs := _prepared_configs(path)) == 1:
+        return _shards(_newest_version(path, configs[0]))
     if not parts:
         raise FileNotFoundError(
             f"{path} holds neither sa_*.tar, nor extracted sa_*.jpg and .json, nor prepared data"
-            f" ({_INFO}). For TFDS's data_dir, name the config as well; `sa1b repack` wants"
-            " the tars."
+            f" ({_INFO}). Of several configs in a data_dir, name one; `sa1b repack` wants the tars."
         )
     return parts
 
@@ -242,6 +243,14 @@ def read_examples(
     """
     for part in find_parts(source, config):
         yield from part.examples(problems or Problems())
+
+
+def _prepared_configs(data_dir: epath.Path) -> list[str]:
+    """The configs that have prepared data in TFDS's data_dir."""
+    folder = data_dir / _DATASET
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if any(path.glob(f"*/{_INFO}")))
 
 
 def _newest_version(data_dir: epath.Path, config: str) -> epath.Path:

@@ -15,7 +15,10 @@ that the user holds, nothing is prefetched, and shards are read in the same orde
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -52,6 +55,17 @@ def bounded(read_config: tfds.ReadConfig, features: Any, decoders: Any) -> tfds.
         read_config.skip_prefetch = True
         read_config.options = one_at_a_time(read_config.options)
     return read_config
+
+
+@contextlib.contextmanager
+def without_false_warning() -> Iterator[None]:
+    """Mutes tf.data's warning that `deterministic` has no effect where files are read one by one.
+
+    TFDS passes it in any case, and the order is deterministic then.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The `deterministic` argument has no effect")
+        yield
 
 
 def decodes_large_masks(features: Any, decoders: Any) -> bool:

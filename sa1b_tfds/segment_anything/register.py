@@ -90,6 +90,7 @@ def _bound_read_only_builder() -> None:
         from sa1b_tfds.segment_anything import reading
 
         read_config = reading.bounded(read_config, self.info.features, decoders)
-        return read(self, split, decoders=decoders, read_config=read_config, **kwargs)
+        with reading.without_false_warning():
+            return read(self, split, decoders=decoders, read_config=read_config, **kwargs)
 
     cls._build_single_dataset = _build_single_dataset

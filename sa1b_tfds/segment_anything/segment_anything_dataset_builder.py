@@ -138,9 +138,16 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     ) -> Any:
         """As in TFDS, which `as_dataset` calls for each split; see `reading` for what differs."""
         read_config = reading.bounded(read_config, self.info.features, decoders)
-        return super()._build_single_dataset(
-            split, decoders=decoders, read_config=read_config, **kwargs
-        )
+        with reading.without_false_warning():
+            return super()._build_single_dataset(
+                split, decoders=decoders, read_config=read_config, **kwargs
+            )
+
+    def _log_download_bytes(self) -> None:
+        """TFDS would print that sizes are unknown. The pool's reporter says what is being done."""
+
+    def _log_download_done(self) -> None:
+        """TFDS would print a line of its own beside ours."""
 
     def download_and_prepare(
         self,

@@ -10,6 +10,7 @@ import torch
 from etils import epath
 
 from sa1b_tfds.core.problems import OnError, Problems
+from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.example import Example, in_pixels
 from sa1b_tfds.examples.parts import IndexedPart, find_parts, index_parts
@@ -138,6 +139,11 @@ class SA1BDataset(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __repr__(self) -> str:
+        """Says what it holds: 'SA1BDataset(11,186 images of 1 part: sa_000000.tar)'."""
+        held = f"{counted(len(self), 'image')} of {counted(len(self._parts), 'part')}"
+        return f"{type(self).__name__}({held}: {first_few(self.source_names)})"
 
     def __getitem__(self, i: int) -> Any:
         """Reads image i; raises a BadInput that names tar and member if it is malformed."""
