@@ -64,11 +64,17 @@ def test_an_image_without_masks_has_empty_columns():
     assert shapes["point_coords"] == ("float32", (0, 2))
 
 
-def test_large_ids_are_exact():
+@pytest.mark.parametrize("number", [2**62 + 1, 2**63 - 1, -(2**63)])
+def test_large_ids_are_exact(number):
+    example = annotations.parse(json.dumps(changed("annotations", 0, "id", number)).encode(), IMAGE)
+    assert example.annotations["id"][0] == number
+
+
+def test_areas_may_be_whole_numbers_as_floats():
     example = annotations.parse(
-        json.dumps(changed("annotations", 0, "id", 2**62 + 1)).encode(), IMAGE
+        json.dumps(changed("annotations", 0, "area", 206.0)).encode(), IMAGE
     )
-    assert example.annotations["id"][0] == 2**62 + 1
+    assert example.annotations["area"][0] == 206
 
 
 def test_other_forms_of_masks():
@@ -100,7 +106,9 @@ def test_other_forms_of_masks():
         (changed("image", "image_id", 2**63), "at most 64 bits"),
         (changed("image", "file_name", 7), "image: 'file_name' must be a string"),
         (changed("annotations", 2, "id", ...), "annotation 2 lacks the field 'id'"),
-        (changed("annotations", 2, "id", 1.5), "annotation 2: 'id' must be an integer"),
+        (changed("annotations", 2, "id", 1.5), "annotation 2: 'id' must be an integer, got 1.5"),
+        (changed("annotations", 2, "id", [1]), "annotation 2: 'id' must be an integer, got list"),
+        (changed("annotations", 2, "id", 2**63), "every 'id' must be an integer of at most 64"),
         (changed("annotations", 2, None), "annotation 2 lacks the field 'id'"),
         (changed("annotations", 2, "area", 1.5), "every 'area' must be an integer"),
         (changed("annotations", 2, "area", 1e300), "every 'area' must be an integer"),

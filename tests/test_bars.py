@@ -58,10 +58,10 @@ def test_a_run_of_tasks(stream, error):
     tasks = [task("a.tar"), task("b.tar")]
     for _ in range(2):  # a conversion may have several rounds
         run = TaskProgress(reporter, tasks)
-        run.hear(Fetching(tasks[0], 200_000, 800_000))
-        run.hear(Running(tasks[0], 3, 500_000))
-        run.hear(Ended(tasks[0], None))
-        run.hear(Ended(tasks[1], ValueError(f"{error}broken")))
+        run.handle(Fetching(tasks[0], 200_000, 800_000))
+        run.handle(Running(tasks[0], 3, 500_000))
+        run.handle(Ended(tasks[0], None))
+        run.handle(Ended(tasks[1], ValueError(f"{error}broken")))
     reporter.close()
     told = stream.getvalue()
     assert told.count("a.tar: done") == 2
@@ -78,9 +78,9 @@ def test_what_failed_leaves_the_bar_where_it_was():
     reporter = progress.reporter_for_people(stream)
     tasks = [task("a.tar"), task("b.tar")]
     run = TaskProgress(reporter, tasks)
-    run.hear(Ended(tasks[0], None))
-    run.hear(Running(tasks[1], 0, 500_000))
-    run.hear(Ended(tasks[1], ValueError("broken")))
+    run.handle(Ended(tasks[0], None))
+    run.handle(Running(tasks[1], 0, 500_000))
+    run.handle(Ended(tasks[1], ValueError("broken")))
     reporter.close()
     assert "2 tars:  75%" in last_drawn(stream)
     assert "1 of 2 tars done, 1 failed" in last_drawn(stream)
@@ -97,8 +97,8 @@ def test_the_last_rate_is_that_of_the_whole_run(monkeypatch, pause):
     for images in (3, 32):
         now[0] += 0.5
         time.sleep(pause)  # a bar is drawn ten times a second at most
-        run.hear(Running(task("a.tar"), images, images * 10_000))
-    run.hear(Ended(task("a.tar"), None))
+        run.handle(Running(task("a.tar"), images, images * 10_000))
+    run.handle(Ended(task("a.tar"), None))
     reporter.close()
     assert "32 images/s, 1 of 1 tar done" in last_drawn(stream)
 
@@ -110,7 +110,7 @@ def test_lines_say_how_far_a_run_is(monkeypatch):
     stream = io.StringIO()
     run = TaskProgress(progress.reporter_for_people(stream), [task("a.tar"), task("b.tar")])
     now[0] += 10
-    run.hear(Running(task("a.tar"), 50, 500_000))
+    run.handle(Running(task("a.tar"), 50, 500_000))
     assert (
         stream.getvalue()
         .splitlines()[-1]
@@ -134,7 +134,7 @@ def test_what_is_logged_meanwhile_is_a_line_above_the_bars(monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", before)
     reporter = progress.reporter_for_people()
     run = TaskProgress(reporter, [task("a.tar")])
-    run.hear(Running(task("a.tar"), 3, 500_000))
+    run.handle(Running(task("a.tar"), 3, 500_000))
     logging.warning("a.tar is deleted")
     reporter.close()
     drawn_again = stream.getvalue().partition("a.tar is deleted\n")[2]

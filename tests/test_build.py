@@ -18,6 +18,7 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
+from sa1b_tfds.building import prepared
 from sa1b_tfds.building.conversion import Conversion
 from sa1b_tfds.building.conversion_task import ShardSettings, convert
 from sa1b_tfds.building.prepared import Folder
@@ -196,6 +197,39 @@ def test_shards_are_as_many_and_as_large_as_asked_for(tars, tmp_path, download, 
 def test_what_cannot_apply_is_said(tars, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         _build(tars, tmp_path, **options)
+
+
+def test_all_data_is_on_the_disk_before_the_staged_tars_go(tars, tmp_path, monkeypatch):
+    """Each file, their folder and its folder are synced; then the staged shards are removed."""
+    done = []
+    sync, remove = prepared.files.sync, Staging.remove
+    monkeypatch.setattr(
+        prepared.files, "sync", lambda path: (done.append(pathlib.Path(path)), sync(path))
+    )
+    monkeypatch.setattr(Staging, "remove", lambda staging: (done.append(None), remove(staging)))
+    builder = _build(tars, tmp_path)
+    folder = pathlib.Path(builder.data_path)
+    synced = done[: len(done) - 1 - done[::-1].index(None)]
+    assert {*folder.iterdir(), folder, folder.parent} <= set(synced)
+    assert not Folder(epath.Path(folder)).staging.folder.exists()
+
+
+def test_what_applies_to_tars_only_or_to_so_many(tars, tmp_path):
+    extracted = tmp_path / "extracted"
+    extracted.mkdir()
+    for name, data in building.make.files_of(1).items():
+        (extracted / name).write_bytes(data)
+    with pytest.raises(
+        ValueError, match=r"md5 needs tars, and '\.' is a folder of extracted files"
+    ):
+        _conversion(extracted, tmp_path / "staged", md5=True)
+    assert len(_conversion(extracted, tmp_path / "staged").archives) == 1
+    assert len(_conversion(tars, tmp_path / "staged", md5=True).archives) == 3
+    with pytest.raises(ValueError, match="num_shards=2 cannot apply to 3 tars"):
+        _conversion(tars, tmp_path / "staged", num_shards=2)
+    for number, shards in ((3, [1, 1, 1]), (5, [2, 2, 1]), (6, [2, 2, 2])):
+        tasks = _conversion(tars, tmp_path / "staged", num_shards=number).tasks({})
+        assert [task.num_shards for task in tasks] == shards
 
 
 @any_form

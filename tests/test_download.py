@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 from sa1b_tfds.core.lock import FolderInUse
 from sa1b_tfds.core.text import format_bytes
 from sa1b_tfds.download.download import download, plan_download
-from sa1b_tfds.download.links import SignedUrl, parse_links, read_links, select
+from sa1b_tfds.download.links import Link, SignedUrl, parse_links, read_links, select
 from sa1b_tfds.download.md5_table import read_md5_table
+from sa1b_tfds.download.transfer import fetch
 from sa1b_tfds.download.transfer.answers import (
     TransferError,
     TryAgain,
@@ -37,6 +38,7 @@ from sa1b_tfds.download.transfer.answers import (
     total_of_range,
 )
 from sa1b_tfds.download.transfer.attempts import Attempts
+from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.download.transfer.plan import SelectionTooLarge
 from sa1b_tfds.download.transfer.settings import RateLimit, TransferConfig
 from sa1b_tfds.download.transfer.transport import Transport
@@ -210,6 +212,11 @@ FAULTS_REPORTED = {
         r"the server sent a web page instead of the file",
     ),
     "compressed": (always(add={"Content-Encoding": "gzip"}), "failed", r"compressed the file"),
+    "416 of the whole file": (
+        always(status=416),
+        "failed",
+        r"^HTTP 416 to a request for the whole file$",
+    ),
     "redirect to nowhere": (
         always(status=302, headers={"Location": "ftp://host.example/a?sig=" + SIGNATURE}),
         "failed",
@@ -419,6 +426,81 @@ def test_a_body_without_an_end_is_not_kept(server, tmp_path, monkeypatch):
 
     assert re.search(r"does not say its size, and more than 9.* kB came", result.reason)
     assert beside(tmp_path) == set()
+
+
+def test_a_partial_longer_than_the_file_that_is_there_now(server, tmp_path):
+    """The server says 416 to each Range beyond its end, until the partial is given up."""
+    short = make_tar(2, image_bytes=100)
+    assert len(short) < HALF
+    server.faults[NAME] = [Fault(send=HALF), Fault(before=exchange(server, data=short))]
+    notes = Notes()
+
+    (result,) = fetch_all(
+        server, tmp_path, md5={NAME: hashlib.md5(short).hexdigest()}, reporter=notes
+    )
+
+    assert (result.status, result.checked_by) == ("done", "md5")
+    assert (tmp_path / NAME).read_bytes() == short
+    assert [request.start for request in server.of(NAME)] == [0, HALF, 0]
+    assert any("has another size on the server; starting over; retry" in t for t in notes.texts)
+    assert any("in 0.0 s, from byte 0" in text for text in notes.texts)
+
+
+def test_a_part_that_nobody_asked_for_is_not_taken_for_the_file(server, tmp_path):
+    server.faults[NAME] = [
+        Fault(status=206, body=b"x" * 9, headers={"Content-Range": "bytes 0-8/9"})
+    ]
+    notes = Notes()
+    (result,) = fetch_all(server, tmp_path, reporter=notes)
+    assert (result.status, result.fetched) == ("done", len(TAR))
+    (note,) = (text for text in notes.texts if "retry" in text)
+    assert "the server answered with another range than asked for; retry 1 of 3" in note
+
+
+def a_fetch(server, folder, **settings):
+    """One file's Fetch, whose progress can be looked at."""
+    config = TransferConfig(**{"retries": 1, "timeout": 10.0, "backoff": 0.0, **settings})
+    return fetch.Fetch(
+        Link(name=NAME, url=SignedUrl(server.url(NAME))),
+        folder,
+        transport=Transport(connections=1, timeout=config.timeout),
+        config=config,
+        limit=RateLimit(None),
+        expected_md5=hashlib.md5(TAR).hexdigest(),
+        checked=CheckedFiles(folder),
+        stop=threading.Event(),
+        note=lambda text: None,
+    )
+
+
+def test_progress_is_at_0_again_when_nothing_is_kept(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MOST_BYTES", HALF)
+    server.faults[NAME] = always(chunked=True)
+    one = a_fetch(server, tmp_path)
+    with pytest.raises(fetch.Refused, match="What came was removed"):
+        one.run()
+    assert 0 < one.progress.fetched <= HALF
+    assert one.progress.position == 0
+
+
+def test_progress_says_what_is_done_with_the_file(server, tmp_path, monkeypatch):
+    server.faults[NAME] = [Fault(send=HALF)]
+    with pytest.raises(fetch.Refused):
+        a_fetch(server, tmp_path, retries=0).run()
+    one = a_fetch(server, tmp_path)
+    assert (one.progress.position, one.progress.size) == (HALF, len(TAR))
+    phases = []
+    for name in ("hash_file", "check_file"):
+        function = getattr(fetch, name)
+
+        def noting(*args, name=name, function=function, **kwargs):
+            phases.append((name, one.progress.phase, one.progress.position))
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(fetch, name, noting)
+    assert one.run() == "md5"
+    assert phases == [("hash_file", "checking", HALF), ("check_file", "checking", len(TAR))]
+    assert (one.progress.phase, one.progress.fetched) == ("fetching", len(TAR) - HALF)
 
 
 LONG = "9" * 5000

@@ -405,7 +405,7 @@ def test_dry_run_says_it_and_writes_nothing(server, tmp_path, capsys, monkeypatc
     assert capsys.readouterr().out.splitlines() == [
         f"{NAME}: fetch, {format_bytes(len(TAR))}",
         f"1 file, {format_bytes(len(TAR))} to fetch, {format_bytes(needed)} needed to unpack them,"
-        f" {format_bytes(free)} free" + ("" if free == 10**9 else "; the first 0 files fit"),
+        f" {format_bytes(free)} free" + ("" if free == 10**9 else "; only the first 0 of them fit"),
     ]
     main([*command, "--json"])
     plan = json.loads(capsys.readouterr().out.splitlines()[0])

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import tracemalloc
 
@@ -22,6 +23,7 @@ import supervision
 import webdataset
 import yaml
 from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -342,6 +344,67 @@ def test_an_annotation_id_that_comes_twice_is_an_error(tmp_path, monkeypatch, ru
     Coco(images="none").write(source, piece, "a")
     with pytest.raises(ValueError, match=r"Annotation id 333000000 is in image [02] and in image"):
         Coco(images="none").join(tmp_path, [dataclasses.replace(_FINISHED, label="a")])
+
+
+@pytest.mark.parametrize(("images", "share"), [("copy", 1.4), ("link", 0.4), ("none", 0.4)])
+def test_the_json_is_counted_twice_in_what_is_to_be_written(images, share):
+    assert Coco(images=images).written(1_000_000) == share * 1_000_000
+
+
+def write_ids(path: pathlib.Path, by_image: list[list[int]]) -> None:
+    with path.open("wb") as file:
+        ids = coco_module._Ids(file)
+        for image_id, some in enumerate(by_image):
+            ids.add(np.array(some, np.int64), image_id)
+        ids.flush()
+
+
+@given(
+    st.lists(st.lists(st.lists(st.integers(0, 200), max_size=7), max_size=5), max_size=3),
+    st.integers(1, 9),
+)
+def test_an_id_that_comes_twice_is_found_wherever_the_runs_end(pieces, run_length):
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(coco_module._Ids, "RUN", run_length)
+        paths = [pathlib.Path(folder, str(i)) for i in range(len(pieces))]
+        for path, by_image in zip(paths, pieces, strict=True):
+            write_ids(path, by_image)
+            rows = sum(map(len, by_image))
+            written = np.fromfile(path, np.int64).reshape(-1, 2)
+            assert written.shape == (rows, 2)
+            for start in range(0, rows, run_length):
+                run = written[start : start + run_length, 0]
+                assert (np.diff(run) >= 0).all()
+        every = [i for by_image in pieces for some in by_image for i in some]
+        if len(set(every)) == len(every):
+            coco_module._refuse_repeated(paths)
+        else:
+            least = min(i for i in every if every.count(i) > 1)
+            with pytest.raises(ValueError, match=f"Annotation id {least} is in image"):
+                coco_module._refuse_repeated(paths)
+
+
+def test_of_images_with_the_same_id_the_first_two_are_named(tmp_path):
+    ids = np.random.default_rng(0).integers(5, 8, (100, 3))
+    write_ids(tmp_path / "ids", ids.tolist())
+    first, second, *_ = np.nonzero(ids == 5)[0]
+    said = f"Annotation id 5 is in image {first} and in image {second}\\."
+    with pytest.raises(ValueError, match=said):
+        coco_module._refuse_repeated([tmp_path / "ids"])
+
+
+@pytest.mark.parametrize("parts", [[], [b""], [b",\n1"], [b"", b",\n1", b"", b",\n2,\n3"]])
+def test_objects_are_joined_without_a_comma_before_the_first(tmp_path, parts):
+    paths = [tmp_path / str(i) for i in range(len(parts))]
+    for path, part in zip(paths, parts, strict=True):
+        path.write_bytes(part)
+    with (tmp_path / "joined").open("wb") as file:
+        file.write(b"[")
+        coco_module._append_all(paths, file)
+        file.write(b"]")
+    whole = (tmp_path / "joined").read_bytes()
+    assert json.loads(whole) == list(range(1, b"".join(parts).count(b",") + 1))
+    assert len(whole) == 2 + sum(map(len, parts))
 
 
 # YOLO.

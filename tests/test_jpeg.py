@@ -30,6 +30,8 @@ def encoded(**options):
         encoded(format="JPEG", comment=b"\xff\xd9" * 9),
         DATA.replace(b"\xff\xda", b"\xff" * 99 + b"\xff\xda"),
         encoded(format="JPEG", mode="CMYK"),
+        DATA[:2] + b"\xff\xfe\x00\x02" + DATA[2:],  # a comment of no byte
+        DATA.replace(b"\xff\xc0", b"\xff\xc1"),
     ],
 )
 def test_image_size(data):
@@ -55,7 +57,11 @@ def test_image_size(data):
             "unknown marker 0xD0 at byte 3",
         ),
         (DATA[:FRAME] + b"\xff\x02\x00\x02" + DATA[FRAME:], "unknown marker 0x02"),
+        (DATA[:2] + b"\xff\xfe\x00\x01" + DATA[2:], f"broken at byte 4 of {len(DATA) + 4}"),
+        (DATA[: SCAN + 13], f"broken at byte {SCAN + 2} of {SCAN + 13}"),  # its last byte lacks
         (DATA.replace(b"\xff\xc0", b"\xff\xc9"), "arithmetic"),
+        (DATA[: FRAME + 9] + b"\2" + DATA[FRAME + 10 :], "1, 3 or 4 channels"),
+        (DATA[:FRAME] + b"\xff\xc0\0\7" + DATA[FRAME + 4 : FRAME + 9], "does not have one frame"),
         (DATA.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), "8 bits"),
         (DATA[:SCAN] + DATA[FRAME:SCAN] + DATA[SCAN:], "one frame"),
         (DATA[:SCAN] + DATA[-2:], "no frame or no scan"),
@@ -81,6 +87,15 @@ def test_pillow_is_given_no_notes_that_pixels_do_not_depend_on():
     np.testing.assert_array_equal(jpeg.decode(noted), jpeg.decode(DATA))
     cmyk = encoded(format="JPEG", mode="CMYK")  # its Adobe marker says how to read it
     assert jpeg._plain(cmyk) == cmyk
+
+
+@pytest.mark.parametrize("marker", [*range(0xC3, 0xC8), *range(0xC9, 0xD0)])
+def test_frames_that_tensorflow_does_not_decode_are_refused(marker):
+    """All markers of frames but those of baseline, extended and progressive; 0xC4 has tables."""
+    data = DATA.replace(b"\xff\xc0", bytes((0xFF, marker)))
+    reason = {0xC4: "no frame", 0xCC: "unknown marker"}.get(marker, "lossless or arithmetic-coded")
+    with pytest.raises(ValueError, match=reason):
+        jpeg.image_size(data)
 
 
 def test_what_is_accepted_decodes():

@@ -153,14 +153,22 @@ def test_no_links_file_says_where_to_get_one(tmp_path):
         ({"start": 3, "end": 5}, [3], ["sa_000004.tar"]),
         ({"start": 20, "end": 21}, [20], []),
         ({"names": ["sa_000020.tar", "sa_000021.tar"]}, [20], ["sa_000021.tar"]),
+        ({"start": 21}, [999], []),
+        ({"end": 1}, [0], []),
+        ({"names": ["sa_000020.tar", "sa_000003.tar"]}, [3, 20], []),
         ({"names": []}, [], []),
     ],
 )
 def test_selection(options, numbers, missing):
-    selection = select(parse_links(text_of(20, 999, 0, 3)), **options)
+    own = f"\nsa_own.tar\t{URL.format('own')}"  # has no number: in no range
+    selection = select(parse_links(text_of(20, 999, 0, 3) + own), **options)
 
     assert [link.number for link in selection.links] == numbers
     assert list(selection.missing) == missing
+
+
+def test_a_range_without_an_end_lacks_nothing():
+    assert select(parse_links(text_of(3, 20)), start=0).missing == ()
 
 
 def test_the_ids_come_only_when_asked_for():
@@ -168,6 +176,8 @@ def test_the_ids_come_only_when_asked_for():
 
     assert [link.name for link in select(links).links] == ["sa_000000.tar"]
     assert [link.name for link in select(links, with_ids=True).links][-1] == "sa_images_ids.txt"
+    named = select(links, names=["sa_images_ids.txt"], with_ids=True)
+    assert [link.name for link in named.links] == ["sa_images_ids.txt"]
     without = parse_links(text_of(0).rpartition("\n")[0])
     assert select(without, with_ids=True).missing == ("sa_images_ids.txt",)
 

@@ -164,7 +164,7 @@ MD5_TABLE = "sa1b_tfds/download/sa1b_md5.txt"  # a text, as a file of links is
     [
         ({"paths_or_urls": []}, ValueError, "at least one tar"),
         ({"paths_or_urls": "no/such.tar"}, FileNotFoundError, r"no/such\.tar is not there"),
-        ({"paths_or_urls": "tests"}, FileNotFoundError, "tests holds neither"),
+        ({"paths_or_urls": "docs"}, FileNotFoundError, "docs holds neither"),
         ({"paths_or_urls": MD5_TABLE}, ValueError, r"not a tar. .*read_links\('sa1b_tfds"),
         ({"interleave": 0}, ValueError, "interleave must be a positive integer, got 0"),
         ({"num_workers": 0}, ValueError, "num_workers must be a positive integer, got 0"),

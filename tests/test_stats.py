@@ -27,7 +27,7 @@ from sa1b_tfds.stats import Statistics, statistics_of, statistics_of_examples
 from sa1b_tfds.stats.anomalies import KINDS
 from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
 from sa1b_tfds.stats.histogram import Histogram
-from sa1b_tfds.stats.statistics import statistics_of_example
+from sa1b_tfds.stats.statistics import EDGES, statistics_of_example
 from tests import building
 from tests.building import make
 
@@ -214,6 +214,71 @@ def test_a_pixel_of_the_mask_that_a_point_rounds_to_is_enough(x, y, seed):
     expected = not inside, bool(inside) and not any(mask[pixel] for pixel in inside)
     found = anomalies_of(mask, point_coords=[[x, y]])
     assert ("point_outside" in found, "point_off_mask" in found) == expected
+
+
+def test_a_wrong_box_is_shown_beside_that_of_the_mask():
+    """[x, y, w, h] in pixels, as SA-1B has it, to a hundredth."""
+    mask = np.zeros((40, 60), bool)
+    mask[5:9, 11:13] = True
+    found = anomalies_of(mask, bbox=[10.126, 5.0, 5.0, 3.0])
+    assert [a.detail for a in found["bbox"].first] == ["bbox [10.13, 5, 5, 3], mask [11, 5, 1, 3]"]
+    found = anomalies_of(mask, point_coords=[[30.0, 20.0]])
+    assert found["point_off_mask"].first[0].detail == "point (30, 20), mask [11, 5, 1, 3]"
+
+
+def test_where_the_bins_are():
+    assert EDGES["masks_per_image"][[0, 1, -1]].tolist() == [-0.5, 0.5, 1000.5]
+    np.testing.assert_allclose(EDGES["area_fraction"][::10], 10.0 ** np.arange(-8, 1))
+    for name, last in (("predicted_iou", 1.1), ("stability_score", 1.0)):
+        np.testing.assert_allclose(np.diff(EDGES[name]), 0.002)
+        assert (EDGES[name][0], EDGES[name][-1]) == (0, last)
+    for name in ("short_side", "long_side"):
+        assert EDGES[name][[0, 1]].tolist() == [-0.5, 9.5]
+        assert EDGES[name][-1] > 16384
+
+
+def test_sums_of_histograms_are_those_of_their_values():
+    one = Histogram.empty([0, 1, 2]).with_values([-5, 0.5, 3])
+    two = Histogram.empty([0, 1, 2]).with_values([-7, -6, 1.5, 4, 5])
+    both = one + two
+    assert (both.below, both.above, both.counts.tolist()) == (3, 3, [1, 1])
+    assert (both.minimum, both.maximum, both.mean, both.count) == (-7, 5, 1.0, 8)
+    assert both.quantile(0) == -7
+    assert both.quantile(0.5) == 1.0
+    assert both.quantile(1) == 5
+    held = Histogram.empty(np.arange(7)).with_values([1.5, 3.5, 3.6]).as_dict()
+    assert (held["edges"], held["counts"]) == ([1, 2, 3, 4], [1, 0, 2])
+
+
+@pytest.mark.parametrize(
+    ("fields", "kinds"),
+    [
+        ({"stability_score": 1.0, "predicted_iou": 1.0}, set()),
+        ({"stability_score": 0.0, "predicted_iou": 0.0}, set()),
+        ({"predicted_iou": 1.1}, set()),
+        ({"predicted_iou": 1.101}, {"predicted_iou"}),
+        ({"predicted_iou": -0.001}, {"predicted_iou"}),
+        ({"stability_score": 1.001}, {"stability_score"}),
+        ({"stability_score": -0.001}, {"stability_score"}),
+    ],
+)
+def test_a_score_at_its_limit_is_none(fields, kinds):
+    assert anomalies_of(np.ones((40, 60), bool), **fields).keys() == kinds
+
+
+def test_scores_at_the_ends_of_a_distribution_are_in_it():
+    content = make.describe(7, 40, 60, [np.ones((40, 60), bool)] * 2)
+    for annotation, score in zip(content["annotations"], (0.0, 1.0), strict=True):
+        annotation.update(stability_score=score, predicted_iou=score)
+    image = make.draw(7, 40, 60, 1)[0]
+    example = to_example(image, json.dumps(content).encode())
+    found = statistics_of_example("t", example).distributions
+    for name in ("stability_score", "predicted_iou"):
+        counts = found[name].counts
+        assert (found[name].below, found[name].above, counts.sum()) == (0, 0, 2)
+        assert counts[0] == 1
+    assert found["stability_score"].counts[-1] == 1
+    assert found["area_fraction"].counts[-1] == 2  # masks of the whole image
 
 
 def _half_up(value):

@@ -87,14 +87,23 @@ def test_extracted_folders(tmp_path, layout):
     assert read(tmp_path) == EXPECTED
 
 
-def test_tars_are_found_by_name_and_before_extracted_files(tmp_path):
+def test_tars_come_before_loose_files_and_in_the_order_of_their_names(tmp_path, caplog):
     for name in ("b/sa_000001.tar", "a/sa_000020.tar", "sa_000003.tar"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         make.write_tar(tmp_path / name, FILES)
     (tmp_path / "sa_9.jpg").write_bytes(b"")
     (tmp_path / "sa_000004.tar.part").write_bytes(b"")
+    said = f"Reading the tars in {tmp_path}; the extracted files there are left out."
     names = [found.name for found in archive.find_archives(tmp_path)]
     assert names == ["b/sa_000001.tar", "sa_000003.tar", "a/sa_000020.tar"]
+    assert caplog.messages == [said]
+    (tmp_path / "sa_9.jpg").unlink()
+    assert len(archive.find_archives(tmp_path)) == 3
+    assert caplog.messages == [said]  # not of tars alone, nor of files alone
+    (tmp_path / "a" / "sa_000020.tar").unlink()
+    (tmp_path / "a" / "sa_9.json").write_bytes(b"{}")
+    assert [found.name for found in archive.find_archives(tmp_path / "a")] == ["."]
+    assert caplog.messages == [said]
 
 
 def test_own_tars_are_read_and_another_dataset_is_left_out(tmp_path, caplog):
@@ -122,10 +131,16 @@ def test_nothing_in_a_folder_or_a_tar(tmp_path):
     assert read(tmp_path) == {}
 
 
-def test_files_that_are_not_of_sa1b_are_left_out(tmp_path):
+def test_files_that_are_not_of_sa1b_are_left_out(tmp_path, caplog):
     extra = {"./LICENSE": b"x", "./._sa_1.jpg": b"x", "./sa_1.png": b"x", "./cat.jpg": b"x"}
+    make.write_tar(tmp_path / "sa_000000.tar", FILES)
+    assert read(tmp_path) == EXPECTED
+    assert caplog.messages == []
     make.write_tar(tmp_path / "sa_000000.tar", FILES | extra)
     assert read(tmp_path) == EXPECTED
+    (said,) = caplog.messages
+    assert said.startswith("sa_000000.tar: 4 files are not of SA-1B: [")
+    assert all(name in said for name in extra)
     (tmp_path / "sa_000000.tar").unlink()
     (tmp_path / "sa_000000.tar").mkdir()
     for name, data in (FILES | extra | {"build_report.json": b"{}"}).items():
@@ -213,6 +228,9 @@ OF_ENDS = {
         (tar_of(pax(b"GNU.sparse.major=1"), special("sa_4.jpg", b"0")), "sa_4.jpg", "a sparse f"),
         (tar_of(special("sa_4.jpg", tarfile.REGTYPE, -1)), LAST, "a size of -1"),
         (tar_of(special("sa_4.txt", tarfile.REGTYPE, -512)), LAST, "a size of -512"),
+        (tar_of(special("x", tarfile.GNUTYPE_LONGNAME, -512)), LAST, "a size of -512"),
+        (tar_of(special("x", tarfile.XHDTYPE, -1024)), LAST, "a size of -1024"),
+        (tar_of(special("x", tarfile.XGLTYPE, -512)), LAST, "a size of -512"),
         (tar_of(pax(b"size=-1536"), special("sa_4.jpg", b"0")), LAST, "a size of -1536"),
         (tar_of(pax(b"size=x"), special("sa_4.jpg", b"0")), LAST, "a size of x"),
         (tar_of(pax(b"path=/sa_4.jpg"), special("sa_4.jpg", b"0")), "/sa_4.jpg", "leads out"),
@@ -411,6 +429,18 @@ def test_a_file_that_vanishes_costs_its_own_image_only(extracted):
     )
     with pytest.raises(BadInput, match=r"sa_2\.json: it cannot be read"):
         list(found.read(entries, Problems()))
+
+
+def test_the_identity_of_extracted_files_has_all_of_them(extracted):
+    (found,) = archive.find_archives(extracted)
+    paths = sorted(extracted.iterdir())
+    for time, path in enumerate(paths, start=1_600_000_000):
+        os.utime(path, (time, time))
+    size = sum(path.stat().st_size for path in paths)
+    expected = {"files": 6, "bytes": size, "modified": 1_600_000_005}
+    assert found.identity() == expected
+    os.utime(paths[0], (1_700_000_000, 1_700_000_000))
+    assert found.identity() == {**expected, "modified": 1_700_000_000}
 
 
 def test_a_full_table_of_open_files_is_no_fault_of_an_image(extracted, monkeypatch):

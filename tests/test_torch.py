@@ -16,6 +16,7 @@ import sa1b_tfds
 from dummy_data import make
 from sa1b_tfds.core.problems import BadInput
 from sa1b_tfds.examples import array_records
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.masks import rle
 from tests import building, strategies
@@ -139,6 +140,45 @@ def test_mask_filters_and_choice(places):
     drawn = [tuple(ids(max_masks=3, mask_choice="random")) for _ in range(20)]
     assert len(set(drawn)) > 1
     assert all(list(d) == [i for i in every if i in d] and len(d) == 3 for d in drawn)
+
+
+@pytest.mark.parametrize("choice", ["first", "largest", "score"])
+def test_of_equal_masks_the_first_are_taken(places, choice):
+    """300 masks of three kinds: more than any sort keeps in their order by chance."""
+    kind = np.random.default_rng(0).integers(0, 3, 300)
+    columns = {
+        "id": np.arange(300),
+        "area": 100 + kind,
+        "predicted_iou": np.float32([0.875, 0.9375, 1.0])[kind],
+    }
+    example = Example(b"", 1, "", rle.Checked([b""] * 300, (60, 90)), columns)
+    best = sorted(range(300), key=lambda i: -kind[i])  # Python's sort is stable
+    for most in (7, 70, 170):
+        dataset = SA1BDataset(**places["tars"], max_masks=most, mask_choice=choice)
+        expected = range(most) if choice == "first" else sorted(best[:most])
+        assert dataset._choose(example).tolist() == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ({"max_area_fraction": 0.25}, [0, 1]),
+        ({"max_area_fraction": 1.0}, [0, 1, 2, 3]),
+        ({"min_predicted_iou": 0.75}, [1, 2, 3]),
+        ({"min_predicted_iou": 0.75, "max_area_fraction": 0.25}, [1]),
+        ({"min_predicted_iou": 0.75, "max_masks": 1}, [1]),
+        ({"min_predicted_iou": 0.75, "max_masks": 2, "mask_choice": "largest"}, [2, 3]),
+        ({"max_masks": 2, "mask_choice": "score"}, [2, 3]),
+    ],
+)
+def test_masks_at_a_limit_are_taken(places, options, chosen):
+    columns = {
+        "id": np.arange(4),
+        "area": np.array([1349, 1350, 1351, 5400]),  # of 60 x 90 = 5400
+        "predicted_iou": np.array([0.5, 0.75, 0.875, 1.0], np.float32),
+    }
+    example = Example(b"", 1, "", rle.Checked([b""] * 4, (60, 90)), columns)
+    assert SA1BDataset(**places["tars"], **options)._choose(example).tolist() == chosen
 
 
 def test_an_image_without_masks(tmp_path):
@@ -395,8 +435,8 @@ def test_data_source_in_a_data_loader(places):
 def test_a_reader_that_is_gone_is_an_error(places):
     dataset = SA1BDataset(**places["array_record"])
     image_id = dataset[0][2]["image_id"]
-    [process] = array_records._reading_process(os.getpid())._running
-    process.kill()
+    [process] = array_records._reading_process(os.getpid())._processes
+    process._process.kill()
     with pytest.raises(BadInput, match=r"array_record-0.*: record 0: .* was ended by SIGKILL"):
         dataset[0]
     assert dataset[0][2]["image_id"] == image_id  # another one was started

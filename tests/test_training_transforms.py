@@ -122,6 +122,21 @@ def test_scaled_decoding_is_close_to_exact_decoding(size):
     assert error.mean() < 2 / 57
 
 
+@pytest.mark.parametrize(
+    ("long_side", "ratio"), [(127, 1), (240, 1), (250, 2), (260, 2), (500, 4), (1500, 8)]
+)
+def test_scaled_decoding_may_leave_an_image_three_percent_too_small(long_side, ratio):
+    """So photographs of 2000 x 1500 are decoded at half the size for a model image of 1024."""
+    size = (long_side * 3 // 4, long_side)
+    data, fields = photograph(*size), config(normalise=None)
+    view = views.whole(tf.constant(size), fields)
+    scaled = tf.cast(tf.io.decode_jpeg(data, 3, ratio), tf.float32)[None]
+    expected = tf.raw_ops.ResizeBilinear(images=scaled, size=view.resized, half_pixel_centers=True)
+    height, width = view.resized.numpy()
+    shown = decoded(data, size, fields)[:height, :width]
+    np.testing.assert_allclose(shown, expected[0].numpy(), atol=0.51)
+
+
 @pytest.mark.parametrize("ratio", [1, 2, 4, 8])
 def test_scaled_crops_are_the_crops_of_the_scaled_image(ratio):
     size = (800, 1200)

@@ -21,6 +21,7 @@ from PIL import Image
 from sa1b_tfds.cli.main import main
 from sa1b_tfds.core.progress import Reporter, Totals
 from sa1b_tfds.core.text import counted
+from sa1b_tfds.download.check import hash_file
 from sa1b_tfds.download.unpack import unpack
 from sa1b_tfds.download.verify import verify_folder
 from sa1b_tfds.masks.rle import encode_mask
@@ -29,6 +30,18 @@ from tests.downloading import fetch_all, md5_of
 from tests.fault_server import DAMAGED, FaultServer, packed, slow_tar
 
 NAME = "sa_000000.tar"
+
+
+def test_a_file_is_hashed_in_steps_that_are_told(tmp_path):
+    data = np.random.default_rng(0).bytes(2 * 2**20 + 5)
+    (tmp_path / "file").write_bytes(data)
+    told, checks = [], []
+    digest = hash_file(
+        tmp_path / "file", check=lambda: checks.append(len(told)), on_hashed=told.append
+    )
+    assert digest.hexdigest() == hashlib.md5(data).hexdigest()
+    assert told == [2**20, 2 * 2**20, len(data)]
+    assert checks == [0, 1, 2]
 
 
 def jpeg(height=30, width=40):

@@ -206,7 +206,7 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _print_plan(plan: DownloadPlan, max_rate: float | None, as_json: JsonReporter | None) -> int:
-    from sa1b_tfds.core.text import counted, format_bytes
+    from sa1b_tfds.core.text import format_bytes
     from sa1b_tfds.download.transfer.expiry import ExpiryNotes
     from sa1b_tfds.download.transfer.progress import plan_as_json
 
@@ -228,7 +228,7 @@ def _print_plan(plan: DownloadPlan, max_rate: float | None, as_json: JsonReporte
         f"{plan.title}, {format_bytes(plan.to_fetch)} to fetch"
         + (f", {format_bytes(plan.needed)} needed to unpack them" if unpacked else "")
         + f", {format_bytes(plan.free)} free"
-        + ("" if plan.needed <= plan.free else f"; the first {counted(len(plan.fits), 'file')} fit")
+        + ("" if plan.needed <= plan.free else f"; only the first {len(plan.fits)} of them fit")
     )
     for note in notes:
         print(note)

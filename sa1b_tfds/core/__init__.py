@@ -1,4 +1,4 @@
-"""The ground floor, which knows nothing of SA-1B.
+"""What knows nothing of SA-1B.
 
 Files that appear whole, processes and their pool, problems, what a run prints, optional imports.
 """

@@ -1,4 +1,4 @@
-"""Bars of bytes on a terminal: one for all, and one for each that is at work."""
+"""Bars of bytes on a terminal: one for a whole run, and one for each item that is worked on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 
 class Bars:
-    """The bar for all has the first row; those below it come and go, by name.
+    """The bar of the run has the first row. Those of items are below it, by name, and come and go.
 
     Args:
       stream: the terminal.
-      is_kept: whether the bar for all stays on the terminal in the end.
+      is_kept: whether the bar of the run stays on the terminal in the end.
     """
 
     def __init__(self, stream: TextIO, is_kept: bool = True):
@@ -23,11 +23,11 @@ class Bars:
 
     @property
     def names(self) -> set[str]:
-        """Those that have a bar now."""
+        """The items that have a bar now."""
         return set(self._bars)
 
     def begin(self, title: str, total: int, position: int = 0) -> None:
-        """Draws the bar for all anew; positions and totals are bytes."""
+        """Draws a new bar of the run. Positions and totals are bytes."""
         self.close()
         self._all = self._bar(title, total, position, row=0)
 
@@ -37,7 +37,7 @@ class Bars:
             self._move(self._all, position, total)
 
     def move(self, name: str, position: int, total: int | None, note: str = "") -> None:
-        """Moves the bar of that name, which is drawn in a free row if it is not there yet."""
+        """Moves the bar of an item. Its first time it is drawn in a free row."""
         title = f"{name} {note}".rstrip()
         if name not in self._bars:
             taken = {-bar.pos for bar in self._bars.values()}
@@ -48,7 +48,7 @@ class Bars:
         self._move(bar, position, total)
 
     def end(self, name: str) -> None:
-        """Takes that bar away, if there is one."""
+        """Removes the bar of an item, if there is one."""
         if name in self._bars:
             self._bars.pop(name).close()
 
@@ -57,7 +57,7 @@ class Bars:
         tqdm.write(text, file=self._stream)
 
     def close(self) -> None:
-        """Takes all bars away but the one for all, which is drawn for the last time."""
+        """Removes the bars of items, and draws that of the run for the last time."""
         for name in self.names:
             self.end(name)
         if self._all is not None:

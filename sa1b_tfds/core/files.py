@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, on a local disk; and as well as it can be done elsewhere.
+"""Files that appear whole or not at all.
 
 A full disk is one error everywhere, `DiskFull`. `lock.py` keeps other processes out of a folder.
 Object stores (gs://, s3://) show a file only when it was closed and know no links, locks or fsync.
@@ -84,8 +84,8 @@ def stat_of(path: epath.PathLike) -> Stat:
     if is_local(path):
         found = os.stat(path)
         return Stat(found.st_size, int(found.st_mtime), stat.S_ISREG(found.st_mode))
-    told = epath.Path(path).stat()
-    return Stat(told.length, int(told.mtime), not told.is_directory)
+    found_there = epath.Path(path).stat()
+    return Stat(found_there.length, int(found_there.mtime), not found_there.is_directory)
 
 
 def sync(path: epath.PathLike) -> None:

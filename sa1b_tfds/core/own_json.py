@@ -1,7 +1,7 @@
 """JSON that this package reads back: with a checksum in it, and one named error when it is damaged.
 
-The checksum is the first field and is that of all that follows it. JSON without one is taken as it
-is: an earlier version wrote it, or it is a report for people.
+The checksum is the first field, and is taken of all that follows it. JSON without a checksum is
+read as it is: an earlier version wrote it, or it is a report for people.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a run prints while it works: bars on a terminal, lines of a log elsewhere.
 
-A run calls a `Reporter`: `planned` with the items that it is to work on, `running` with where those
-are that it works on now, `ended` with what became of one, and `note`. Items have names and bytes; a
-run says what they are. A run that has more to say passes subtypes, for reporters of its own.
+A run calls a `Reporter`: `planned` with its items, `running` with the states of those that it
+works on now, `ended` with the outcome of one, and `note` with text. An item has a name and a size,
+whatever it is. A run may pass subtypes with more in them to reporters of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sa1b_tfds.core.throttle import Throttle
 _LINE_EVERY_S = 30.0  # of lines that only say how far a run is
 
 
-class Item(Protocol):
+class PlannedItem(Protocol):
     """Something to work on. size: in bytes, None if unknown. on_disk: bytes done before."""
 
     @property
@@ -40,7 +40,7 @@ class Plan(Protocol):
     @property
     def title(self) -> str: ...
     @property
-    def items(self) -> Sequence[Item]: ...
+    def items(self) -> Sequence[PlannedItem]: ...
 
 
 class State(Protocol):
@@ -88,7 +88,7 @@ OutcomeT = TypeVar("OutcomeT", bound=Outcome, contravariant=True)
 
 
 class Reporter(Generic[PlanT, StateT, OutcomeT]):
-    """Hears how a run goes, in the thread that runs it. This one says nothing."""
+    """Receives how a run goes, in the thread that runs it. This one prints nothing."""
 
     def planned(self, plan: PlanT) -> None:
         """Work on these items begins; a run may have several rounds."""
@@ -100,14 +100,14 @@ class Reporter(Generic[PlanT, StateT, OutcomeT]):
         """Where all items are that are worked on now; several times a second."""
 
     def ended(self, outcome: OutcomeT) -> None:
-        """An item is done or given up."""
+        """An item is done or has failed."""
 
     def close(self) -> None:
         """Nothing more comes."""
 
 
 class Totals:
-    """How far a run is, by what a reporter hears. What is given up counts as far as it came."""
+    """How far a run is, from what a reporter receives. A failed item counts as far as it came."""
 
     def __init__(self) -> None:
         self.title = ""

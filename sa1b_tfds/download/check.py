@@ -30,9 +30,9 @@ def hash_file(
     check: Callable[[], None] = lambda: None,
     on_hashed: Callable[[int], None] = lambda size: None,
 ) -> Any:
-    """The running MD5 of a file's bytes, ready to go on with.
+    """The MD5 of a file's bytes so far, to which more may be added.
 
-    After every MiB `check` is called, and `on_hashed` with the bytes so far; what they raise ends
+    After every MiB `check` is called, and `on_hashed` with the bytes so far. What they raise ends
     the hashing.
     """
     digest = new_md5()
@@ -62,13 +62,13 @@ def check_file(
 ) -> str | None:
     """What is wrong with a file whose bytes are all there, or None.
 
-    The right MD5 proves it. Without one, a plain tar's headers are read, and a compressed one is
-    inflated, up to its checksum. An image without annotations or the like is no fault of the
-    transfer, and not looked at here.
+    The right MD5 proves that it is whole. Without one, the headers of a plain tar are read, and a
+    compressed tar is inflated up to its checksum. What is in the tar is not looked at: an image
+    without annotations is no fault of the transfer.
 
     Args:
       path: of the file, which may still have another name.
-      name: its own name, which tells whether it has to be a tar with pairs in it.
+      name: its own name. It says whether the file has to be a tar with pairs in it.
       digest: the MD5 object of its bytes; None leaves the MD5 out.
       expected_md5: what that has to be.
       on_inflated: called now and then with the bytes of a compressed tar that are inflated; what it

@@ -26,8 +26,8 @@ from sa1b_tfds.download.transfer.report import DownloadReporter, FileResult
 from sa1b_tfds.download.transfer.settings import TransferConfig, Verify
 
 _TICK_S = 0.2
-# What a Ctrl-C waits for threads that no signal reaches (a host that does not answer). They are
-# daemons, and look at the stop flag before they touch a file.
+# How long a Ctrl-C waits for threads that no signal reaches, such as one whose host does not
+# answer. They are daemons, and look at the stop flag before they touch a file.
 _PATIENCE_S = 1.0
 
 
@@ -50,20 +50,20 @@ def download(
     refresh_wait: bool = False,
     reporter: DownloadReporter | None = None,
 ) -> list[FileResult]:
-    """Downloads what was selected; run again, it continues where it was.
+    """Downloads what was selected. Run again, it continues where it was.
 
-    A file appears under its name only when whole, checked and synced. What happens to one file
-    leaves the others alone, except a full disk, which ends the run with everything kept.
+    A file appears under its name only when it is whole, checked and synced. A file that fails does
+    not stop the others; only a full disk ends the run, and then all bytes are kept.
 
     Args:
       links: from `links.select`, or the links themselves.
-      output_dir: made if it is not there.
+      output_dir: where the files go. Made if it is missing.
       workers, max_rate, retries, timeout, speed_limit, speed_time, proxy, headers, verify, unpack,
         backoff: see `TransferConfig`.
-      md5: MD5 by file name, in whatever form; by default the community's table that comes with the
-        package, of the compressed tars that Meta serves.
-      refresh_wait: with expired links, wait for the links file to change and go on with it.
-      reporter: hears of progress; nothing is printed without one.
+      md5: MD5 by file name, of tars in either form. Defaults to the community's table that comes
+        with the package, of the compressed tars that Meta serves.
+      refresh_wait: when links have expired, wait until the links file changes and go on.
+      reporter: receives progress. Without one nothing is printed.
 
     Returns:
       One result a file, in the order of their names, those without a link included.

@@ -1,4 +1,4 @@
-"""A folder of tars: which are whole, torn, wrong, missing or not finished. Changes nothing."""
+"""Says which tars of a folder are whole, torn, wrong, missing or unfinished. Changes nothing."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def verify_folder(
       end: the number after the last one; with it, every number of the range has to be there.
       md5: MD5 by name, to compare with; then a compressed tar is not inflated. None compares
         nothing.
-      md5_of_any_form: whether they are also of plain tars. Else they are of the compressed ones
-        that Meta serves, and a plain one is not compared, unless it is known of what it was
+      md5_of_any_form: whether `md5` is also of plain tars. Else it is of the compressed tars that
+        Meta serves, and a plain tar is compared only if it is known from which file it was
         unpacked.
       deep: read every pair: JSON, masks with their areas and boxes, and the JPEG up to its end.
       workers: processes, by default one a core.
-      reporter: hears how far it is; nothing is printed without one.
+      reporter: receives how far it is. Without one nothing is printed.
 
     Raises:
       NotADirectoryError: there is no such folder.
@@ -131,13 +131,13 @@ def _reports(
     if min(workers, len(tasks)) <= 1:
         for task in tasks:
             yield task.run(
-                lambda images, size, task=task: progress.hear(Running(task, images, size))  # type: ignore[misc]
+                lambda images, size, task=task: progress.handle(Running(task, images, size))  # type: ignore[misc]
             )
-            progress.hear(Ended(task, None))
+            progress.handle(Ended(task, None))
         return
     with contextlib.closing(events(tasks, workers)) as all_events:
         for event in all_events:
-            progress.hear(event)
+            progress.handle(event)
             if isinstance(event, Ended):
                 reason = f"it was not looked at to its end: {event.error}"
                 yield event.result or TarReport(

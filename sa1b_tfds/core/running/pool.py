@@ -25,11 +25,11 @@ class ProcessPool:
     """Runs tasks in processes on this machine, and watches the disk while it does.
 
     num_workers: tasks at a time.
-    reporter: hears how it goes.
+    reporter: receives how it goes.
     unit: what a task is called there.
-    fetch: brings what a task reads and is not there, and may tell how far it is; release: called
-      when it is finished. Both are called in several threads.
-    makes_room: a finished task frees some of the disk, so that the next one may wait for that.
+    fetch: called before a task. Brings what it reads if that is missing, and reports how far it is.
+    release: called when a task is finished. Both are called in several threads.
+    makes_room: a finished task frees some of the disk, so the next one may wait for that.
     """
 
     num_workers: int
@@ -47,8 +47,8 @@ class ProcessPool:
         progress = TaskProgress(self.reporter, tasks, self.unit)
 
         def on_event(event: Event) -> None:
-            space.hear(event)
-            progress.hear(event)
+            space.handle(event)
+            progress.handle(event)
             if isinstance(event, Ended) and event.error is not None:
                 failures[event.task.name] = event.error
 
@@ -158,7 +158,7 @@ class _Space:
             self._full = True
             self._lock.notify_all()
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         task, name = event.task, event.task.name
         with self._lock:
             if isinstance(event, Running) and name in self._to_come:

@@ -1,4 +1,4 @@
-"""How tasks go, for a `Reporter`."""
+"""Events of tasks, passed on to a `Reporter`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sa1b_tfds.core.text import counted
 
 
 class TaskProgress:
-    """Tells a reporter of tasks, and of the events of them that it hears.
+    """Passes the events of tasks on to a reporter.
 
     Args:
-      reporter: whom to tell.
-      tasks: that are done now.
-      unit: what one of them is called.
-      is_quiet: nothing is said of a task that has ended, because the caller does that.
+      reporter: receives them.
+      tasks: those that are done now.
+      unit: what one of them is called. Defaults to 'tar'.
+      is_quiet: print nothing when a task ends, because the caller does.
     """
 
     def __init__(
@@ -31,23 +31,25 @@ class TaskProgress:
         self._reporter = reporter
         self._is_quiet = is_quiet
         self._sizes = {task.name: task.expected_bytes() for task in tasks}
-        self._states: dict[str, _State] = {}
-        items = [_Item(name, size) for name, size in self._sizes.items()]
-        reporter.planned(_Plan(counted(len(tasks), unit), items))
+        self._states: dict[str, _TaskState] = {}
+        items = [_TaskItem(name, size) for name, size in self._sizes.items()]
+        reporter.planned(_TaskPlan(counted(len(tasks), unit), items))
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         name = event.task.name
         if isinstance(event, Fetching):
-            self._states[name] = _State(
+            self._states[name] = _TaskState(
                 name, event.bytes, event.total, is_counted=False, activity="download"
             )
         elif isinstance(event, Running):
-            self._states[name] = _State(name, event.bytes, self._sizes[name], images=event.images)
+            self._states[name] = _TaskState(
+                name, event.bytes, self._sizes[name], images=event.images
+            )
         elif isinstance(event, Ended):
             self._states.pop(name, None)
             text = "done" if event.error is None else f"failed: {_reason(name, event.error)}"
             self._reporter.ended(
-                _Outcome(name, event.error is None, None if self._is_quiet else text)
+                _TaskOutcome(name, event.error is None, None if self._is_quiet else text)
             )
         self._reporter.running(list(self._states.values()))
 
@@ -57,20 +59,20 @@ def _reason(name: str, error: Exception) -> str:
     return str(error).removeprefix(f"{name}: ").removeprefix(f"{name.rpartition('/')[2]}: ")
 
 
-class _Item(NamedTuple):
+class _TaskItem(NamedTuple):
     name: str
     size: int
     on_disk: int = 0
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _TaskPlan:
     title: str
-    items: Sequence[_Item]
+    items: Sequence[_TaskItem]
 
 
 @dataclass(frozen=True)
-class _State:
+class _TaskState:
     name: str
     position: int
     size: int | None
@@ -80,7 +82,7 @@ class _State:
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class _TaskOutcome:
     name: str
     is_whole: bool
     text: str | None

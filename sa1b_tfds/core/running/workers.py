@@ -28,7 +28,7 @@ OnFetched = Callable[[int, int | None], None]  # bytes of it that are there, of 
 
 
 class Task(Protocol):
-    """What one process does by itself. It is pickled; what comes of it lies in `folder`."""
+    """What one process does. It is pickled, and writes its results into `folder`."""
 
     @property
     def name(self) -> str: ...
@@ -112,9 +112,9 @@ def events(
     Args:
       tasks: in the order in which they are begun.
       num_workers: how many at a time.
-      before: called before a task is given to a process, in that worker's thread, with what it may
-        tell how much it has fetched; what it raises fails the task.
-      after: the same, once the task is finished.
+      before: called before a task is given to a process, in that worker's thread, with a function
+        to report fetched bytes to. What it raises fails the task.
+      after: called in the same way once the task is finished.
     """
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     total = 0

@@ -59,7 +59,7 @@ class Refused(TransferError):
 
 
 class Stopped(TransferError):
-    """The run was told to stop."""
+    """The run was stopped."""
 
 
 @dataclasses.dataclass(frozen=True)

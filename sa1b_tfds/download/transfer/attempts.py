@@ -1,6 +1,6 @@
-"""When to give a file up: the attempts in a row that brought no progress, and a body's speed.
+"""When to give up a file: after too many attempts without progress, or when it comes too slowly.
 
-The same for a file that is stored and for one that is streamed.
+It is the same for a file that is stored and for one that is streamed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ _PROGRESS_BYTES = 1000
 class Attempts:
     """Counts the attempts in a row that brought no progress.
 
-    Progress is a position beyond all that were reached before, not bytes that came: a server that
-    begins anew each time and breaks at the same byte brings none.
+    Progress is a position beyond those reached before. Bytes alone are no progress: a server may
+    begin anew each time and break at the same byte.
 
     Args:
       position: where the first attempt begins.
-      slow_bytes: an attempt that was too slow in the end has to bring more than these.
+      slow_bytes: an attempt that ended because it was too slow must bring at least these.
     """
 
     def __init__(self, position: int, slow_bytes: float):

@@ -1,4 +1,4 @@
-"""One file: from a link to a checked file under its name, through whatever happens on the way.
+"""One file: from a link to a checked file under its name, with retries.
 
 Keyed by the file's name, never by its URL: another link to the same file continues its partial.
 """

@@ -71,8 +71,8 @@ class ServedFile:
 class Partial:
     """A file on its way: `NAME.part`, and `NAME.part.json` that says what it is a part of.
 
-    The sidecar is on disk before the first byte, so a partial with a sidecar can be trusted
-    whenever the process died, and its length is what has been written.
+    The sidecar is on disk before the first byte. So a partial with a sidecar can be trusted
+    whenever the process died, and its length is what was written.
     """
 
     def __init__(self, folder: Path, name: str):

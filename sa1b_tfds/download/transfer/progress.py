@@ -1,6 +1,6 @@
-"""What a download is heard of: counts for its summary, and JSON lines for scripts.
+"""Reporters of downloads only: counts for the summary, and JSON lines for scripts.
 
-What people see of it is `core/progress.py`.
+`core/progress.py` has those for people.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sa1b_tfds.download.transfer.report import DownloadReporter, FileProgress, F
 
 
 class DownloadTally(DownloadReporter):
-    """Counts for the summary at the end, and passes on what it hears.
+    """Counts for the summary at the end, and passes on what it receives.
 
     Attributes:
       asked: number of files.
@@ -78,14 +78,14 @@ class DownloadTally(DownloadReporter):
 
 
 class OneFileReporter(DownloadReporter):
-    """Tells a function how many bytes of the one file are there, of how many."""
+    """Calls a function with the bytes of the one file that are there, and its size."""
 
-    def __init__(self, tell: Callable[[int, int | None], None]):
-        self._tell = tell
+    def __init__(self, on_progress: Callable[[int, int | None], None]):
+        self._on_progress = on_progress
 
     def running(self, states: Sequence[FileProgress]) -> None:
         for file in states:
-            self._tell(file.position, file.size)
+            self._on_progress(file.position, file.size)
 
 
 class JsonReporter(DownloadReporter):

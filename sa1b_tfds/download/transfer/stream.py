@@ -64,6 +64,7 @@ class RemoteFile(Forward):
 
     def __exit__(self, *exc: object) -> None:
         self._connection.close()
+        self._answer = None  # it would keep the connection open that it came by
         self._transport.close()
 
     def size(self) -> int | None:
