@@ -234,9 +234,7 @@ def test_build_then_add(tars, tmp_path, capsys, file_format):
 def test_add_keeps_shards_of_another_size_and_cuts_alike(tars, tmp_path, caplog):
     data = tmp_path / "data"
     held_back = (tars / "sa_000001.tar").rename(tmp_path / "sa_000001.tar")
-    config = tfds.download.DownloadConfig(
-        manual_dir=tars, max_shard_size=9000
-    )  # three shards a tar
+    config = tfds.download.DownloadConfig(manual_dir=tars, max_shard_size=9000)  # 3 a tar
     Builder(data_dir=data).download_and_prepare(download_config=config)
     before = building.shards_of(data / building.FINAL)
     for tar in tars.iterdir():
