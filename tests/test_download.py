@@ -446,6 +446,15 @@ def test_a_partial_longer_than_the_file_that_is_there_now(server, tmp_path):
     assert any("in 0.0 s, from byte 0" in text for text in notes.texts)
 
 
+def test_a_file_that_has_changed_is_fetched_anew_at_once(server, tmp_path):
+    server.faults[NAME] = [Fault(send=HALF), Fault(add={"ETag": '"another"'})]
+    notes = Notes()
+    (result,) = fetch_all(server, tmp_path, reporter=notes, md5={})
+    assert result.status == "done"
+    said = "may have changed on the server; starting over; retry 2 of 3 in 0.0 s, from byte 0"
+    assert any(said in text for text in notes.texts)
+
+
 def test_a_part_that_nobody_asked_for_is_not_taken_for_the_file(server, tmp_path):
     server.faults[NAME] = [
         Fault(status=206, body=b"x" * 9, headers={"Content-Range": "bytes 0-8/9"})

@@ -132,6 +132,8 @@ def test_malformed_names_the_first_wrong_mask(decode, index, reason, wrong):
         {"output_size": (-3, 4)},
         {"output_size": (2**18, 2**18)},
         {"output_size": (2**23, 2**14)},
+        {"output_size": (1, 2**24)},
+        {"window": (2**24, 0, 2, 3)},
         {"size": np.array([2**32 + 2, 3])},
         {"output_size": np.array([2**32 + 2, 3])},
         {"window": np.array([2**32, 0, 2, 3])},

@@ -56,7 +56,7 @@ def test_a_mask_at_a_limit_passes(fields, columns, expected):
 @pytest.mark.parametrize(
     ("box", "seen"),
     [
-        # (y0, x0, y1, x1) in pixels; the window is [10, 30) x [5, 25), with a pixel of room.
+        # (y0, x0, y1, x1) in pixels; the window is [10, 30) x [5, 21), with a pixel of room.
         ((12, 7, 20, 20), True),
         ((0, 0, 39, 49), True),
         ((0, 7, 9.5, 20), True),
@@ -65,14 +65,14 @@ def test_a_mask_at_a_limit_passes(fields, columns, expected):
         ((31.5, 7, 39, 20), False),
         ((12, 0, 20, 4.5), True),
         ((12, 0, 20, 3.5), False),
-        ((12, 25.5, 20, 49), True),
-        ((12, 26.5, 20, 49), False),
+        ((12, 21.5, 20, 49), True),
+        ((12, 22.5, 20, 49), False),
         ((0, 0, 5, 49), False),  # its columns meet, its rows do not
         ((0, 30, 39, 49), False),
     ],
 )
 def test_a_box_that_meets_the_window_may_be_seen(box, seen):
-    view = View(tf.constant([10, 5, 20, 20]), tf.constant([64, 64]), tf.constant(False))
+    view = View(tf.constant([10, 5, 20, 16]), tf.constant([64, 64]), tf.constant(False))
     fractions = np.array(box) / [HEIGHT, WIDTH, HEIGHT, WIDTH]
     assert selection.may_be_seen(record(bbox=[fractions]), view).numpy().tolist() == [seen]
 
