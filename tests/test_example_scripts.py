@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = {
     "augment_torch.py": "See augmented.png",
     "data_source_torch.py": "8 images; TensorFlow loaded: False",
-    "demo.py": "masks over sa_",
+    "demo.py": "a training batch: ",
 }
 _NEEDS = {
     "augment_torch.py": ("torch", "albumentations"),

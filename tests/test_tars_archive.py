@@ -521,3 +521,23 @@ def test_a_tar_torn_anywhere_is_never_taken_for_whole(tmp_path, form, cut):
     (tmp_path / "sa_000000.tar").write_bytes(form(WHOLE[:cut]))
     with pytest.raises(BadInput, match=r"sa_000000\.tar: .*torn"):
         read(tmp_path)
+
+
+def test_a_tar_that_goes_while_it_is_looked_at_is_not_there(tmp_path, monkeypatch):
+    """A build deletes a finished tar while its reporter asks how large that is."""
+    tar = building.write_tars(tmp_path, tars=1) / "sa_000000.tar"
+    exists = type(epath.Path(tar)).exists
+
+    def deleted_after(path):
+        found = exists(path)
+        tar.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(type(epath.Path(tar)), "exists", deleted_after)
+    assert archive.identity_of(epath.Path(tar)) == {
+        "bytes": tar.stat().st_size,
+        "modified": int(tar.stat().st_mtime),
+    }
+    tar.unlink()
+    assert archive.identity_of(epath.Path(tar)) is None
+    assert archive.identity_of(epath.Path(tar / "below")) is None

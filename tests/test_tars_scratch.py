@@ -144,7 +144,7 @@ convert(ConversionTask(archive=TarArchive(sys.argv[1]), staging=Staging(epath.Pa
 """
 
 
-@pytest.mark.parametrize(("call", "images"), [(20, 0), (60, None)])
+@pytest.mark.parametrize(("call", "images"), [(20, 0), (100, None)])
 def test_kill_9_leaves_no_scratch(tar, plain, tmp_path, call, images):
     """While it inflates, and later."""
     folder, temporary = tmp_path / "out", tmp_path / "tmp"

@@ -28,7 +28,7 @@ from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.download.check import unpack_file
 from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.download.transfer.folder import draft_of, remove_drafts
-from sa1b_tfds.tars.archive import TarArchive, archives_at
+from sa1b_tfds.tars.archive import TarArchive, archives_at, identity_of
 from sa1b_tfds.tars.forms import unpacked_bytes
 from sa1b_tfds.tars.seek import forget_seek_points
 
@@ -188,7 +188,7 @@ class UnpackTask:
         return epath.Path(self.target.parent)
 
     def source_bytes(self) -> int:
-        return self.packed.stat().st_size if self.packed.exists() else 0
+        return (identity_of(epath.Path(self.packed)) or {"bytes": 0})["bytes"]
 
     def expected_bytes(self) -> int:
         return self.source_bytes()

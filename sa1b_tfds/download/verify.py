@@ -20,7 +20,7 @@ from sa1b_tfds.download.links import first_of_range, missing_of_range
 from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.examples.annotations import member_of
 from sa1b_tfds.examples.consistency import check_pair
-from sa1b_tfds.tars.archive import TarArchive
+from sa1b_tfds.tars.archive import TarArchive, identity_of
 from sa1b_tfds.tars.names import is_tar_name, tar_number
 
 _MAX_REASONS = 20
@@ -171,7 +171,7 @@ class VerifyTask:
         return epath.Path(self.path.parent)
 
     def source_bytes(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0  # a link to nowhere
+        return (identity_of(epath.Path(self.path)) or {"bytes": 0})["bytes"]  # a link to nowhere
 
     def expected_bytes(self) -> int:
         return self.source_bytes()

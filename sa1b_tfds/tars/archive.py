@@ -134,9 +134,12 @@ def number_of(archive: Archive) -> int | None:
 
 def identity_of(path: epath.Path) -> dict[str, int] | None:
     """Returns numbers that change when a file does; None if it is not there. Reads no content."""
-    if not path.exists():
+    if not files.is_local(path) and not path.exists():
         return None
-    stat = files.stat_of(path)
+    try:
+        stat = files.stat_of(path)
+    except (FileNotFoundError, NotADirectoryError):  # perhaps it was deleted a moment ago
+        return None
     return {"bytes": stat.bytes, "modified": stat.modified}
 
 
