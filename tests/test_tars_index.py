@@ -23,7 +23,7 @@ FILES = {
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.mktemp("cache") / "not there yet"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "sa1b_tfds"
 
@@ -232,6 +232,23 @@ def test_what_was_wrong_is_told_again(tar, form, headers_read):
         with pytest.raises(TornArchive, match=r"^sa_000000.tar: .*the tar is torn here"):
             index_of(tar)
     assert len(headers_read) == 1
+
+
+def test_all_that_is_kept_of_a_tar_goes_with_it(tar, cache):
+    """From beside the tar, and from the cache."""
+    epath_tar = epath.Path(tar)
+    for kind in (kept.INDEX, kept.SEEK):
+        beside, in_cache = kept._paths(epath_tar, kind)
+        assert in_cache.parent == epath.Path(cache)
+        assert kept.keep(epath_tar, kind, b"something")
+        assert kept.load(epath_tar, kind, lambda path: path.read_bytes()) == b"something"
+        assert (beside.exists(), in_cache.exists()) == (True, False)
+        in_cache.parent.mkdir(parents=True, exist_ok=True)
+        in_cache.write_bytes(b"something")
+    kept.forget_all(epath_tar)
+    assert os.listdir(tar.parent) == [tar.name]
+    assert os.listdir(cache) == []
+    assert kept.load(epath_tar, kept.INDEX, lambda path: path.read_bytes()) is None
 
 
 def test_where_the_folder_cannot_be_written_the_index_is_in_the_cache(
