@@ -154,6 +154,7 @@ def forged(content, column, value):
         lambda kept: kept[:-1],
         lambda kept: kept[: len(kept) // 2],
         lambda kept: kept[:60] + b"\xff" + kept[61:],
+        lambda kept: kept[:-5] + b"3" + kept[-4:],  # another name, which only the checksum tells
         lambda kept: with_checksum(kept[:-4].replace(b"index 2", b"index 1")),
         lambda kept: with_checksum(kept[:-4].replace(b'"pairs":3', b'"pairs":9')),
         lambda kept: with_checksum(kept[:-4].replace(b'"pairs":3', b'"pairs":-3')),
@@ -232,6 +233,19 @@ def test_what_was_wrong_is_told_again(tar, form, headers_read):
         with pytest.raises(TornArchive, match=r"^sa_000000.tar: .*the tar is torn here"):
             index_of(tar)
     assert len(headers_read) == 1
+
+
+def test_a_tar_has_its_own_place_in_the_cache_however_it_is_named(tmp_path, monkeypatch):
+    def in_cache(name):
+        return kept._paths(epath.Path(name), kept.INDEX)[1]
+
+    places = set()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        assert in_cache("sa_0.tar") == in_cache(tmp_path / folder / "sa_0.tar")
+        places.add(in_cache("sa_0.tar"))
+    assert len(places) == 2
 
 
 def test_all_that_is_kept_of_a_tar_goes_with_it(tar, cache):
