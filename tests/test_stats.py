@@ -362,6 +362,10 @@ def test_parts_add_up_in_any_order(order, joints):
     assert row[0].as_dict() == EXPECTED
 
 
+def test_examples_without_a_start_are_the_first_of_their_part():
+    assert list(statistics_of_examples("t", []).keys) == [("t", 0)]
+
+
 def test_the_expected_statistics_are_not_empty():
     assert EXPECTED["images"] == 12
     assert EXPECTED["problems"]["count"] == 6

@@ -23,7 +23,7 @@ FILES = {
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.mktemp("cache") / "not there yet"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "sa1b_tfds"
 
@@ -154,6 +154,7 @@ def forged(content, column, value):
         lambda kept: kept[:-1],
         lambda kept: kept[: len(kept) // 2],
         lambda kept: kept[:60] + b"\xff" + kept[61:],
+        lambda kept: kept[:-5] + b"3" + kept[-4:],  # another name, which only the checksum tells
         lambda kept: with_checksum(kept[:-4].replace(b"index 2", b"index 1")),
         lambda kept: with_checksum(kept[:-4].replace(b'"pairs":3', b'"pairs":9')),
         lambda kept: with_checksum(kept[:-4].replace(b'"pairs":3', b'"pairs":-3')),
@@ -232,6 +233,36 @@ def test_a_kept_index_reports_its_problems_again(tar, form, headers_read):
         with pytest.raises(TornArchive, match=r"^sa_000000.tar: .*the tar is torn here"):
             index_of(tar)
     assert len(headers_read) == 1
+
+
+def test_a_tar_has_its_own_place_in_the_cache_however_it_is_named(tmp_path, monkeypatch):
+    def in_cache(name):
+        return kept._paths(epath.Path(name), kept.INDEX)[1]
+
+    places = set()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        assert in_cache("sa_0.tar") == in_cache(tmp_path / folder / "sa_0.tar")
+        places.add(in_cache("sa_0.tar"))
+    assert len(places) == 2
+
+
+def test_all_that_is_kept_of_a_tar_goes_with_it(tar, cache):
+    """From beside the tar, and from the cache."""
+    epath_tar = epath.Path(tar)
+    for kind in (kept.INDEX, kept.SEEK):
+        beside, in_cache = kept._paths(epath_tar, kind)
+        assert in_cache.parent == epath.Path(cache)
+        assert kept.keep(epath_tar, kind, b"something")
+        assert kept.load(epath_tar, kind, lambda path: path.read_bytes()) == b"something"
+        assert (beside.exists(), in_cache.exists()) == (True, False)
+        in_cache.parent.mkdir(parents=True, exist_ok=True)
+        in_cache.write_bytes(b"something")
+    kept.forget_all(epath_tar)
+    assert os.listdir(tar.parent) == [tar.name]
+    assert os.listdir(cache) == []
+    assert kept.load(epath_tar, kept.INDEX, lambda path: path.read_bytes()) is None
 
 
 def test_index_of_a_read_only_folder_is_in_the_cache(tar, form, headers_read, monkeypatch, cache):
