@@ -69,7 +69,7 @@ def test_what_is_written_is_read():
 def test_each_flipped_bit_is_found(bit):
     data = bytearray(FINISHED.to_json())
     data[bit // 8] ^= 1 << bit % 8
-    with pytest.raises(own_json.Damaged):
+    with pytest.raises(own_json.DamagedJson):
         FinishedTar.from_json(bytes(data))
 
 
@@ -85,7 +85,9 @@ def test_json_of_an_earlier_version_has_no_checksum_and_is_read():
 def test_a_damaged_file_is_one_error_that_names_it(tmp_path, damage):
     path = tmp_path / "file.json"
     path.write_bytes(damage)
-    with pytest.raises(own_json.Damaged, match=r"/file\.json is damaged \(.*\): do something\.$"):
+    with pytest.raises(
+        own_json.DamagedJson, match=r"/file\.json is damaged \(.*\): do something\.$"
+    ):
         own_json.read(path, FinishedTar._of_fields, "do something")
 
 
@@ -103,7 +105,7 @@ def test_a_damaged_file_is_one_error_that_names_it(tmp_path, damage):
     ],
 )
 def test_what_is_wrong_is_said_plainly(content, make, reason):
-    with pytest.raises(own_json.Damaged, match=f"^{reason}$"):
+    with pytest.raises(own_json.DamagedJson, match=f"^{reason}$"):
         own_json.loads(content, make)
 
 
@@ -114,7 +116,7 @@ def test_a_damaged_sidecar_is_no_finished_tar(tmp_path, damage):
         staging.sidecar(name).write_bytes(damage)
         assert staging.finished(name) is None
     with pytest.raises(
-        own_json.Damaged, match=r"\.json is damaged \(.*: remove it and build again"
+        own_json.DamagedJson, match=r"\.json is damaged \(.*: remove it and build again"
     ):
         staging.archives()  # the name of the second one stands in it alone
     assert not Folder(epath.Path(tmp_path)).has_all_staged()
@@ -128,7 +130,7 @@ def test_a_damaged_list_of_wanted_tars_is_named(tmp_path, damage):
         assert staging.unfinished() == []
         return
     with pytest.raises(
-        own_json.Damaged, match=r"/wanted is damaged .*: remove it, to build without"
+        own_json.DamagedJson, match=r"/wanted is damaged .*: remove it, to build without"
     ):
         staging.unfinished()
     staging.want(["sa_000000.tar"])

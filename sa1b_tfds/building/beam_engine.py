@@ -61,7 +61,7 @@ class BeamEngine:
                     said = own_json.read(failure, lambda fields: BadInput(**fields), "build again")
                     failures[name] = said
                     continue
-                except own_json.Damaged as e:
+                except own_json.DamagedJson as e:
                     why = e
                 finally:
                     failure.unlink()

@@ -23,7 +23,7 @@ from sa1b_tfds.building.shard_files import ShardFile, which_are_intact
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core import files
 from sa1b_tfds.core.lock import FolderInUse, lock_folder
-from sa1b_tfds.core.own_json import Damaged
+from sa1b_tfds.core.own_json import DamagedJson
 from sa1b_tfds.core.text import first_few
 
 TARS = "tars.jsonl"
@@ -115,7 +115,7 @@ class Folder:
         A user who may only read the data leaves it as it is.
         """
         if self.staging.folder.exists():
-            with contextlib.suppress(FolderInUse, OSError, Damaged), self.locked():
+            with contextlib.suppress(FolderInUse, OSError, DamagedJson), self.locked():
                 self.clean()
 
     def has_all_staged(self) -> bool:
@@ -123,7 +123,7 @@ class Folder:
         try:
             staged = self.staging.archives()
             prepared = self.prepared()
-        except (FileNotFoundError, Damaged):  # it is not known what is in the data
+        except (FileNotFoundError, DamagedJson):  # it is not known what is in the data
             return False
         there = {tar.archive: (tar.source, tar.settings) for tar in prepared.tars}
         if not self.path.exists() or not there.keys() - prepared.damaged() >= set(staged):
@@ -161,7 +161,7 @@ class Folder:
 
         Raises:
           FileNotFoundError: if the data was not built by this package.
-          Damaged: if the list of the tars is damaged.
+          DamagedJson: if the list of the tars is damaged.
         """
         if not self.path.exists():
             return PreparedTars()
@@ -170,7 +170,7 @@ class Folder:
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
                 tars.append(FinishedTar.from_json(line))
-            except Damaged as e:
+            except DamagedJson as e:
                 raise _damaged_list(path, f"line {number}: {e}") from e
         paths, expected = self._shard_paths()
         listed = sum(len(tar.shards) for tar in tars)
@@ -238,8 +238,8 @@ class Folder:
             raise
 
 
-def _damaged_list(path: epath.Path, why: str) -> Damaged:
-    return Damaged(
+def _damaged_list(path: epath.Path, why: str) -> DamagedJson:
+    return DamagedJson(
         f"{path} is damaged ({why}): the data can be read as it is, but not extended. To extend it,"
         " build all of it again in another data_dir."
     )

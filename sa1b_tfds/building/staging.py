@@ -81,7 +81,7 @@ class FinishedTar:
 
     @classmethod
     def from_json(cls, data: bytes) -> FinishedTar:
-        """Raises `own_json.Damaged` if it is not what `to_json` gives."""
+        """Raises `own_json.DamagedJson` if it is not what `to_json` gives."""
         return own_json.loads(data, cls._of_fields)
 
     @classmethod
@@ -123,7 +123,7 @@ class Staging:
         """What the sidecar says; None if it or one of its shards is missing or damaged."""
         try:
             tar = FinishedTar.from_json(self.sidecar(archive).read_bytes())
-        except (OSError, own_json.Damaged):
+        except (OSError, own_json.DamagedJson):
             return None
         return tar if all(file.has_its_size() for file in self._files(tar)) else None
 
@@ -150,7 +150,7 @@ class Staging:
         """The names of the tars that have a sidecar.
 
         Raises:
-          Damaged: if a name stands only in a sidecar, and that is damaged.
+          DamagedJson: if a name stands only in a sidecar, and that is damaged.
         """
         paths = self.folder.glob("*.json") if self.folder.exists() else []
         return sorted(map(_archive_of, paths))
@@ -167,7 +167,7 @@ class Staging:
         """The wanted tars that are not finished; None if there is no list of wanted tars.
 
         Raises:
-          Damaged: if the list of them is damaged.
+          DamagedJson: if the list of them is damaged.
         """
         if not self.wanted.exists():
             return None

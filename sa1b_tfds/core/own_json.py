@@ -20,7 +20,7 @@ _SEAL = re.compile(rb'\{"checksum":([0-9]{1,10}),')
 _Content = TypeVar("_Content")
 
 
-class Damaged(ValueError):
+class DamagedJson(ValueError):
     """A file, or some JSON, is not what this package writes."""
 
 
@@ -34,7 +34,7 @@ def loads(data: bytes, make: Callable[[Any], _Content]) -> _Content:
     """What `make` makes of JSON.
 
     Raises:
-      Damaged: if it is no JSON, its checksum is wrong, or `make` finds it of another form.
+      DamagedJson: if it is no JSON, its checksum is wrong, or `make` finds it of another form.
     """
     try:
         if (seal := _SEAL.match(data)) is None:
@@ -44,23 +44,23 @@ def loads(data: bytes, make: Callable[[Any], _Content]) -> _Content:
             raise ValueError("its checksum is wrong")
         return make(orjson.loads(b"{" + rest))
     except orjson.JSONDecodeError as e:
-        raise Damaged(f"it is not JSON: {e}") from e
+        raise DamagedJson(f"it is not JSON: {e}") from e
     except KeyError as e:
-        raise Damaged(f"it lacks the field {e}") from e
+        raise DamagedJson(f"it lacks the field {e}") from e
     except ValueError as e:
-        raise Damaged(str(e)) from e
+        raise DamagedJson(str(e)) from e
     except (TypeError, AttributeError, IndexError, OverflowError) as e:
-        raise Damaged(f"it is of another form: {e}") from e
+        raise DamagedJson(f"it is of another form: {e}") from e
 
 
 def read(path: epath.Path | Path, make: Callable[[Any], _Content], advice: str) -> _Content:
     """What `make` makes of a file of JSON.
 
     Raises:
-      Damaged: naming the file, what is wrong with it, and the advice.
+      DamagedJson: naming the file, what is wrong with it, and the advice.
       OSError: if it cannot be read.
     """
     try:
         return loads(path.read_bytes(), make)
-    except Damaged as e:
-        raise Damaged(f"{path} is damaged ({e}): {advice}.") from e
+    except DamagedJson as e:
+        raise DamagedJson(f"{path} is damaged ({e}): {advice}.") from e

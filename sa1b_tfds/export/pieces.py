@@ -91,7 +91,7 @@ class Piece:
         """
         try:
             finished = own_json.loads((self._done / _PIECE).read_bytes(), self._of_fields)
-        except (OSError, own_json.Damaged):
+        except (OSError, own_json.DamagedJson):
             return None
         is_same = {**finished.fingerprint, "excluded": None} == {**self.job(), "excluded": None}
         return finished if is_same and (self.on_error == "skip" or not finished.problems) else None

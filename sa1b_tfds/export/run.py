@@ -221,7 +221,7 @@ def _job_in(path: Path) -> Any:
         return None
     try:
         return own_json.loads(path.read_bytes(), lambda content: content["job"])
-    except own_json.Damaged:
+    except own_json.DamagedJson:
         return False
 
 

@@ -76,7 +76,7 @@ def read_state(config: BuildConfig, builder: Builder) -> BuildState:
 
     Raises:
       FileNotFoundError: if there is no tar to build from, or not enough of them.
-      Damaged: if the list of the tars in the data, or a staged tar's name, is damaged.
+      DamagedJson: if the list of the tars in the data, or a staged tar's name, is damaged.
       LinksError: as `read_links` raises it.
     """
     dataset: SegmentAnythingConfig = builder.builder_config
