@@ -1095,3 +1095,13 @@ def test_a_plan_knows_that_smaller_images_take_longer(tars, tmp_path):
         for config in ("original", "resized_1024")
     ]
     assert seconds[1] == pytest.approx(10 * seconds[0])
+
+
+def test_a_damaged_description_of_the_data_is_named(tars, tmp_path, capsys):
+    data = tmp_path / "data"
+    assert _sa1b(tars, "--data-dir", data) == 0
+    info = data / building.FINAL / "dataset_info.json"
+    info.write_text(info.read_text()[:-30])
+    assert _sa1b(tars, "--data-dir", data, "--add") == 1
+    said = "its dataset_info.json or features.json is damaged (Failed to load JSON"
+    assert said in capsys.readouterr().err

@@ -62,14 +62,23 @@ class BuildConfig:
             )
 
     def builder(self) -> Builder:
-        return Builder(
-            config=self.config,
-            data_dir=self.data_dir,
-            file_format=self.file_format,
-            on_error=self.on_error,
-            num_workers=self.workers,
-            md5=self.md5,
-        )
+        """Makes the builder; raises a ValueError if TFDS cannot read what is prepared."""
+        try:
+            return Builder(
+                config=self.config,
+                data_dir=self.data_dir,
+                file_format=self.file_format,
+                on_error=self.on_error,
+                num_workers=self.workers,
+                md5=self.md5,
+            )
+        except (ImportError, OSError, ValueError):
+            raise
+        except Exception as e:  # TFDS has an error of another kind for each damage
+            raise ValueError(
+                f"The prepared data of {self.config!r} cannot be read: its dataset_info.json or"
+                f" features.json is damaged ({e}). Move that folder away and build again."
+            ) from e
 
     def deletion(self) -> TarDeletion | None:
         """What deletes finished tars; None if none is to be deleted."""
