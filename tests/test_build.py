@@ -242,6 +242,24 @@ def test_max_examples_is_exact_over_all_tars(tars, tmp_path, limit):
     assert ids == [i for tar in everything for i in tar.image_ids.tolist()][:limit]
 
 
+@pytest.mark.parametrize("tars", ["gzip"], indirect=True)
+def test_a_limit_that_takes_all_of_a_tar_is_as_none(tars, tmp_path):
+    """Of a compressed tar nobody knows before how many images it has."""
+    rounds = []
+
+    def engine(tasks):
+        rounds.append([(task.archive.name, task.limit) for task in tasks])
+        assert len(rounds) < 4
+        return _in_this_process(tasks)
+
+    (first,) = _conversion(tars, tmp_path, max_examples=5).run(engine)
+    assert (first.pairs, first.images, first.settings["limit"]) == (5, 5, None)
+    assert rounds == [[("sa_000000.tar", 5)]]
+    both = _conversion(tars, tmp_path, max_examples=7).run(engine)
+    assert [tar.settings["limit"] for tar in both] == [None, 2]
+    assert rounds[1:] == [[("sa_000001.tar", 2)]]
+
+
 @pytest.mark.parametrize(("limit", "tars_read"), [(3, 1), (5, 1), (6, 2), (10, 2)])
 def test_max_examples_opens_no_tar_that_it_takes_nothing_of(tars, tmp_path, limit, tars_read):
     """A compressed one would have to be inflated; here, none that is damaged is met."""
