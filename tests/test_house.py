@@ -49,6 +49,25 @@ def test_the_map_names_what_is_there():
     assert all((PACKAGE / room).exists() for room in ROOMS)
 
 
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "CONTRIBUTING.md", ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda page: page.name,
+)
+def test_modules_that_a_page_names_exist(page):
+    for name in re.findall(r"`([a-z_]+/[a-z_/]+\.(?:py|md|txt))`", page.read_text()):
+        assert any((folder / name).exists() for folder in (PACKAGE, ROOT)), name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_that_a_module_names_exist(module):
+    path = MODULES[module]
+    for name in re.findall(r"`([a-z_/]+\.py)`", path.read_text()):
+        beside = [path.parent, PACKAGE, ROOT]
+        theirs = name.endswith("amg.py")  # a script of segment-anything
+        assert theirs or any((folder / name).exists() for folder in beside), name
+
+
 # The package itself names what is public, from all rooms, and imports it only when it is used.
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "sa1b_tfds"])
 def test_a_module_imports_from_its_room_and_those_above(module):
