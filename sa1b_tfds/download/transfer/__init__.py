@@ -1,1 +1,1 @@
-"""The parts of a download, from one HTTP request up to what a run reports: see `download/download.py`."""
+"""The parts of a download, from one HTTP request to what a run reports; used by `download.py`."""
