@@ -39,10 +39,17 @@ def decode(
     Returns:
       uint8 [S, S, 3], black outside the image.
     """
-    pixels = _resized(_window(jpeg, size, view, config), view.resized, config)
+    pixels = _window(jpeg, size, view, config)
     if config.colour_jitter:
-        pixels = _jittered(pixels, config.colour_jitter, seed)
-    pixels = _rounded(pixels)
+        pixels = _jittered(_resized(pixels, view.resized, config), config.colour_jitter, seed)
+        pixels = _rounded(pixels)
+    else:
+        # Data of `resized_1024` has the right size as it is stored.
+        pixels = tf.cond(
+            tf.reduce_all(tf.shape(pixels)[:2] == view.resized),
+            lambda: pixels,
+            lambda: _rounded(_resized(pixels, view.resized, config)),
+        )
     if config.flip:
         pixels = tf.cond(view.flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
     side = config.image_size
