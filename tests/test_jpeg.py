@@ -1,9 +1,13 @@
 import contextlib
 import io
+import re
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from dummy_data import make
@@ -19,21 +23,21 @@ def encoded(**options):
     return out.getvalue()
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        DATA,
-        DATA + b"trailing",
-        encoded(format="JPEG", progressive=True),
-        encoded(format="JPEG", mode="L"),
-        encoded(format="JPEG", restart_marker_blocks=2),
-        encoded(format="JPEG", comment=b"\xff\xd9" * 9),
-        DATA.replace(b"\xff\xda", b"\xff" * 99 + b"\xff\xda"),
-        encoded(format="JPEG", mode="CMYK"),
-        DATA[:2] + b"\xff\xfe\x00\x02" + DATA[2:],  # a comment of no byte
-        DATA.replace(b"\xff\xc0", b"\xff\xc1"),
-    ],
-)
+FORMS = [
+    DATA,
+    DATA + b"trailing",
+    encoded(format="JPEG", progressive=True),
+    encoded(format="JPEG", mode="L"),
+    encoded(format="JPEG", restart_marker_blocks=2),
+    encoded(format="JPEG", comment=b"\xff\xd9" * 9),
+    DATA.replace(b"\xff\xda", b"\xff" * 99 + b"\xff\xda"),
+    encoded(format="JPEG", mode="CMYK"),
+    DATA[:2] + b"\xff\xfe\x00\x02" + DATA[2:],  # a comment of no byte
+    DATA.replace(b"\xff\xc0", b"\xff\xc1"),
+]
+
+
+@pytest.mark.parametrize("data", FORMS)
 def test_image_size(data):
     assert jpeg.image_size(data) == (60, 90)
     assert tf.io.decode_jpeg(data).shape[:2] == (60, 90)
@@ -124,6 +128,31 @@ def test_shrink(long_side):
     assert (
         np.abs(np.array(small) - expected.numpy()).mean() < 9
     )  # what JPEG at 95 costs, of so few pixels
+
+
+@pytest.mark.parametrize("data", FORMS)
+def test_decode_gives_what_pillow_gives(data, monkeypatch):
+    pixels = jpeg.decode(data)
+    np.testing.assert_array_equal(pixels, jpeg.decode_with_pillow(data))
+    assert pixels.flags.writeable
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)  # as where there is no wheel
+    np.testing.assert_array_equal(jpeg.decode(data), pixels)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_decode_treats_broken_images_as_pillow_does(data):
+    broken = bytearray(DATA)
+    for _ in range(data.draw(st.integers(1, 4))):
+        broken[data.draw(st.integers(2, len(DATA) - 1))] = data.draw(st.integers(0, 255))
+    broken = bytes(broken[: data.draw(st.integers(len(DATA) // 2, len(DATA)))])
+    try:
+        expected = jpeg.decode_with_pillow(broken)
+    except ValueError as e:
+        with pytest.raises(jpeg.BadJpeg, match=re.escape(str(e).partition("<")[0])):
+            jpeg.decode(broken)
+    else:
+        np.testing.assert_array_equal(jpeg.decode(broken), expected)
 
 
 def test_shrink_never_enlarges():
