@@ -5,9 +5,9 @@
 The peer opens the JPEG with Pillow and the JSON with json, decodes every mask to full size with
 pycocotools, stacks them, and resizes them to 256 x 256 with torch's nearest interpolation. Both are
 Datasets in a DataLoader with one worker of one thread, both give the full-size image and the same
-number of masks, and take turns. `bare` only decodes the JPEGs: what no loader that gives the whole
-image can be faster than. `compressed` is ours on the same tar as Meta serves it, read in any order
-by seek points.
+number of masks, and take turns. `bare` only decodes the JPEGs, as ours does: no loader that gives
+the whole image can be faster. `pillow` does so with Pillow. `compressed` is ours on the same tar as
+Meta serves it, read in any order by seek points.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Dataset
 
 from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.examples import jpeg
 from sa1b_tfds.tars import archive
 from sa1b_tfds.torch import SA1BDataset
 
@@ -38,28 +39,47 @@ _IN_TAR = 64  # images, so that the compressed tar has some seek points
 
 
 class Peer(Dataset):
-    """Full-size masks by pycocotools, then resized; `masks=False`: the JPEG and nothing else."""
+    """Full-size masks by pycocotools, then resized."""
 
-    def __init__(self, tar: pathlib.Path, masks: bool = True):
+    def __init__(self, tar: pathlib.Path):
         self._archive = archive.TarArchive(tar)
         self._entries = self._archive.index(Problems())
-        self._masks = masks
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def pair(self, i: int) -> Any:
         [pair] = self._archive.read([self._entries[i]], Problems())
-        image = np.array(Image.open(io.BytesIO(pair.jpeg)).convert("RGB"))
-        pixels = torch.from_numpy(image).permute(2, 0, 1)
-        if not self._masks:
-            return pixels, None
+        return pair
+
+    def __getitem__(self, i: int) -> Any:
+        pair = self.pair(i)
+        pixels = with_pillow(pair.jpeg)
         annotations = json.loads(pair.json)["annotations"]
         full = np.stack([coco_mask.decode(a["segmentation"]) for a in annotations])
         masks = torch.nn.functional.interpolate(
             torch.from_numpy(full)[None], (SIDE, SIDE), mode="nearest-exact"
         )
         return pixels, masks[0].bool()
+
+
+class Bare(Peer):
+    """The JPEG and nothing else."""
+
+    def __init__(self, tar: pathlib.Path, decode: Callable[[bytes], torch.Tensor]):
+        super().__init__(tar)
+        self._decode = decode
+
+    def __getitem__(self, i: int) -> Any:
+        return self._decode(self.pair(i).jpeg)
+
+
+def with_pillow(data: bytes) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB"))).permute(2, 0, 1)
+
+
+def as_ours(data: bytes) -> torch.Tensor:
+    return torch.from_numpy(jpeg.decode(data)).permute(2, 0, 1)
 
 
 def listed(batch: Sequence[Any]) -> Sequence[Any]:
@@ -114,7 +134,8 @@ def compare(tar: pathlib.Path, compressed: pathlib.Path, images: int, rounds: in
             if not torch.equal(theirs, mine):
                 raise AssertionError(f"image {i} differs")
     contestants: dict[str, Callable[[], float]] = {
-        "bare": lambda: seconds(Peer(tar, masks=False), images),
+        "bare": lambda: seconds(Bare(tar, as_ours), images),
+        "pillow": lambda: seconds(Bare(tar, with_pillow), images),
         "peer": lambda: seconds(peer, max(4, images // 8)),
         "ours": lambda: seconds(ours, images),
         "compressed": lambda: seconds(by_seek_points, images),
