@@ -60,6 +60,30 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"sa1b {sa1b_tfds.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["sa1b", "ver"], ["verify"]),
+        (["sa1b", "build", "--data"], ["--data-dir"]),
+        (["sa1b", "repack", "tars", "out", "--form", ""], ["webdataset", "sa1b"]),
+        (["sa1b", "verify", "a_fo"], ["a_folder"]),
+    ],
+)
+def test_bash_completes(tmp_path, words, found):
+    (tmp_path / "a_folder").mkdir()
+    asked = f"""
+eval "$({sys.executable} -m sa1b_tfds --print-completion bash)"
+COMP_WORDS=({shlex.join(words)})
+COMP_CWORD={len(words) - 1}
+$(complete -p sa1b | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    run = subprocess.run(
+        ["bash", "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == found, run.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples_that_parse_and_a_page(capsys, command):
     with pytest.raises(SystemExit, match="0"):

@@ -4,6 +4,7 @@ import doctest
 import functools
 import hashlib
 import http.server
+import importlib.util
 import itertools
 import json
 import os
@@ -15,8 +16,10 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 import sa1b_tfds
 from tests import forked
@@ -198,3 +201,20 @@ def test_the_messages_under_troubleshooting_are_those_of_the_code():
         patterns = [re.escape(message).replace(r"\.\.\.", ".*") for message in messages]
         unknown = [p for p in patterns if not any(re.search(p, t, re.DOTALL) for t in texts)]
         assert not unknown, "the code does not say this"
+
+
+def test_pictures_are_what_their_script_draws(tmp_path):
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    pictures.main(tmp_path)
+    kept = sorted((ROOT / "docs").glob("*.jpg"))
+    assert {path.name for path in kept} == {path.name for path in tmp_path.glob("*.jpg")}
+    for path in kept:
+        drawn, page = (np.asarray(Image.open(p)).astype(int) for p in (tmp_path / path.name, path))
+        assert np.abs(drawn - page).mean() < 2, f"run docs/pictures.py: {path.name} is old"
+    assert all(f"({path.name})" in _all_text() for path in kept)
+
+
+def _all_text() -> str:
+    return "".join(page.read_text() for page in PAGES)

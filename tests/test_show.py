@@ -27,6 +27,7 @@ from sa1b_tfds.show.charts import histogram
 from sa1b_tfds.show.pictures import picture_of, take
 from sa1b_tfds.stats import statistics_of
 from sa1b_tfds.stats.statistics import statistics_of_example
+from sa1b_tfds.torch import SA1BDataset, collate
 from tests import building, strategies
 
 matplotlib.use("Agg")
@@ -425,9 +426,44 @@ class TestBatch:
             expected = _over(raw["image"][i], masks)[:height, :width]
             np.testing.assert_allclose(cell[:height, :width], expected, atol=2)
 
+    def test_images_as_they_are_stored(self, tars):
+        item = SA1BDataset(tars)[0]
+        pixels, masks = item[0].numpy().transpose(1, 2, 0), item[1].numpy()
+        height, width = pixels.shape[:2]
+        assert height < width
+        cell = np.asarray(show.show_batch(item, side=width))[8:, 8:]
+        outside = {"bbox": item[2]["bbox"] * 0 - np.float32([99, 99, 0, 0])}
+        outside["point_coords"] = item[2]["point_coords"] * 0 - 99
+        bare = np.asarray(show.show_batch((*item[:2], outside), side=width))[8:, 8:]
+        np.testing.assert_allclose(bare[:height, :width], _over(pixels, masks), atol=1)
+        assert (bare[height:-8, :width] == 255).all()
+        assert (bare != cell).any()
+
+        element = next(iter(sa1b_tfds.read_tars(tars)))
+        drawn = np.asarray(show.show_batch(element, side=width))[8:, 8:]
+        # TensorFlow decodes a little differently, and a box's side may fall on the next pixel.
+        assert (np.abs(drawn.astype(int) - cell) > 8).mean() < 0.1
+
+    def test_batches_of_images_as_they_are_stored(self, tars):
+        elements = sa1b_tfds.read_tars(tars)
+        one = np.asarray(show.show_batch(next(iter(elements))))
+        # Padding has no box: it is not drawn.
+        more = tfds.as_numpy(next(iter(elements.padded_batch(1))))
+        more["masks"] = np.pad(more["masks"], [(0, 0), (0, 2), (0, 0), (0, 0)])
+        more["annotations"] = {
+            name: np.pad(column, [(0, 0), (0, 2)] + [(0, 0)] * (column.ndim - 2))
+            for name, column in more["annotations"].items()
+        }
+        np.testing.assert_array_equal(np.asarray(show.show_batch(more)), one)
+        dataset = SA1BDataset(tars)
+        two = np.asarray(show.show_batch(collate([dataset[0], dataset[1]])))
+        first = np.asarray(show.show_batch(dataset[0]))
+        np.testing.assert_array_equal(two[: first.shape[0], : first.shape[1]], first)
+
     @pytest.mark.parametrize(
         ("batch", "message"),
         [
+            ({"annotations": {}, "masks": {"counts": 1}, "image": np.zeros(3)}, "not decoded"),
             ([1, 2, 3], "must be a dict or a pair of dicts"),
             ({"x": np.zeros(3)}, r"not a training batch: its keys are \['x'\]"),
             (

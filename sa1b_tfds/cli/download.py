@@ -22,9 +22,9 @@ def add(commands: Commands) -> None:
         commands,
         "download",
         _download,
-        "Download tars. Meta serves them compressed with gzip, 11.3 GB each, under the name .tar;"
-        " builds read them as they are. Interrupted, or links expired? Run the same command again;"
-        " it continues, also with a fresh links file.",
+        "Download the tars that a links file lists. Meta serves them compressed with gzip, 11.3 GB"
+        " each, under the name .tar; builds read them as they are. Interrupted, or links expired?"
+        " Run the same command again; it continues, also with a fresh links file.",
         examples=(
             "--links-file links.txt --output-dir tars --start 0 --end 10",
             "--links-file links.txt --output-dir tars --names sa_000020.tar --dry-run",

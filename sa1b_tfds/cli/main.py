@@ -9,10 +9,14 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
+import shtab
+
 from sa1b_tfds import __version__
 from sa1b_tfds.cli import build, download, eval, export, repack, show, stats, unpack, verify
 from sa1b_tfds.cli.options import did_you_mean
 
+_PATHS = ("FILE", "DIR", "TARS", "SOURCE", "OUT")  # what a shell completes with names of files
+_COMPLETION = "--print-completion"
 _COMMANDS = (download, verify, unpack, build, stats, show, export, repack, eval)
 
 
@@ -61,9 +65,18 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"sa1b {__version__}")
+    shtab.add_argument_to(
+        parser,
+        _COMPLETION,
+        help="print the completion script for this shell: see docs/index.md",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in _COMMANDS:
         module.add(commands)
+    for command in commands.choices.values():
+        for action in command._actions:
+            if action.metavar in _PATHS:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
     return parser, commands.choices
 
 
@@ -73,6 +86,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     # argparse checks what is missing before it names what it does not know, and prints the usage of
     # `sa1b` then. A misspelt word is the likelier mistake, so it is looked for first.
     name = next((word for word in arguments if not word.startswith("-")), None)
+    if arguments[:1] == [_COMPLETION]:
+        name = None  # what follows is a shell
     if name is not None and name not in commands:
         parser.error(f"no such command: {name}{did_you_mean(name, commands)}")
     if name is not None:

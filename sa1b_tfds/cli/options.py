@@ -42,7 +42,7 @@ def add_command(
     lines = "".join(f"  sa1b {name} {example}\n" for example in examples)
     command = commands.add_parser(
         name,
-        help=help,
+        help=help.partition(". ")[0].rstrip("."),
         description=textwrap.fill(help, _WIDTH),
         epilog=f"examples:\n{lines}\nmore: docs/{docs}",
         formatter_class=argparse.RawDescriptionHelpFormatter,  # it keeps the lines of the epilog

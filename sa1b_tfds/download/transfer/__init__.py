@@ -1,1 +1,1 @@
-"""The parts of a download, from one HTTP request to what a run reports; used by `download.py`."""
+"""The parts of a download, from an HTTP request to a run's report: see `download/download.py`."""
