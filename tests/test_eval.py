@@ -85,7 +85,7 @@ def test_the_figures(entries, file, tmp_path, capsys):
     counts = ("images", "images_without_predictions", "masks", "predictions")
     assert [figures[name] for name in counts] == [8, 1, 193, 193]
     assert figures["problems"] == []
-    assert "193 predictions, 193 masks of 8 images; 1 images without predictions" in printed
+    assert "193 predictions, 193 masks of 8 images; 1 image without predictions" in printed
     assert re.search(f"^AP50  +{figures['coco']['AP50']:.4g}$", printed, re.MULTILINE)
     assert f"{figures['best']['mean_iou']:.4g}" in printed
 
@@ -128,7 +128,7 @@ def test_a_bad_image_is_named_and_the_rest_goes_on(tmp_path, capsys):
     arguments[2] = str(tmp_path / "all.json")
     assert main(arguments) == 1
     captured = capsys.readouterr()
-    assert "1 predictions" in captured.out
+    assert "1 prediction, " in captured.out
     assert "entry 0 has the image_id 9, which is not in the dataset" in captured.err
 
 

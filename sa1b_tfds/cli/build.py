@@ -126,7 +126,7 @@ def _build(options: argparse.Namespace) -> int:
 
 def _print_build_plan(plan: BuildPlan) -> bool:
     """Prints a plan; returns whether it fits on the disk."""
-    from sa1b_tfds.core.text import format_bytes, format_duration
+    from sa1b_tfds.core.text import counted, format_bytes, format_duration
 
     for tar in plan.tars:
         print(f"{tar.name}: {tar.state}, {format_bytes(tar.bytes)}")
@@ -140,7 +140,7 @@ def _print_build_plan(plan: BuildPlan) -> bool:
     if plan.scratch:
         shards += f", and for a while {format_bytes(plan.scratch)} of unpacked tars"
     print(
-        f"{to_do} of {len(plan.tars)} tars to convert, about {how_long}; up to {shards},"
+        f"{to_do} of {counted(len(plan.tars), 'tar')} to convert, about {how_long}; up to {shards},"
         f" {free} free"
     )
     if plan.free is None or needed <= plan.free:

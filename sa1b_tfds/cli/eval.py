@@ -85,11 +85,12 @@ def _eval(options: argparse.Namespace) -> int:
 
 def _print(figures: dict[str, Any]) -> None:
     from sa1b_tfds.cli.table import number, print_table
+    from sa1b_tfds.core.text import counted
 
     print(
-        f"{figures['predictions']:,} predictions, {figures['masks']:,} masks of"
-        f" {figures['images']:,} images; {figures['images_without_predictions']:,} images without"
-        " predictions"
+        f"{counted(figures['predictions'], 'prediction')}, {counted(figures['masks'], 'mask')} of"
+        f" {counted(figures['images'], 'image')};"
+        f" {counted(figures['images_without_predictions'], 'image')} without predictions"
     )
     best = figures["best"]
     rows = [["best prediction of each mask", "masks", "mean", "95 % interval", "median"]]

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sa1b_tfds.cli.options import add_on_error, add_workers, positive, refused
+from sa1b_tfds.core.text import counted
 
 if TYPE_CHECKING:
     from sa1b_tfds.export.format import Format
@@ -61,10 +62,16 @@ def run_export(options: argparse.Namespace, format: Format, config: str | None =
         print(f"skipped {line}")
     if lines != [str(problem) for problem in skipped]:
         print(f"all of them are in {REPORT} in {options.output}")
-    counts = ", ".join(f"{number} {what}" for what, number in exported.counts.items())
+    counts = ", ".join(_counted(number, what) for what, number in exported.counts.items())
     already = " already" if exported.was_there else ""
     print(f"{counts} are{already} in {exported.output}; {len(skipped)} skipped")
     return 0
+
+
+def _counted(number: int, what: str) -> str:
+    """'1 mask without a pixel' for 1 of 'masks without a pixel'."""
+    name, space, more = what.partition(" ")
+    return f"{counted(number, name.removesuffix('s'))}{space}{more}"
 
 
 def _numbers(text: str) -> set[int]:

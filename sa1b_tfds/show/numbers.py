@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
-from sa1b_tfds.core.text import format_bytes
+from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.show.charts import histogram, number
 
 
@@ -39,13 +39,14 @@ def statistics_as_html(statistics: Mapping[str, Any]) -> str:
 
 def _as_html(statistics: Mapping[str, Any]) -> str:
     images, masks = statistics["images"], statistics["masks"]
+    parts = counted(statistics["parts"], "part")
     charts = "".join(
         _distribution(title, write, statistics["distributions"][name])
         for name, (title, write) in _DISTRIBUTIONS.items()
     )
     return f"""{_wrong(statistics)}
-<details><summary>Statistics of all {images:,} images: {masks:,} masks,
-{format_bytes(statistics["jpeg_bytes"])} of JPEG, in {statistics["parts"]:,} parts</summary>
+<details><summary>Statistics of {counted(images, "image")}: {counted(masks, "mask")},
+{format_bytes(statistics["jpeg_bytes"])} of JPEG, in {parts}</summary>
 <div class="charts">{charts}</div></details>"""
 
 
