@@ -234,7 +234,7 @@ class TestPage:
         page = show.make_page([], statistics=statistics)
         masks = sum(len(_dense(example)) for example in examples)
         kilobytes = sum(len(example.image) for example in examples) / 1000
-        assert f"all 6 images: {masks} masks,\n{kilobytes:.1f} kB of JPEG, in 2 parts" in page
+        assert f"of 6 images: {masks} masks,\n{kilobytes:.1f} kB of JPEG, in 2 parts" in page
         ious = np.concatenate([e.annotations["predicted_iou"] for e in examples])
         (chart,) = re.findall(r'<figure class="chart"><figcaption>predicted IoU.*?</figure>', page)
         caption = re.search(r"<small>(.*)</small>", chart)[1]
