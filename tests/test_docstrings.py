@@ -104,6 +104,6 @@ def missing_in_docs(owner, thing):
             yield "Returns"
 
 
-@pytest.mark.parametrize(("owner", "thing"), public())
+@pytest.mark.parametrize(("owner", "thing"), list(public()))
 def test_a_docstring_says_what_goes_in_and_what_comes_out(owner, thing):
     assert sorted(missing_in_docs(owner, thing)) == []
