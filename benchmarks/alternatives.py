@@ -64,7 +64,7 @@ def _compare(folder: pathlib.Path, names: list[str], images: int) -> None:
             for one in measured:
                 one.turn()
     header = ("images/s", "CPU ms", "first s", "MB", "MB/image", "prepare ms")
-    print(f"{'':34}" + "".join(f"{title:>11}" for title in header))
+    print(f"{'':34}" + "".join(f"{title:>12}" for title in header))
     for one in measured:
         print(one.row())
     for name, packages in lacking.items():
@@ -169,7 +169,7 @@ class Measured:
             f"{1e3 * self._prepare:.1f}",
         )
         mark = "*" if self._loader.ours else " "
-        return f"{mark} {self._loader.what:32}" + "".join(f"{figure:>11}" for figure in figures)
+        return f"{mark} {self._loader.what:32}" + "".join(f"{figure:>12}" for figure in figures)
 
 
 def _on_disk(folder: pathlib.Path) -> int:
