@@ -16,7 +16,9 @@ from tensorflow_datasets.datasets.segment_anything import (
     segment_anything_dataset_builder as official,
 )
 
+import sa1b_tfds
 from sa1b_tfds import TrainingConfig, encode_mask, training_dataset
+from sa1b_tfds.training import example
 from sa1b_tfds.training.example import make_example
 from sa1b_tfds.training.sources import Record, find_stream
 from tests import building, forked
@@ -85,6 +87,58 @@ def test_the_raw_batch(of):
 
 @pytest.mark.parametrize("layout", ["raw", "keras_hub"])
 @pytest.mark.parametrize("source", ["name", "builder", "dataset"])
+@pytest.mark.parametrize("source", ["segment_anything/original", "tars", "official"])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"flip": 0.5, "scale_range": (0.5, 2.0)}, {"colour_jitter": 0.5}],
+    ids=["whole", "crops", "colours"],
+)
+def test_images_alone(of, tars, official_data, monkeypatch, source, fields):
+    sources = {"tars": lambda: _of_tars(tars), "official": lambda: official_data}
+    found = sources.get(source, lambda: source)()
+    options = {"shuffle": 0, "batch_size": 1, "max_area_fraction": 1.0, **fields}
+    # With crops, an image of which no mask is seen is taken whole, which is only for masks.
+    with_masks = {int(b["image_id"][0]): b for b in of(found, **options)}
+    monkeypatch.setattr(example, "run_ends", None)  # no mask is parsed
+    alone = {int(b["image_id"][0]): b for b in of(found, masks_per_image=0, **options)}
+    assert sorted(alone) == list(range(12))  # 4 has no mask
+    assert 4 not in with_masks
+    for image_id, batch in with_masks.items():
+        keys = {"image", "image_id", "original_size", "resized_size"}
+        assert alone[image_id].keys() == keys
+        if batch["mask_valid"].numpy().any():
+            for key in keys:
+                np.testing.assert_array_equal(alone[image_id][key], batch[key])
+
+
+def _of_tars(tars):
+    skip = tfds.decode.SkipDecoding()
+    return sa1b_tfds.read_tars(tars, decoders={"image": skip, "masks": skip})
+
+
+@pytest.mark.parametrize(
+    ("layout", "keys"),
+    [
+        ("keras_hub", {"images"}),
+        ("transformers", {"pixel_values", "original_sizes", "reshaped_input_sizes"}),
+    ],
+)
+def test_images_alone_in_a_models_layout(of, layout, keys):
+    alone = next(iter(of(masks_per_image=0, layout=layout, shuffle=0, batch_size=4)))
+    assert alone.keys() == keys
+    inputs, _ = next(iter(of(layout=layout, shuffle=0, batch_size=4)))
+    for key in keys:
+        np.testing.assert_array_equal(alone[key], inputs[key])
+
+
+def test_augment_of_images_alone(of):
+    def black(example, seed):
+        return {**example, "image": example["image"] * 0}
+
+    batch = next(iter(of(masks_per_image=0, augment=black, normalise=None)))
+    assert not batch["image"].numpy().any()
+
+
 def test_mock_data_gives_batches(tmp_path, source, layout):
     with tfds.testing.mock_data(num_examples=5):
         of = {
