@@ -214,7 +214,10 @@ def test_images_alone(places, truth, place, monkeypatch):
 
 def test_images_alone_under_names_without_an_id(tmp_path):
     files = dict(make.files_of(7, **SHAPES))
-    renamed = {name.replace("sa_7", "sa_photo"): data for name, data in files.items()}
+    renamed = {
+        name.replace("sa_7", "sa_photo"): data.replace(b"sa_7.jpg", b"sa_photo.jpg")
+        for name, data in files.items()
+    }
     make.write_tar(tmp_path / "sa_000000.tar", renamed)
     (item,) = SA1BDataset(tmp_path, masks=False)
     assert item[2]["image_id"] == 7
