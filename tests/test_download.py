@@ -182,7 +182,7 @@ FAULTS_REPORTED = {
     "always 500": (
         always(status=500, body=b"oops"),
         "failed",
-        r"HTTP 500 \(oops\); gave up after 3 retries without progress, 0 bytes are kept",
+        r"HTTP 500 \(oops\); gave up after 3 retries without progress; 0 bytes kept",
     ),
     "429 for a week": (
         always(status=429, headers={"Retry-After": "604800"}),
@@ -192,7 +192,7 @@ FAULTS_REPORTED = {
     "always stalled": (
         [Fault(send=HALF, stall=30), *always(send=0, stall=30)],
         "failed",
-        rf"no byte for 0.5 s; gave up after 3 retries without progress, {HALF:,} bytes are kept",
+        rf"no byte for 0.5 s; gave up after 3 retries without progress; {HALF:,} bytes kept",
     ),
     "always truncated": (
         always(truncate_to=HALF),
@@ -374,7 +374,7 @@ def test_a_break_at_the_same_byte_is_not_retried_for_ever(tmp_path):
         (result,) = fetch_all(server, tmp_path)
 
     assert result.status == "failed"
-    assert "gave up after 3 retries without progress, 2,500,000 bytes are kept" in result.reason
+    assert "gave up after 3 retries without progress; 2,500,000 bytes kept" in result.reason
     assert len(server.of(NAME)) == 4
 
 
@@ -759,7 +759,7 @@ def test_a_host_that_cannot_be_reached(tmp_path, host, why):
 
     (result,) = download(select(parse_links(links)), tmp_path, retries=1, backoff=0.01)
 
-    assert re.search(f"no connection: ({why}); gave up after 1 retries without", result.reason)
+    assert re.search(f"no connection: ({why}); gave up after 1 retry without", result.reason)
     assert "did not answer" not in result.reason
     assert no_secret_in(result.reason)
 
@@ -959,7 +959,7 @@ def test_a_selection_that_cannot_fit_is_refused(tmp_path, monkeypatch):
         ) as error:
             download(selection, tmp_path, md5={})
 
-    assert "The first 2 of 4 files fit: --start 0 --end 2" in str(error.value)
+    assert "What fits is the first 2 of 4 files: --start 0 --end 2" in str(error.value)
     assert error.value.plan.needed == error.value.plan.to_fetch == sum(sizes)
     assert beside(tmp_path) == set()
 

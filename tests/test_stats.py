@@ -410,7 +410,7 @@ def test_the_command(tars, tmp_path, capsys):
     assert main(["stats", str(tars), "--json", str(out), "--workers", "2"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("8 images, ")
-    assert "1 images with an id that was there before" in lines
+    assert "1 image with an id that was there before" in lines
     assert "  sa_000001.tar: image 0: first in sa_000000.tar: image 0" in lines
     assert any(line.startswith("1 area: 'area' is not the number") for line in lines)
     assert "1 could not be read" in lines

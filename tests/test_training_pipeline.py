@@ -248,7 +248,7 @@ def test_a_restored_iterator_gives_the_very_next_batch(of, tmp_path):
 def test_no_mask_left_anywhere_is_an_error(of):
     for fields in ({}, {"drop_remainder": False}, {"repeat": True}):
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match="None of the 12 images has a mask"
+            tf.errors.InvalidArgumentError, match="No image is left of 12 images: none has a mask"
         ):
             list(of(min_predicted_iou=9.0, **fields).take(1))
 

@@ -17,6 +17,7 @@ from etils import epath
 
 from sa1b_tfds.core.files import os_errors_named
 from sa1b_tfds.core.problems import BadInput, Problems
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples import array_records, record_files, records
 from sa1b_tfds.examples.annotations import member_of, read_image, read_pair
 from sa1b_tfds.examples.example import Example
@@ -144,7 +145,8 @@ class ShardPart:
                 yield example
             number += 1
         if number != self.length:
-            problems.report(self.name, "", f"it has {number} of its {self.length} records")
+            listed = counted(self.length, "record")
+            problems.report(self.name, "", f"it has {number} of its {listed}")
 
     def example(self, i: int, with_masks: bool = True) -> Example:
         try:

@@ -11,6 +11,7 @@ from etils import epath
 
 from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.core.processes import ProcessDied, Processes, worker_count
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import ArchivePart, Part, examples_of, find_parts
 from sa1b_tfds.stats.findings import Findings, Problem
@@ -157,7 +158,7 @@ def _finished(task: _Task, future: Future[Statistics]) -> tuple[_Task, Statistic
     except ProcessDied as e:
         number = task.images_known if task.entries is None else len(task.entries)
         where = f"images from {task.start} on" if task.entries is not None else ""
-        what = "its images" if number is None else f"up to {number} images"
+        what = "its images" if number is None else f"up to {counted(number, 'image')}"
         lost = Problem(task.part.name, where, f"{what} were not read: {e}")
         return task, Statistics(
             problems=Findings.of([*task.problems, lost]),

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.example import TrainingExample, make_example
@@ -87,8 +88,9 @@ def training_dataset(
         steps = found.num_images // batch_size
         if not steps:
             raise ValueError(
-                f"batch_size={batch_size} is more than the {found.num_images} images of the source:"
-                " with drop_remainder=True there is no batch."
+                f"batch_size={batch_size} is more than the source has,"
+                f" {counted(found.num_images, 'image')}: with drop_remainder=True there is no"
+                " batch."
             )
 
     if service:
@@ -178,7 +180,8 @@ def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.
             lambda: tf.constant(True),
         )
         nothing = (dropped == seen) & (seen == (num_images or -1))
-        some = tf.debugging.Assert(~nothing, [f"None of the {num_images} images {_NO_MASK}."])
+        nobody = f"No image is left of {counted(num_images or 0, 'image')}: none {_NO_MASK}."
+        some = tf.debugging.Assert(~nothing, [nobody])
         with tf.control_dependencies([told, *([] if some is None else [some])]):
             return tf.stack([seen, dropped]), example
 
@@ -187,7 +190,9 @@ def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.
 
 
 def _tell(seen: tf.Tensor, dropped: tf.Tensor, image_id: tf.Tensor) -> tf.Tensor:
-    template = f"sa1b_tfds: {{}} of {{}} images so far left out, the last is {{}}: none {_NO_MASK}."
+    template = (
+        f"sa1b_tfds: images left out so far: {{}} of {{}}, the last is {{}}: none {_NO_MASK}."
+    )
     text = tf.strings.format(template, (dropped, seen, image_id))
     with tf.control_dependencies([tf.print(text, output_stream=sys.stderr)]):
         return tf.constant(True)

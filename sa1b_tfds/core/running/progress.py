@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from sa1b_tfds.core.progress import AnyReporter
@@ -55,8 +56,11 @@ class TaskProgress:
 
 
 def _reason(name: str, error: Exception) -> str:
-    """The error without the name that stands before it: a path, or just its end."""
-    return str(error).removeprefix(f"{name}: ").removeprefix(f"{name.rpartition('/')[2]}: ")
+    """The error without the name that stands before it: a path, its end, or a file's name."""
+    text = str(error)
+    before, _, reason = text.partition(": ")
+    is_named = PurePosixPath(before).stem == PurePosixPath(name).stem
+    return reason if reason and is_named else text
 
 
 class _TaskItem(NamedTuple):
