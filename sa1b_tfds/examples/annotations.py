@@ -128,11 +128,12 @@ def read_image(pair: Pair) -> Example:
     named = _NUMBERED.fullmatch(stem)
     if named is None or int(named[1]) >= 2**63:
         return read_pair(pair).without_masks()
+    size = jpeg.image_size(pair.jpeg)
     return Example(
         image=jpeg.unturned(pair.jpeg),
         image_id=int(named[1]),
         file_name=base,
-        masks=rle.Checked([], jpeg.image_size(pair.jpeg)),
+        masks=rle.Checked([], size),
         annotations=no_annotations(),
     )
 
