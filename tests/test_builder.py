@@ -396,7 +396,7 @@ def test_a_config_of_more_tars_than_there_are_says_which_are_missing(tmp_path, c
     make.write_tar(tmp_path / "sa_000020.tar", make.files_of(2))
     dataset = load(tmp_path / "data", tmp_path, "segment_anything/original_1pct")
     assert [e["image_id"] for e in dataset.as_numpy_iterator()] == [1]
-    assert "9 of the 10 tars of 'original_1pct' are not in" in caplog.text
+    assert "Built without 9 of the 10 tars of 'original_1pct', missing in" in caplog.text
     assert "sa_000000.tar, sa_000001.tar, sa_000002.tar and 6 more" in caplog.text
 
 

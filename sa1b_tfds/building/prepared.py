@@ -97,10 +97,10 @@ class Folder:
             other_version = path.name.startswith(_STAGED) and path != self.staging.folder
             if other_version and (tars := _only_staged(path)):
                 logging.warning(
-                    "%s has what another version made of %d tars (%s), and stays: it may be all"
-                    " that is left of them. Remove it if you have these tars.",
+                    "%s has what another version made of %s (%s), and stays: there may be no"
+                    " other copy. Remove it if you have the source.",
                     path,
-                    len(tars),
+                    counted(len(tars), "tar"),
                     first_few(tars),
                 )
             elif ours or other_version or path == self._replaced:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from sa1b_tfds.core.problems import Problems, TornArchive
-from sa1b_tfds.core.text import counted
 from sa1b_tfds.tars.inflate import MAGIC, Damaged
 
 # A 16384 x 16384 JPEG is about 100 MB, and the JSON of SA-1B's fullest image about 1 MB.
@@ -228,7 +227,7 @@ def _end_of(size: int, position: int, length: int | None) -> int:
 
 
 def _cut_off(size: int, available: int) -> tarfile.ReadError:
-    return tarfile.ReadError(f"it claims {counted(size, 'byte')}, {available} are there")
+    return tarfile.ReadError(f"it claims {size} bytes, {available} are there")
 
 
 def suffix_of(name: str) -> str:
