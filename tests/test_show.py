@@ -148,7 +148,7 @@ class TestAxes:
                 lambda ax: show.show_masks_on_image(np.ones((3, 4, 3)), np.ones((2, 4, 3)), ax),
                 r"of the image's size, got \[2, 4, 3\] for an image of the shape \[3, 4, 3\]",
             ),
-            (lambda ax: show.show_points([[1, 2]], [1, 0], ax), "1 points but 2 labels"),
+            (lambda ax: show.show_points([[1, 2]], [1, 0], ax), "got 1 point and 2 labels"),
             (lambda ax: show.contact_sheet([]), "no image to draw"),
             (
                 lambda ax: show.make_page([], statistics={"images": 3}),

@@ -112,7 +112,11 @@ class Example:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def without_masks(self) -> Example:
-        """Returns the image alone: N is 0."""
+        """Leaves the masks out.
+
+        Returns:
+          The image alone, with N = 0.
+        """
         masks = rle.Checked([], self.masks.size)
         return dataclasses.replace(self, masks=masks, annotations=no_annotations())
 
