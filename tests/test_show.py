@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import io
 import json
+import pathlib
 import re
 import shutil
 import sys
@@ -33,6 +34,7 @@ from tests import building, strategies
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+DUMMY = pathlib.Path(__file__).parents[1] / "dummy_data"
 _CHROMIUM, _DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 _FLAGS = [
     "headless",
@@ -444,17 +446,27 @@ class TestBatch:
         # TensorFlow decodes a little differently, and a box's side may fall on the next pixel.
         assert (np.abs(drawn.astype(int) - cell) > 8).mean() < 0.1
 
-    def test_batches_of_images_as_they_are_stored(self, tars):
-        elements = sa1b_tfds.read_tars(tars)
-        one = np.asarray(show.show_batch(next(iter(elements))))
-        # Padding has no box: it is not drawn.
-        more = tfds.as_numpy(next(iter(elements.padded_batch(1))))
-        more["masks"] = np.pad(more["masks"], [(0, 0), (0, 2), (0, 0), (0, 0)])
-        more["annotations"] = {
-            name: np.pad(column, [(0, 0), (0, 2)] + [(0, 0)] * (column.ndim - 2))
-            for name, column in more["annotations"].items()
+    @pytest.mark.parametrize("masks", [None, sa1b_tfds.decode_masks_to(size=(64, 64))])
+    def test_the_padding_of_a_batch_is_not_drawn(self, masks):
+        """Images of seven sizes, with 0 to 60 masks."""
+        elements = sa1b_tfds.read_tars(DUMMY, decoders=masks and {"masks": masks})
+        assert len({tuple(element["image"].shape) for element in elements}) == 7
+        alone = [np.asarray(show.show_batch(element)) for element in elements]
+        (batch,) = elements.padded_batch(8)
+        grid = np.asarray(show.show_batch(batch, columns=1))
+        np.testing.assert_array_equal(grid[8:], np.concatenate([one[8:] for one in alone]))
+        (first,) = elements.take(1).batch(1)
+        np.testing.assert_array_equal(np.asarray(show.show_batch(first)), alone[0])
+
+    def test_a_black_image_of_a_batch_stays_whole(self):
+        two = {
+            "image": np.zeros((2, 4, 6, 3), np.uint8),
+            "masks": np.zeros((2, 0, 4, 6), np.uint8),
+            "annotations": {"bbox": np.zeros((2, 0, 4)), "point_coords": np.zeros((2, 0, 2))},
         }
-        np.testing.assert_array_equal(np.asarray(show.show_batch(more)), one)
+        assert not np.asarray(show.show_batch(two, side=60))[8:48, 8:68].any()
+
+    def test_a_batch_of_a_data_loader(self, tars):
         dataset = SA1BDataset(tars)
         two = np.asarray(show.show_batch(collate([dataset[0], dataset[1]])))
         first = np.asarray(show.show_batch(dataset[0]))
