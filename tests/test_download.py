@@ -397,7 +397,7 @@ def test_a_connection_that_is_too_slow_counts_as_lost(tmp_path):
     with FaultServer({NAME: big}, bytes_per_second=20_000) as server:
         slow = {"speed_limit": 100_000, "speed_time": 0.5, "retries": 1}
         (result,) = fetch_all(server, tmp_path, **slow)
-        assert "less than 100.0 kB/s for 0.5 s; gave up after 1 retries" in result.reason
+        assert "less than 100.0 kB/s for 0.5 s; gave up after 1 retry" in result.reason
         assert len(server.of(NAME)) == 2
         server.bytes_per_second = None
         (result,) = fetch_all(server, tmp_path, speed_limit=0)
@@ -585,7 +585,7 @@ def test_servers_that_drop_expire_and_die_cost_no_byte_twice(tmp_path, form):
         wait_for(lambda: (tmp_path / first).exists())
     run.join(30)  # the server is gone
     assert [result.status for result in results] == ["done", "expired", "failed"]
-    assert re.search(rf"gave up after 3 retries .*{HALF:,} bytes are kept", results[2].reason)
+    assert re.search(rf"gave up after 3 retries .*{HALF:,} bytes kept", results[2].reason)
 
     with FaultServer(files) as server:
         results = fetch_all(server, tmp_path)

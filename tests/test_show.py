@@ -27,7 +27,7 @@ from sa1b_tfds.masks import overlay
 from sa1b_tfds.show.charts import histogram
 from sa1b_tfds.show.pictures import picture_of, take
 from sa1b_tfds.stats import statistics_of
-from sa1b_tfds.stats.statistics import statistics_of_example
+from sa1b_tfds.stats.collect import statistics_of_examples
 from sa1b_tfds.torch import SA1BDataset, collate
 from tests import building, strategies
 
@@ -254,7 +254,7 @@ class TestPage:
 
     def test_what_is_wrong_is_counted(self, examples):
         box = examples[0].annotations | {"area": examples[0].annotations["area"] + 1}
-        wrong = statistics_of_example("part", dataclasses.replace(examples[0], annotations=box))
+        wrong = statistics_of_examples("part", [dataclasses.replace(examples[0], annotations=box)])
         page = show.make_page([], statistics=wrong.as_dict())
         what = "&#x27;area&#x27; is not the number of pixels in the mask"
         n, first = len(box["area"]), int(np.argmin(box["id"]))

@@ -19,7 +19,7 @@ from sa1b_tfds.core.files import os_errors_named
 from sa1b_tfds.core.problems import BadInput, Problems
 from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples import array_records, record_files, records
-from sa1b_tfds.examples.annotations import member_of, read_pair
+from sa1b_tfds.examples.annotations import member_of, read_image, read_pair
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.tars.archive import Archive, PairReader, archives_at, identity_of
 from sa1b_tfds.tars.index import IndexedArchive, count_pairs, index_all, index_archive
@@ -58,8 +58,8 @@ class IndexedPart(Protocol):
 
     def count(self) -> int: ...
 
-    def example(self, i: int) -> Example:
-        """Example i, 0 <= i < count().
+    def example(self, i: int, with_masks: bool = True) -> Example:
+        """Example i, 0 <= i < count(); without masks, what is only of them is not parsed.
 
         Raises:
           BadInput: if it is none, naming part, member and reason.
@@ -107,11 +107,11 @@ class IndexedArchivePart:
     def count(self) -> int:
         return len(self.archive)
 
-    def example(self, i: int) -> Example:
+    def example(self, i: int, with_masks: bool = True) -> Example:
         with os_errors_named(self.name):
             pair = self.archive.read(i)
         try:
-            return read_pair(pair)
+            return read_pair(pair) if with_masks else read_image(pair)
         except ValueError as e:
             raise BadInput(self.name, member_of(pair, e), str(e)) from e
 
@@ -148,15 +148,16 @@ class ShardPart:
             listed = counted(self.length, "record")
             problems.report(self.name, "", f"it has {number} of its {listed}")
 
-    def example(self, i: int) -> Example:
+    def example(self, i: int, with_masks: bool = True) -> Example:
         try:
             if self.file_format == "array_record":
                 record = array_records.read(os.fspath(self.path), i)
             else:
                 record = record_files.read_tfrecord(self.path, int(_offsets(self.path)[i]))
-            return records.deserialise(record)
+            example = records.deserialise(record)
         except (ValueError, IndexError) as e:
             raise BadInput(self.name, f"record {i}", str(e)) from e
+        return example if with_masks else example.without_masks()
 
 
 @functools.cache

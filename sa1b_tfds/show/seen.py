@@ -42,7 +42,7 @@ def images_of(batch: Any, mask_size: int | None) -> Iterator[Seen]:
     if "img_batch" in inputs:
         return _images_of_sam2(inputs)
     found = {"image", "images", "pixel_values"} & set(inputs)
-    if len(found) != 1 or "mask_valid" not in targets:
+    if len(found) != 1 or ("masks" in targets) > ("mask_valid" in targets):
         raise ValueError(f"This is not a training batch: its keys are {sorted(inputs)}.")
     return _images_of_dicts(found.pop(), inputs, targets, mask_size)
 
@@ -56,6 +56,10 @@ def _images_of_dicts(
         pixels = pixels.astype(np.float32) * 255
     elif name == "pixel_values":
         pixels = pixels.transpose(0, 2, 3, 1)
+    if "mask_valid" not in targets:  # masks_per_image=0
+        none = np.zeros((0, 1, 1))
+        yield from (Seen(_as_bytes(image), none, none, none, none[..., 0]) for image in pixels)
+        return
     valid = np.asarray(targets["mask_valid"]).astype(bool)
     size, number = valid.shape
     masks = np.asarray(

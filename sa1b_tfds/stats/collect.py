@@ -15,7 +15,14 @@ from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import ArchivePart, Part, examples_of, find_parts
 from sa1b_tfds.stats.findings import Findings, Problem
-from sa1b_tfds.stats.statistics import Keys, Statistics, digest, statistics_of_example
+from sa1b_tfds.stats.statistics import (
+    Keys,
+    Measured,
+    Statistics,
+    digest,
+    measure,
+    statistics_of_measured,
+)
 from sa1b_tfds.tars.pairs import Entry
 
 _AT_A_TIME = 200  # images per task: 200 MB, two seconds of work
@@ -187,17 +194,21 @@ def statistics_of_examples(
       Their statistics.
     """
     total = Statistics()
+    measured: list[Measured] = []
     ids, digests = [], []
     broken = []
     try:
         for example in examples:
-            total += statistics_of_example(part, example)
+            measured.append(measure(part, example))
+            if len(measured) == _AT_A_TIME:
+                total += statistics_of_measured(measured)
+                measured = []
             ids.append(example.image_id)
             digests.append(digest(example.image))
     except (OSError, ValueError) as e:
         broken.append(Problem(part, "", f"the rest was not read: {e}"))
     return dataclasses.replace(
-        total,
+        total + statistics_of_measured(measured),
         problems=Findings.of([*(_problems(problems) if problems else ()), *broken]),
         keys={(part, start): Keys.of(ids, digests)},
     )

@@ -58,6 +58,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         max_area_fraction: float | None = None,
         mask_choice: MaskChoice = "first",
         keep_aspect: bool = False,
+        masks: bool = True,
         config: str | None = None,
         on_error: OnError = "raise",
     ):
@@ -79,6 +80,9 @@ class SA1BDataset(torch.utils.data.Dataset):
             Defaults to 'first'.
           keep_aspect: whether to fit the masks into `mask_size` with the image's proportions, as
             SAM's preprocessing does: 256 gives [N, 171, 256] for 2250x1500. Defaults to False.
+          masks: False gives images alone, for captions or distillation: `masks` and the columns of
+            the metadata have 0 rows. The JSON is not parsed if the image's name has its id, as in
+            SA-1B, and the image's bytes come as they are. Defaults to True.
           config: the config of prepared data in a data_dir, such as 'original'. Defaults to None.
           on_error: for torn tars and files without their other half: 'raise', or 'skip' and list
             them in `problems.found`. Reading a malformed image always raises. Defaults to 'raise'.
@@ -105,6 +109,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         self._max_area_fraction = max_area_fraction
         self._mask_choice = mask_choice
         self._keep_aspect = keep_aspect
+        self._with_masks = masks
         self.problems = Problems(on_error)
         self._set_parts(index_parts(find_parts(root_dir, config), self.problems))
 
@@ -168,7 +173,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         i %= len(self)
         number = int(np.searchsorted(self._ends, i, "right"))
         part = self._parts[number]
-        return part.example(i - int(self._ends[number]) + part.count())
+        return part.example(i - int(self._ends[number]) + part.count(), self._with_masks)
 
     def _tensors(self, example: Example) -> Item:
         pixels = jpeg.decode(example.image)

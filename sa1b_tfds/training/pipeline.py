@@ -68,6 +68,7 @@ def training_dataset(
         resized_size: int32 [B, 2], (height, width) of the model image without its padding.
         relevance: float32 [B, M, M], if the config has relevance=True: at each pixel, the sum of
           the predicted IoUs of the masks that cover it.
+      With masks_per_image=0: image, image_id, original_size and resized_size only.
 
     Raises:
       FileNotFoundError: if the source is not prepared or not there.
@@ -101,7 +102,8 @@ def training_dataset(
         num_parallel_calls=config.parallelism or tf.data.AUTOTUNE,
         deterministic=config.deterministic,
     )
-    dataset = _without_empty(dataset, found.num_images)
+    if config.masks_per_image:
+        dataset = _without_empty(dataset, found.num_images)
     if service:
         # Workers send single images and batches are made here: each worker's last batch would be
         # incomplete.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from sa1b_tfds.core.progress import AnyReporter
@@ -59,8 +58,15 @@ def _reason(name: str, error: Exception) -> str:
     """The error without the name that stands before it: a path, its end, or a file's name."""
     text = str(error)
     before, _, reason = text.partition(": ")
-    is_named = PurePosixPath(before).stem == PurePosixPath(name).stem
-    return reason if reason and is_named else text
+    return reason if reason and _base(before) == _base(name) else text
+
+
+def _base(name: str) -> str:
+    """'sa_000000' of 'tars/sa_000000.tar'."""
+    base = name.rpartition("/")[2]
+    for suffix in (".gz", ".tgz", ".tar"):
+        base = base.removesuffix(suffix)
+    return base
 
 
 class _TaskItem(NamedTuple):
