@@ -434,7 +434,7 @@ class TestBatch:
         height, width = pixels.shape[:2]
         assert height < width
         cell = np.asarray(show.show_batch(item, side=width))[8:, 8:]
-        outside = {"bbox": item[2]["bbox"] * 0 - np.float32([99, 99, 0, 0])}
+        outside = {"bbox": np.asarray(item[2]["bbox"]) * 0 - np.float32([99, 99, 0, 0])}
         outside["point_coords"] = item[2]["point_coords"] * 0 - 99
         bare = np.asarray(show.show_batch((*item[:2], outside), side=width))[8:, 8:]
         np.testing.assert_allclose(bare[:height, :width], _over(pixels, masks), atol=1)

@@ -198,7 +198,8 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
       The tars, extracted folders or prepared shards, in order.
 
     Raises:
-      FileNotFoundError: if there is nothing of that kind, saying what was looked for.
+      FileNotFoundError: if there is nothing of that kind, saying what was looked for; or if there
+        are several configs and none is named.
     """
     path = epath.Path(source)
     if config is not None:
@@ -208,14 +209,17 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
     parts: list[Part] = [ArchivePart(archive) for archive in archives_at(path)]
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there.")
-    if not parts and len(configs := _prepared_configs(path)) == 1:
-        return _shards(_newest_version(path, configs[0]))
-    if not parts:
+    if parts:
+        return parts
+    configs = _prepared_configs(path)
+    if not configs:
         raise FileNotFoundError(
             f"{path} holds neither sa_*.tar, nor extracted sa_*.jpg and .json, nor prepared data"
-            f" ({_INFO}). Of several configs in a data_dir, name one; `sa1b repack` wants the tars."
+            f" ({_INFO})."
         )
-    return parts
+    if len(configs) > 1:
+        raise FileNotFoundError(f"{path} has several configs, name one: {', '.join(configs)}.")
+    return _shards(_newest_version(path, configs[0]))
 
 
 def index_parts(parts: Sequence[Part], problems: Problems | None = None) -> list[IndexedPart]:
@@ -262,7 +266,9 @@ def _newest_version(data_dir: epath.Path, config: str) -> epath.Path:
     folder = data_dir / _DATASET / config
     versions = tfds.core.utils.version.list_all_versions(folder)
     if not versions:
-        raise FileNotFoundError(f"{folder} holds no prepared data.")
+        others = ", ".join(_prepared_configs(data_dir))
+        there = f" There is: {others}." if others else ""
+        raise FileNotFoundError(f"{folder} holds no prepared data.{there}")
     return folder / str(versions[-1])
 
 
