@@ -56,11 +56,13 @@ def example(jpeg: bytes, annotations: list[dict[str, Any]]) -> dict[str, np.ndar
     image[: size[1], : size[0]] = (pixels - _MEAN) / _STD
     chosen = np.random.choice(len(annotations), MASKS, replace=False)
     some = [annotations[i] for i in chosen]
-    full = coco_mask.decode([a["segmentation"] for a in some])
-    rows = (np.arange(small[1]) * 2 + 1) * full.shape[0] // (2 * small[1])
-    columns = (np.arange(small[0]) * 2 + 1) * full.shape[1] // (2 * small[0])
+    height, width = some[0]["segmentation"]["size"]
+    rows = (np.arange(small[1]) * 2 + 1) * height // (2 * small[1])
+    columns = (np.arange(small[0]) * 2 + 1) * width // (2 * small[0])
     masks = np.zeros((MASKS, MASK_SIDE, MASK_SIDE), np.uint8)
-    masks[:, : small[1], : small[0]] = full[rows[:, None], columns].transpose(2, 0, 1)
+    for mask, annotation in zip(masks, some, strict=True):  # faster than all in one call
+        full = coco_mask.decode(annotation["segmentation"])
+        mask[: small[1], : small[0]] = full[rows[:, None], columns]
     x, y, width, height = np.array([a["bbox"] for a in some], np.float32).T * scale
     points = np.array([a["point_coords"] for a in some], np.float32) * scale
     boxes = np.stack([x, y, x + width, y + height], axis=1)

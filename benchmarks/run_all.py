@@ -101,7 +101,7 @@ COMPARISONS = (
         in_readme=True,
     ),
     Comparison(
-        "the same, beside the fastest other loader",
+        "the same, beside webdataset",
         "alternatives.py",
         rf"training_dataset, original +{_NUMBER}",
         rf"webdataset, repacked tars +{_NUMBER}",
