@@ -81,5 +81,8 @@ def _numbers(text: str) -> set[int]:
         if not found:
             raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 0:10,20")
         start = int(found[1])
-        numbers.update(range(start, int(found[2]) if found[2] else start + 1))
+        some = range(start, int(found[2]) if found[2] else start + 1)
+        if not some:
+            raise argparse.ArgumentTypeError(f"{word} holds no number: its end is exclusive")
+        numbers.update(some)
     return numbers
