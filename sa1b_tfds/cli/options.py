@@ -88,6 +88,24 @@ def add_on_error(group: Group) -> None:
     )
 
 
+def add_ids(group: Group, note: str = "") -> None:
+    """Adds the options for a list of image ids."""
+    group.add_argument(
+        "--ids",
+        metavar="FILE",
+        help="take only these images: ids, names or paths, one a line, or a JSON list"
+        + (f"; {note}" if note else "")
+        + " (default: all)",
+    )
+    group.add_argument(
+        "--missing-ids",
+        choices=("raise", "skip"),
+        default="raise",
+        help="stop at ids that no tar has, or go on without them and list them (default:"
+        " %(default)s)",
+    )
+
+
 def add_workers(group: Group, what: str = "number of processes") -> None:
     """Adds the option for the number of workers."""
     group.add_argument(

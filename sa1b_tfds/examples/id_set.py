@@ -46,10 +46,17 @@ class IdSet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        """'IdSet(2 ids, 1 to 9)': TFDS logs the config that holds it."""
+        return f"IdSet({counted(len(self), 'id')}, {self.ids[0]} to {self.ids[-1]})"
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """What tells this set from others."""
         return hashlib.blake2b(self.to_bytes(), digest_size=16).hexdigest()
+
+    def __contains__(self, image_id: int) -> bool:
+        return bool(self.has(np.array([image_id]))[0])
 
     def has(self, image_ids: np.ndarray) -> np.ndarray:
         """bool [M]: which of int64 [M] are in the set."""
@@ -137,7 +144,8 @@ def check_missing(
     if not len(missing):
         return
     names = first_few(list(map(str, missing.tolist())))
-    message = f"Of {counted(asked, 'image id')}, {len(missing):,} are not in {where}: {names}."
+    are = "is" if len(missing) == 1 else "are"
+    message = f"{len(missing):,} of {counted(asked, 'image id')} {are} not in {where}: {names}."
     if missing_ids == "raise":
         message += f" `sa1b locate` finds their tars; {how_to_skip} goes on without them."
         raise MissingIds(message, missing)

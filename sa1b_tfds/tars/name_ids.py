@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from sa1b_tfds.core.problems import Problems
@@ -38,6 +40,6 @@ def ids_in_archive(archive: Archive, problems: Problems) -> np.ndarray:
     return ids_in_names(find_pairs(archive, problems))
 
 
-def ids_of_entries(entries: list[Entry]) -> np.ndarray:
+def ids_of_entries(entries: Iterable[Entry]) -> np.ndarray:
     """As `ids_in_names`, of the places of pairs."""
     return ids_in_names(PairIndex.of(entries))
