@@ -60,6 +60,9 @@ class ImageChoice:
             taken &= in_val == (self.holdout_part == "val")
         return taken
 
+    def takes(self, image_id: int) -> bool:
+        return self.takes_all or bool(self.has(np.array([image_id]))[0])
+
     def settings(self) -> dict[str, Any]:
         """What tells this choice from others, for JSON; empty if it takes all."""
         chosen: dict[str, Any] = {}
