@@ -59,7 +59,10 @@ def test_a_subset_in_tars(places, tmp_path, form):
     """Without a tar for those that have none of the images."""
     run(places["tars"], tmp_path / "out", form, ids=[8, 10, 13])
     paths = sorted((tmp_path / "out").glob("*.tar"))
-    names = [name for path in paths for name in tarfile.open(path).getnames()]
+    names = []
+    for path in paths:
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
     assert sorted(name.removeprefix("./") for name in names) == [
         f"sa_{i}.{suffix}" for i in (10, 13, 8) for suffix in ("jpg", "json")
     ]
@@ -90,7 +93,7 @@ def test_ids_that_are_not_there_are_an_error_unless_skipped(places, tmp_path, ca
     report = json.loads((output / "export_report.json").read_text())
     assert report["missing_ids"] == [16, 99]
     assert main([*command, "--missing-ids", "skip"]) == 0
-    assert "1 image, " in (out := capsys.readouterr().out) and "already in" in out
+    assert "already in" in capsys.readouterr().out
     # Not missing: it is in the other part of the hold-out.
     other = min(set(range(16)) - set(HELD_OUT))
     run(places["tars"], tmp_path / "val", ids=[other, HELD_OUT[0]], **VAL)
