@@ -180,7 +180,7 @@ def test_ids_that_no_tar_has_are_an_error_and_cost_no_second_conversion(tars, tm
     build = [tars, "--data-dir", data, "--ids", ids]
     assert _sa1b(*build) == 1
     said = capsys.readouterr().err
-    assert f"2 of 4 image ids are not in the 3 tars of {data / FINAL}: 400, 500." in said
+    assert f"that are not in the 3 tars of {data / FINAL}: 2 of 4 (400, 500)." in said
     assert "`--missing-ids skip`" in said
     assert not (data / FINAL).exists()
     staged = {path: path.stat().st_mtime_ns for path in (data / STAGED).glob("*.json")}

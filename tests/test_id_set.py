@@ -102,12 +102,10 @@ def test_a_set_holds_its_ids_and_no_others(ids, others, data):
 def test_missing_ids_are_counted_and_named(caplog):
     missing = np.arange(5)
     with pytest.raises(
-        MissingIds, match=r"5 of 7 image ids are not in there: 0, 1, 2 and 2 more\. `sa1b locate`"
+        MissingIds, match=r"not in there: 5 of 7 \(0, 1, 2 and 2 more\)\. `sa1b locate`"
     ) as error:
         check_missing(missing, 7, "there", "raise", "--missing-ids skip")
     assert error.value.ids.tolist() == [0, 1, 2, 3, 4]
     check_missing(missing, 7, "there", "skip", "")
-    assert (
-        "5 of 7 image ids are not in there: 0, 1, 2 and 2 more. They are left out." in caplog.text
-    )
+    assert "not in there: 5 of 7 (0, 1, 2 and 2 more). They are left out." in caplog.text
     check_missing(missing[:0], 7, "there", "raise", "")

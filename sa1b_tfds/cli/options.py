@@ -97,12 +97,16 @@ def add_ids(group: Group, note: str = "") -> None:
         + (f"; {note}" if note else "")
         + " (default: all)",
     )
+    add_missing_ids(group, "go on without them and list them")
+
+
+def add_missing_ids(group: Group, skip: str) -> None:
+    """Adds the option that chooses what happens to ids that no tar has."""
     group.add_argument(
         "--missing-ids",
         choices=("raise", "skip"),
         default="raise",
-        help="stop at ids that no tar has, or go on without them and list them (default:"
-        " %(default)s)",
+        help=f"end with an error if no tar has an id, or {skip} (default: %(default)s)",
     )
 
 

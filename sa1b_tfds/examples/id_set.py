@@ -27,7 +27,12 @@ _EXPECTED = "a number such as 1, a name such as sa_1.jpg, or a path"
 
 
 class MissingIds(ValueError):
-    """Image ids that were asked for are not there. `ids` are all of them, int64."""
+    """Image ids that were asked for are not there.
+
+    Args:
+      message: what the error says.
+      ids: int64 [N], all of them.
+    """
 
     def __init__(self, message: str, ids: np.ndarray):
         super().__init__(message)
@@ -144,8 +149,7 @@ def check_missing(
     if not len(missing):
         return
     names = first_few(list(map(str, missing.tolist())))
-    are = "is" if len(missing) == 1 else "are"
-    message = f"{len(missing):,} of {counted(asked, 'image id')} {are} not in {where}: {names}."
+    message = f"Image ids that are not in {where}: {len(missing):,} of {asked:,} ({names})."
     if missing_ids == "raise":
         message += f" `sa1b locate` finds their tars; {how_to_skip} goes on without them."
         raise MissingIds(message, missing)
