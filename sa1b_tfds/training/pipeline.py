@@ -7,7 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from sa1b_tfds.core.problems import OnError, check_on_error
 from sa1b_tfds.core.text import counted
+from sa1b_tfds.examples.id_set import as_id_set
+from sa1b_tfds.examples.image_choice import ImageChoice
 from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.example import TrainingExample, make_example
@@ -28,6 +31,8 @@ def training_dataset(
     input_context: tf.distribute.InputContext | None = None,
     service: str | None = None,
     to_device: bool = False,
+    ids: Any = None,
+    missing_ids: OnError = "raise",
 ) -> tf.data.Dataset:
     """Makes batches of images, prompts and masks with static shapes, for `model.fit`.
 
@@ -51,6 +56,11 @@ def training_dataset(
         and deterministic have no effect. Defaults to None: this process prepares them.
       to_device: whether to prefetch into the memory of the first GPU, if there is one. Defaults to
         False.
+      ids: the images to take: a file of ids, or ids, each a number, a name such as 'sa_1.jpg' or a
+        path (docs/subsets.md). Their order does not matter. Defaults to None: all images.
+      missing_ids: 'raise' or 'skip', for ids that the source does not have. It must be 'skip' if
+        its ids are not known before it is read: for a tf.data.Dataset, and for data that the
+        official builder prepared. Defaults to 'raise'.
 
     Returns:
       A dataset of dicts; in 'raw' layout, for B images of S x S, K masks of M x M, P points:
@@ -72,6 +82,7 @@ def training_dataset(
 
     Raises:
       FileNotFoundError: if the source is not prepared or not there.
+      MissingIds: if an id is not in the source and missing_ids is 'raise'. It is a ValueError.
       TypeError: if the source is none of these kinds.
       ValueError: if the source is not data of SA-1B, or has fewer images than a batch.
     """
@@ -80,7 +91,13 @@ def training_dataset(
     if input_context is not None:
         shard = (input_context.input_pipeline_id, input_context.num_input_pipelines)
         batch_size = input_context.get_per_replica_batch_size(config.batch_size)
-    found = find_stream(source, config, data_dir, shard)
+    choice = ImageChoice(
+        ids=None if ids is None else as_id_set(ids),
+        holdout=config.holdout,
+        holdout_part=config.holdout_part,
+    )
+    check_on_error(missing_ids, "missing_ids")
+    found = find_stream(source, config, data_dir, shard, choice, missing_ids)
     # Keras needs the number of steps. It is known before any image is left out, so the stream runs
     # on into the next epoch to fill the places of those.
     steps = None
