@@ -1,6 +1,6 @@
 """Training batches of ours beside those of every loader that people use, the same work for all.
 
-python benchmarks/alternatives.py [--only NAME ...] [--like sa_000000.tar] [--images 48]
+python benchmarks/alternatives.py [--only NAME ...] [--like sa_000000.tar] [--images 32]
 
 The work: images in SA-1B's mix of shapes, letterboxed to 1024 and normalised as float32, 32 random
 masks of each at 256 x 256, a point and a box a mask, batches of 4, two workers, data in the page
@@ -34,8 +34,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import synthetic
-
-from loaders import LOADERS, PREPARATIONS, Loader
+from loaders import LOADERS, Loader
 
 _TARS = 2
 _SAMPLED_EVERY = 0.25  # seconds; to look at memory more often would take time from what is measured
@@ -84,11 +83,15 @@ class Contestant:
     def speeds(self) -> list[float]:
         return [turn["images"] / turn["seconds"] for turn in self.turns]
 
+    def end(self) -> None:
+        """Lets it end its workers."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
     def close(self) -> None:
-        """Lets it end its workers, and kills what is left."""
-        self._process.stdin.close()
+        """Waits for its end, and kills what is left."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
+            self._process.wait(10)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -110,20 +113,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=LOADERS, metavar="NAME", help="these loaders")
     parser.add_argument("--like", type=pathlib.Path, help="take the images of this tar, repeated")
-    parser.add_argument("--images", type=int, default=48, help="a tar (%(default)s)")
+    parser.add_argument("--images", type=int, default=32, help="a tar (%(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.2, help="a turn (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=1, help="a turn (%(default)s)")
     options = parser.parse_args()
-    names = [name for name in LOADERS if name in (options.only or LOADERS)]
+    asked_for = [name for name in LOADERS if name in (options.only or LOADERS)]
+    missing = {name: reason for name in asked_for if (reason := _missing(LOADERS[name]))}
+    names = [name for name in asked_for if name not in missing]
     if len({LOADERS[name].ours for name in names}) != 2:
-        parser.error("--only must name one of ours and one alternative, at least.")
+        parser.error(f"no loader of ours or no other one is left of {asked_for}: {missing}")
     with tempfile.TemporaryDirectory(prefix="sa1b_alternatives") as folder:
-        _compare(pathlib.Path(folder), names, options)
+        _compare(pathlib.Path(folder), names, missing, options)
 
 
-def _compare(folder: pathlib.Path, names: list[str], options: argparse.Namespace) -> None:
-    missing = {name: reason for name in names if (reason := _missing(LOADERS[name]))}
-    names = [name for name in names if name not in missing]
+def _compare(
+    folder: pathlib.Path,
+    names: list[str],
+    missing: dict[str, str],
+    options: argparse.Namespace,
+) -> None:
     templates = synthetic.templates(options.like)
     plain = synthetic.write_tars(folder / "plain tars", templates, _TARS, options.images)
     data = {"tars": synthetic.packed(plain, folder / "tars")}
@@ -133,22 +141,12 @@ def _compare(folder: pathlib.Path, names: list[str], options: argparse.Namespace
         if loader.data not in data:
             preparation[loader.data] = _prepared(loader, data["tars"], folder / loader.data)
             data[loader.data] = folder / loader.data
-    contestants = {}
-    try:
-        for name in names:
-            _say(f"{name} starts")
-            contestants[name] = Contestant(
-                LOADERS[name], name, data[LOADERS[name].data], folder / f"{name}.log"
-            )
-        for number in range(options.turns):
-            _say(f"turn {number + 1}")
-            first = 5 * number % len(names)
-            for name in names[first:] + names[:first]:
-                if not (number and LOADERS[name].slow):
-                    contestants[name].take_turn(options.seconds)
-    finally:
-        for contestant in contestants.values():
-            contestant.close()
+    fast = [name for name in names if not LOADERS[name].slow]
+    contestants = _take_turns(fast, data, folder, options.turns, options.seconds)
+    # These would still fill their buffers in the turns of others.
+    for name in names:
+        if LOADERS[name].slow:
+            contestants |= _take_turns([name], data, folder, 1, options.seconds)
     images = _TARS * options.images
     rows = {
         name: Row(
@@ -166,6 +164,33 @@ def _compare(folder: pathlib.Path, names: list[str], options: argparse.Namespace
     ours, best = _sides(rows)
     pairs = zip(contestants[ours].speeds(), contestants[best].speeds(), strict=False)
     print(f"ratio: {statistics.median(a / b for a, b in pairs):.2f}")
+
+
+def _take_turns(
+    names: list[str],
+    data: dict[str, pathlib.Path],
+    folder: pathlib.Path,
+    turns: int,
+    seconds: float,
+) -> dict[str, Contestant]:
+    """Starts these loaders one by one, and lets them take turns."""
+    contestants: dict[str, Contestant] = {}
+    try:
+        for name in names:
+            _say(f"{name} starts")
+            log = folder / f"{name}.log"
+            contestants[name] = Contestant(LOADERS[name], name, data[LOADERS[name].data], log)
+        for number in range(turns):
+            _say(f"turn {number + 1}")
+            first = 5 * number % len(names)
+            for name in names[first:] + names[:first]:
+                contestants[name].take_turn(seconds)
+    finally:
+        for contestant in contestants.values():
+            contestant.end()
+        for contestant in contestants.values():
+            contestant.close()
+    return contestants
 
 
 def _missing(loader: Loader) -> str:
@@ -264,12 +289,13 @@ def _print(rows: dict[str, Row], versions: dict[str, str], missing: dict[str, st
     print()
     ours, best = _sides(rows)
     name = LOADERS[ours].what.strip("*")
-    one, other = rows[ours], rows[best]
-    print(
-        f"{name}: {one.speed:.1f} images/s, {one.cpu:.0f} ms, {one.memory:.0f} MB; the fastest"
-        f" alternative, {LOADERS[best].what}: {other.speed:.1f} images/s, {other.cpu:.0f} ms,"
-        f" {other.memory:.0f} MB."
-    )
+    one = rows[ours]
+    for side, label in ((ours, name), (best, f"The fastest alternative, {LOADERS[best].what}")):
+        row = rows[side]
+        print(
+            f"- {label}: {row.speed:,.1f} images/s, {row.cpu:,.0f} ms of CPU an image,"
+            f" {row.memory:,.0f} MB of memory."
+        )
     for i, (_, form, better, less) in enumerate(_COLUMNS):
         sign = 1 if less else -1
         winners = sorted(
@@ -279,7 +305,7 @@ def _print(rows: dict[str, Row], versions: dict[str, str], missing: dict[str, st
         winners = [n for n in winners if form.format(rows[n][i]) != form.format(one[i])]
         if winners:
             listed = ", ".join(f"{LOADERS[n].what} ({form.format(rows[n][i])})" for n in winners)
-            print(f"An alternative has {better} than {name} ({form.format(one[i])}): {listed}.")
+            print(f"- An alternative has {better} than {name} ({form.format(one[i])}): {listed}.")
 
 
 if __name__ == "__main__":

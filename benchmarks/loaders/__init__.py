@@ -85,5 +85,5 @@ LOADERS = {
     "tfds": Loader(
         "TFDS's own data, `numpy_function`", "official.batches", "official", "tensorflow-datasets"
     ),
-    "erow": Loader("erow's form, all masks at full size", "files.erow", "files", "torch", slow=True),
+    "erow": Loader("erow's form, all full-size masks", "files.erow", "files", "torch", slow=True),
 }

@@ -1,4 +1,4 @@
-"""Grain of array_record: of plain records with pycocotools; and of our data, by tfds.data_source."""
+"""Grain of array_record: plain records with pycocotools, and our data by tfds.data_source."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _write(tar: pathlib.Path, folder: pathlib.Path) -> None:
 
     # group_size 1 is what Grain's documentation asks for where records are read in any order.
     writer = ArrayRecordWriter(str(folder / f"{tar.stem}.array_record"), "group_size:1")
-    for _, jpeg, annotations in sample.pairs(tar):
-        writer.write(pickle.dumps((jpeg, annotations)))
+    for _, *pair in sample.pairs(tar):
+        writer.write(pickle.dumps(pair))
     writer.close()
 
 

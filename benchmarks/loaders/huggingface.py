@@ -31,8 +31,8 @@ def _write(tar: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _rows(tar: pathlib.Path) -> Iterator[dict[str, Any]]:
-    for name, jpeg, annotations in sample.pairs(tar):
-        yield {"image": {"bytes": jpeg, "path": f"{name}.jpg"}, "annotations": annotations}
+    for name, jpeg, content in sample.pairs(tar):
+        yield {"image": {"bytes": jpeg, "path": f"{name}.jpg"}, "annotations": content}
 
 
 def batches(folder: pathlib.Path) -> Iterator[dict[str, Any]]:

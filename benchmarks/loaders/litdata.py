@@ -24,8 +24,8 @@ def prepare(tars: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _rows(tar: str) -> Iterator[dict[str, bytes]]:
-    for _, jpeg, annotations in sample.pairs(pathlib.Path(tar)):
-        yield {"image": jpeg, "annotations": annotations}
+    for _, jpeg, content in sample.pairs(pathlib.Path(tar)):
+        yield {"image": jpeg, "annotations": content}
 
 
 def batches(folder: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -28,12 +28,14 @@ STD = np.array([58.395, 57.12, 57.375], np.float32)
 
 def make(jpeg: bytes, annotations: bytes) -> dict[str, np.ndarray]:
     """An image of a batch, from the bytes of its two files."""
-    rows = orjson.loads(annotations)["annotations"]
+    content = orjson.loads(annotations)
+    size = content["image"]["height"], content["image"]["width"]
+    rows = content["annotations"]
     rows = random.sample(rows, min(MASKS, len(rows)))
     masks = [sampled(coco_mask.decode(row["segmentation"])) for row in rows]
     boxes = [row["bbox"] for row in rows]
     points = [row["point_coords"][0] for row in rows]
-    return {"image": pixels(jpeg), **targets(masks, boxes, points, rows[0]["segmentation"]["size"])}
+    return {"image": pixels(jpeg), **targets(masks, boxes, points, size)}
 
 
 def pixels(jpeg: bytes) -> np.ndarray:
