@@ -4,9 +4,9 @@ python benchmarks/alternatives.py [--only NAME ...] [--like sa_000000.tar] [--im
 
 The work: images in SA-1B's mix of shapes, letterboxed to 1024 and normalised as float32, 32 random
 masks of each at 256 x 256, a point and a box a mask, batches of 4, two workers, data in the page
-cache. `loaders/` has each loader as its own documentation writes it. Each is a process of its own,
-which makes batches only in its turn; the median of the turns counts. What takes seconds an image
-has one turn.
+cache. `loaders/` has each loader as its own documentation writes it. Each runs in processes of its
+own, which stand still (SIGSTOP) while others have their turn. The median of the turns counts. What
+takes seconds an image has one turn.
 
 CPU and memory are of the whole process tree: memory is what no file backs, private and shared, at
 its highest. The first batch comes so long after the start of Python. Preparation begins with the
@@ -73,18 +73,21 @@ class Contestant:
         self._process = _start(loader.venv, ["read", name, str(data)], log)
         self.version = self._answer()["version"]
         self.first = time.monotonic() - began
+        self._signal(signal.SIGSTOP)
 
     def take_turn(self, seconds: float) -> None:
-        self._look_at_memory()  # now all batches that it makes ahead are ready
+        self._signal(signal.SIGCONT)
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
         self.turns.append(self._answer())
+        self._signal(signal.SIGSTOP)
 
     def speeds(self) -> list[float]:
         return [turn["images"] / turn["seconds"] for turn in self.turns]
 
     def end(self) -> None:
         """Lets it end its workers."""
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
@@ -92,10 +95,13 @@ class Contestant:
         """Waits for its end, and kills what is left."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self._process.wait()
         self._process.stdout.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     def _look_at_memory(self) -> None:
         self.memory = max(self.memory, _memory(self._process.pid))
@@ -143,7 +149,7 @@ def _compare(
             data[loader.data] = folder / loader.data
     fast = [name for name in names if not LOADERS[name].slow]
     contestants = _take_turns(fast, data, folder, options.turns, options.seconds)
-    # These would still fill their buffers in the turns of others.
+    # These take much memory.
     for name in names:
         if LOADERS[name].slow:
             contestants |= _take_turns([name], data, folder, 1, options.seconds)

@@ -182,7 +182,7 @@ FAULTS_REPORTED = {
     "always 500": (
         always(status=500, body=b"oops"),
         "failed",
-        r"HTTP 500 \(oops\); gave up after 3 retries without progress, 0 bytes are kept",
+        r"HTTP 500 \(oops\); gave up after 3 retries without progress; 0 bytes kept",
     ),
     "429 for a week": (
         always(status=429, headers={"Retry-After": "604800"}),
@@ -192,7 +192,7 @@ FAULTS_REPORTED = {
     "always stalled": (
         [Fault(send=HALF, stall=30), *always(send=0, stall=30)],
         "failed",
-        rf"no byte for 0.5 s; gave up after 3 retries without progress, {HALF:,} bytes are kept",
+        rf"no byte for 0.5 s; gave up after 3 retries without progress; {HALF:,} bytes kept",
     ),
     "always truncated": (
         always(truncate_to=HALF),
@@ -374,7 +374,7 @@ def test_a_break_at_the_same_byte_is_not_retried_for_ever(tmp_path):
         (result,) = fetch_all(server, tmp_path)
 
     assert result.status == "failed"
-    assert "gave up after 3 retries without progress, 2,500,000 bytes are kept" in result.reason
+    assert "gave up after 3 retries without progress; 2,500,000 bytes kept" in result.reason
     assert len(server.of(NAME)) == 4
 
 
@@ -397,7 +397,7 @@ def test_a_connection_that_is_too_slow_counts_as_lost(tmp_path):
     with FaultServer({NAME: big}, bytes_per_second=20_000) as server:
         slow = {"speed_limit": 100_000, "speed_time": 0.5, "retries": 1}
         (result,) = fetch_all(server, tmp_path, **slow)
-        assert "less than 100.0 kB/s for 0.5 s; gave up after 1 retries" in result.reason
+        assert "less than 100.0 kB/s for 0.5 s; gave up after 1 retry" in result.reason
         assert len(server.of(NAME)) == 2
         server.bytes_per_second = None
         (result,) = fetch_all(server, tmp_path, speed_limit=0)
@@ -585,7 +585,7 @@ def test_servers_that_drop_expire_and_die_cost_no_byte_twice(tmp_path, form):
         wait_for(lambda: (tmp_path / first).exists())
     run.join(30)  # the server is gone
     assert [result.status for result in results] == ["done", "expired", "failed"]
-    assert re.search(rf"gave up after 3 retries .*{HALF:,} bytes are kept", results[2].reason)
+    assert re.search(rf"gave up after 3 retries .*{HALF:,} bytes kept", results[2].reason)
 
     with FaultServer(files) as server:
         results = fetch_all(server, tmp_path)
@@ -759,7 +759,7 @@ def test_a_host_that_cannot_be_reached(tmp_path, host, why):
 
     (result,) = download(select(parse_links(links)), tmp_path, retries=1, backoff=0.01)
 
-    assert re.search(f"no connection: ({why}); gave up after 1 retries without", result.reason)
+    assert re.search(f"no connection: ({why}); gave up after 1 retry without", result.reason)
     assert "did not answer" not in result.reason
     assert no_secret_in(result.reason)
 
@@ -815,7 +815,7 @@ def test_a_mirror_gets_the_token_and_its_damaged_copy_is_found(tmp_path):
         out, err = sa1b(*command, "--end", "3", *token).communicate(timeout=120)
 
     assert f"{damaged} failed: the MD5 is " in out
-    assert "2 of 3 whole (2 downloaded, 0 already there), 1 failed" in out
+    assert "2 of 3 files whole (2 downloaded, 0 already there), 1 failed" in out
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("sa_*.tar")} == {
         name: data for name, data in files.items() if name != damaged
     }
@@ -959,7 +959,7 @@ def test_a_selection_that_cannot_fit_is_refused(tmp_path, monkeypatch):
         ) as error:
             download(selection, tmp_path, md5={})
 
-    assert "The first 2 of 4 files fit: --start 0 --end 2" in str(error.value)
+    assert "What fits is the first 2 of 4 files: --start 0 --end 2" in str(error.value)
     assert error.value.plan.needed == error.value.plan.to_fetch == sum(sizes)
     assert beside(tmp_path) == set()
 
@@ -1122,7 +1122,7 @@ def test_the_command_as_a_user_sees_it(server, tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.startswith(
-        f"1 of 1 whole (1 downloaded, 0 already there); {format_bytes(len(TAR))} "
+        f"1 of 1 file whole (1 downloaded, 0 already there); {format_bytes(len(TAR))} "
     )
     assert (tmp_path / "out" / NAME).read_bytes() == TAR
 
@@ -1147,7 +1147,9 @@ def test_expired_links_the_command_to_go_on_and_the_exit_code(server, tmp_path):
     assert f"as {tmp_path}/links.txt and run (finished and partial files are kept):" in out
     assert f"sa1b download --links-file {tmp_path}/links.txt --output-dir" in out
     assert "'Authorization: ...'" in out
-    assert out.splitlines()[-1].startswith("0 of 1 whole (0 downloaded, 0 already there), 1 expi")
+    assert out.splitlines()[-1].startswith(
+        "0 of 1 file whole (0 downloaded, 0 already there), 1 expi"
+    )
     assert no_secret_in(out, err)
     assert "fake-token" not in out + err
 
@@ -1191,7 +1193,7 @@ def test_ctrl_c_stops_within_two_seconds_and_loses_nothing(server, tmp_path, sen
 
     assert time.monotonic() - began < as_if_alone(2.0)
     assert process.returncode == 130
-    assert out.startswith("0 of 1 whole (0 downloaded, 0 already there), 1 not finished")
+    assert out.startswith("0 of 1 file whole (0 downloaded, 0 already there), 1 not finished")
     assert "Interrupted. Run the same command again; it continues." in err
     assert "Traceback" not in err
     if sent:

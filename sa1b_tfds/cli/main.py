@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 import shtab
 
 from sa1b_tfds import __version__
-from sa1b_tfds.cli import build, download, eval, export, repack, show, stats, unpack, verify
+from sa1b_tfds.cli import build, download, eval, export, locate, repack, show, stats, unpack, verify
 from sa1b_tfds.cli.options import did_you_mean
 
 _PATHS = ("FILE", "DIR", "TARS", "SOURCE", "OUT")  # what a shell completes with names of files
 _COMPLETION = "--print-completion"
-_COMMANDS = (download, verify, unpack, build, stats, show, export, repack, eval)
+_COMMANDS = (locate, download, verify, unpack, build, stats, show, export, repack, eval)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

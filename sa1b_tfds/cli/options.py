@@ -72,8 +72,8 @@ def add_config(group: Group) -> None:
     group.add_argument(
         "--config",
         metavar="NAME",
-        help="take SOURCE for TFDS's data_dir and read this config in it, such as original"
-        " (default: SOURCE itself)",
+        help="config to read if SOURCE is TFDS's data_dir, such as original (default: the only one"
+        " there)",
     )
 
 
@@ -85,6 +85,28 @@ def add_on_error(group: Group) -> None:
         default="raise",
         help="stop at an image that cannot be read, or leave such images out and list them"
         " (default: %(default)s)",
+    )
+
+
+def add_ids(group: Group, note: str = "") -> None:
+    """Adds the options for a list of image ids."""
+    group.add_argument(
+        "--ids",
+        metavar="FILE",
+        help="take only these images: ids, names or paths, one a line, or a JSON list"
+        + (f"; {note}" if note else "")
+        + " (default: all)",
+    )
+    add_missing_ids(group, "go on without them and list them")
+
+
+def add_missing_ids(group: Group, skip: str) -> None:
+    """Adds the option that chooses what happens to ids that no tar has."""
+    group.add_argument(
+        "--missing-ids",
+        choices=("raise", "skip"),
+        default="raise",
+        help=f"end with an error if no tar has an id, or {skip} (default: %(default)s)",
     )
 
 

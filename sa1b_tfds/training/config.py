@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
+from sa1b_tfds.examples.image_choice import HoldoutPart, check_holdout
+
 Resize = Literal["letterbox", "square"]
 Normalise = Literal["imagenet"]
 ImageDtype = Literal["float32", "bfloat16", "uint8"]
@@ -37,7 +39,7 @@ _RANGES: dict[str, tuple[type, float, float]] = {
     "batch_size": (int, 1, math.inf),
     "image_size": (int, 16, 16384),
     "mask_size": (int, 1, 16384),
-    "masks_per_image": (int, 1, 4096),
+    "masks_per_image": (int, 0, 4096),
     "min_predicted_iou": (float, 0, math.inf),
     "min_stability_score": (float, 0, 1),
     "min_area": (int, 0, math.inf),
@@ -67,7 +69,8 @@ class TrainingConfig:
       image_size: S, the side of the square image. Defaults to 1024, on which SAM was trained.
       mask_size: M, the side of the square masks. Defaults to 256, at which SAM is supervised.
       masks_per_image: K, the masks per image. Defaults to 32, half of the 64 masks per GPU that
-        SAM's recipe takes at most.
+        SAM's recipe takes at most. 0 gives images alone: batches have no masks and no prompts, no
+        annotation is parsed, and no image is left out.
       resize: 'letterbox' scales the long side to S by SAM's rule, and pads at the bottom and at the
         right. 'square' stretches to S x S, as SAM 2 does. Defaults to 'letterbox'.
       normalise: 'imagenet' uses ImageNet's mean and standard deviation, and then pads with zeros,
@@ -120,6 +123,10 @@ class TrainingConfig:
     Stream:
       split: a split of TFDS, such as 'train[:99%]' to hold out the rest. A tf.data.Dataset needs
         'train'. Defaults to 'train'.
+      holdout, holdout_part: the share of the images to hold out for validation, and the part to
+        take: 'train' without them, or 'val', only them. A hash of the image's id decides, so that
+        images stay in their part when tars are added, and `SA1BDataset` and exports have the same
+        parts. Default to 0.0 and 'train': all images.
       shuffle: the images in the shuffle buffer, about 1 MB each; files are shuffled as well. 0
         keeps the order of the files. Defaults to 256, as prepared data already has the images of
         each tar in a random order.
@@ -171,6 +178,8 @@ class TrainingConfig:
     augment: Augment | None = None
 
     split: str = "train"
+    holdout: float = 0.0
+    holdout_part: HoldoutPart = "train"
     shuffle: int = 256
     seed: int = 0
     deterministic: bool = True
@@ -194,6 +203,7 @@ class TrainingConfig:
             raise TypeError(f"augment must be a function or None, got {self.augment!r}.")
         if not isinstance(self.split, str) or not self.split:
             raise TypeError(f"split must be a split's name such as 'train', got {self.split!r}.")
+        check_holdout(self.holdout, self.holdout_part)
         self._check_scale_range()
         if self.relevance and self.layout == "sam2":
             raise ValueError(
@@ -209,6 +219,9 @@ class TrainingConfig:
                 f" {self.points_per_mask}."
             )
 
+        if not self.masks_per_image and (self.relevance or self.layout == "sam2"):
+            what = "relevance=True" if self.relevance else "layout='sam2'"
+            raise ValueError(f"masks_per_image must be at least 1 with {what}.")
         self._check_layout()
 
     def _check_layout(self) -> None:

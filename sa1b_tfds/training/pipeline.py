@@ -7,6 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from sa1b_tfds.core.problems import OnError, check_on_error
+from sa1b_tfds.core.text import counted
+from sa1b_tfds.examples.id_set import as_id_set
+from sa1b_tfds.examples.image_choice import ImageChoice
 from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.example import TrainingExample, make_example
@@ -27,6 +31,8 @@ def training_dataset(
     input_context: tf.distribute.InputContext | None = None,
     service: str | None = None,
     to_device: bool = False,
+    ids: Any = None,
+    missing_ids: OnError = "raise",
 ) -> tf.data.Dataset:
     """Makes batches of images, prompts and masks with static shapes, for `model.fit`.
 
@@ -50,6 +56,11 @@ def training_dataset(
         and deterministic have no effect. Defaults to None: this process prepares them.
       to_device: whether to prefetch into the memory of the first GPU, if there is one. Defaults to
         False.
+      ids: the images to take: a file of ids, or ids, each a number, a name such as 'sa_1.jpg' or a
+        path (docs/subsets.md). Their order does not matter. Defaults to None: all images.
+      missing_ids: 'raise' or 'skip', for ids that the source does not have. It must be 'skip' if
+        its ids are not known before it is read: for a tf.data.Dataset, and for data that the
+        official builder prepared. Defaults to 'raise'.
 
     Returns:
       A dataset of dicts; in 'raw' layout, for B images of S x S, K masks of M x M, P points:
@@ -67,9 +78,11 @@ def training_dataset(
         resized_size: int32 [B, 2], (height, width) of the model image without its padding.
         relevance: float32 [B, M, M], if the config has relevance=True: at each pixel, the sum of
           the predicted IoUs of the masks that cover it.
+      With masks_per_image=0: image, image_id, original_size and resized_size only.
 
     Raises:
       FileNotFoundError: if the source is not prepared or not there.
+      MissingIds: if an id is not in the source and missing_ids is 'raise'. It is a ValueError.
       TypeError: if the source is none of these kinds.
       ValueError: if the source is not data of SA-1B, or has fewer images than a batch.
     """
@@ -78,7 +91,13 @@ def training_dataset(
     if input_context is not None:
         shard = (input_context.input_pipeline_id, input_context.num_input_pipelines)
         batch_size = input_context.get_per_replica_batch_size(config.batch_size)
-    found = find_stream(source, config, data_dir, shard)
+    choice = ImageChoice(
+        ids=None if ids is None else as_id_set(ids),
+        holdout=config.holdout,
+        holdout_part=config.holdout_part,
+    )
+    check_on_error(missing_ids, "missing_ids")
+    found = find_stream(source, config, data_dir, shard, choice, missing_ids)
     # Keras needs the number of steps. It is known before any image is left out, so the stream runs
     # on into the next epoch to fill the places of those.
     steps = None
@@ -86,8 +105,9 @@ def training_dataset(
         steps = found.num_images // batch_size
         if not steps:
             raise ValueError(
-                f"batch_size={batch_size} is more than the {found.num_images} images of the source:"
-                " with drop_remainder=True there is no batch."
+                f"batch_size={batch_size} is more than the source has,"
+                f" {counted(found.num_images, 'image')}: with drop_remainder=True there is no"
+                " batch."
             )
 
     if service:
@@ -99,7 +119,8 @@ def training_dataset(
         num_parallel_calls=config.parallelism or tf.data.AUTOTUNE,
         deterministic=config.deterministic,
     )
-    dataset = _without_empty(dataset, found.num_images)
+    if config.masks_per_image:
+        dataset = _without_empty(dataset, found.num_images)
     if service:
         # Workers send single images and batches are made here: each worker's last batch would be
         # incomplete.
@@ -176,7 +197,8 @@ def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.
             lambda: tf.constant(True),
         )
         nothing = (dropped == seen) & (seen == (num_images or -1))
-        some = tf.debugging.Assert(~nothing, [f"None of the {num_images} images {_NO_MASK}."])
+        nobody = f"No image is left of {counted(num_images or 0, 'image')}: none {_NO_MASK}."
+        some = tf.debugging.Assert(~nothing, [nobody])
         with tf.control_dependencies([told, *([] if some is None else [some])]):
             return tf.stack([seen, dropped]), example
 
@@ -185,7 +207,9 @@ def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.
 
 
 def _tell(seen: tf.Tensor, dropped: tf.Tensor, image_id: tf.Tensor) -> tf.Tensor:
-    template = f"sa1b_tfds: {{}} of {{}} images so far left out, the last is {{}}: none {_NO_MASK}."
+    template = (
+        f"sa1b_tfds: images left out so far: {{}} of {{}}, the last is {{}}: none {_NO_MASK}."
+    )
     text = tf.strings.format(template, (dropped, seen, image_id))
     with tf.control_dependencies([tf.print(text, output_stream=sys.stderr)]):
         return tf.constant(True)

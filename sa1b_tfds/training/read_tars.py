@@ -17,6 +17,7 @@ from etils import epath
 
 from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import available_cores
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.download.links import Link, SignedUrl
 from sa1b_tfds.features import features_dict
 from sa1b_tfds.segment_anything import reading
@@ -99,7 +100,7 @@ def read_tars(
         for record in read_records(sources, order, workers, problems):
             images += 1
             yield record
-        problems.sum_up(images, len(sources))
+        problems.sum_up(images)
 
     features: Any = features_dict()
     large = reading.decodes_large_masks(features, decoders)
@@ -125,10 +126,10 @@ class _Logged(Problems):
         super().report(archive, member, reason, kind)
         logging.warning("Skipped: %s", self.found[-1])
 
-    def sum_up(self, images: int, archives: int) -> None:
+    def sum_up(self, images: int) -> None:
         skipped = len(self.found)
         level = logging.WARNING if skipped else logging.INFO
-        logging.log(level, "Images: %d, archives: %d, skipped: %d", images, archives, skipped)
+        logging.log(level, "%s; %d skipped", counted(images, "image"), skipped)
 
 
 def _find(paths_or_urls: PathOrUrl | Iterable[PathOrUrl]) -> list[Archive | Link]:
