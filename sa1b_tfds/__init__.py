@@ -21,6 +21,7 @@ from etils import epy as _epy
 with _epy.lazy_api_imports(globals()):
     # Modules that are imported as such. They are not in __all__, because some need an extra.
     from sa1b_tfds import export as export
+    from sa1b_tfds import grain as grain
     from sa1b_tfds import huggingface as huggingface
     from sa1b_tfds import keras as keras
     from sa1b_tfds import metrics as metrics

@@ -79,7 +79,8 @@ class SA1BDataModule(lightning.LightningDataModule):
         self._root_dir = root_dir
         self._val_fraction = val_fraction
         self._dataset_options = dataset_options
-        self._order_options = {"block_size": block_size, "seed": seed}
+        self._block_size = block_size
+        self._seed = seed
         large = _leave_large_masks(collate_fn, dataset_options)
         workers = (
             (1 if large else min(8, available_cores())) if num_workers is None else num_workers
@@ -122,7 +123,7 @@ class SA1BDataModule(lightning.LightningDataModule):
         dataset = self._after_setup(self.train_dataset)
         if self.trainer is not None and self.trainer.overfit_batches:
             return DataLoader(dataset, **self._loader_options)  # always the same few batches
-        sampler = BlockShuffleSampler(dataset, **self._order_options)
+        sampler = BlockShuffleSampler(dataset, block_size=self._block_size, seed=self._seed)
         self._train_loader = ResumableLoader(dataset, sampler, **self._loader_options)
         if self._to_load is not None:
             self._train_loader.load_state_dict(self._to_load)

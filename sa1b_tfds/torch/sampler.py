@@ -160,7 +160,7 @@ class ResumableLoader(DataLoader):
         super().__init__(dataset, sampler=sampler, **options)
         self._state = sampler.state_dict()
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:
         # Lightning iterates before it sets the epoch; a generator begins at the first batch.
         begin = self._state = self.sampler.next_state()
         for number, batch in enumerate(super().__iter__(), 1):
