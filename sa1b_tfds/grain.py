@@ -17,7 +17,7 @@ from etils import epath
 
 from sa1b_tfds.building.part_ids import chosen_parts
 from sa1b_tfds.core import extras
-from sa1b_tfds.core.problems import BadInput, OnError, check_on_error
+from sa1b_tfds.core.problems import OnError, check_on_error
 from sa1b_tfds.core.processes import available_cores
 from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples.id_set import as_id_set
@@ -168,10 +168,7 @@ class _Make:
         number = self.order.image(epoch, place)
         example = self.images.example(number, self.config.masks_per_image > 0)
         rng = np.random.default_rng([self.config.seed, epoch, example.image_id % 2**64])
-        try:
-            return make_example(example, self.config, rng)
-        except ValueError as e:
-            raise BadInput(self.images.part_of(number).name, example.file_name, str(e)) from e
+        return make_example(example, self.config, rng)
 
 
 class _Batches(grain.IterDataset):

@@ -185,11 +185,19 @@ def test_a_stateful_loader_resumes_after_the_batch_that_was_received(tars, worke
     assert ids(second) != whole  # the next epoch
 
 
-def test_a_killed_rank_loses_nothing_and_repeats_nothing(tars, tmp_path):
-    pytest.importorskip("torchdata", reason="torchdata is not installed")
+@pytest.fixture(scope="module")
+def killed(tars, tmp_path_factory):
+    """By loader: two ranks of which one is killed in step 4, and then three ranks."""
+    for module in ("torchdata", "grain"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    folder = tmp_path_factory.mktemp("killed")
     runs = [
-        {"folder": str(tmp_path / "two"), "world": 2, "batch": 2, "kill": [1, 4]},
-        {"folder": str(tmp_path / "three"), "world": 3, "batch": 1, "kill": None},
+        {"loader": loader, "folder": str(folder / f"{loader}{world}"), "world": world, **options}
+        for loader in ("sampler", "grain")
+        for world, options in (
+            (2, {"batch": 4, "kill": [1, 4]}),
+            (3, {"batch": 3, "kill": None}),
+        )
     ]
     run = subprocess.run(
         [sys.executable, "-m", "tests.ranks", str(tars), json.dumps(runs)],
@@ -199,19 +207,26 @@ def test_a_killed_rank_loses_nothing_and_repeats_nothing(tars, tmp_path):
         timeout=100,
         check=True,
     )
-    assert json.loads(run.stdout) == [[1, -9], [0, 0, 0]]
-    assert "rank 0: " in run.stderr  # the other one noticed
-    saved = json.loads((tmp_path / "two" / "state").read_text())
+    return folder, json.loads(run.stdout), run.stderr
+
+
+def test_when_a_rank_is_killed_the_other_one_fails(killed):
+    _, codes, errors = killed
+    assert codes == [[1, -9], [0, 0, 0]] * 2
+    assert errors.count("rank 0: ") == 2
+
+
+@pytest.mark.parametrize("loader", ["sampler", "grain"])
+def test_a_killed_rank_loses_nothing_and_repeats_nothing(killed, loader):
+    folder = killed[0]
+    saved = json.loads((folder / f"{loader}2" / "state").read_text())
     assert saved["step"] == 3
-    seen = []
-    for options in runs:
-        for log in pathlib.Path(options["folder"]).glob("rank*"):
-            lines = map(json.loads, log.read_text().splitlines())
-            seen += [
-                i
-                for step, ids in lines
-                if step <= saved["step"] or options["world"] == 3
-                for i in ids
-            ]
-    assert len(seen) == 24
-    assert sorted(seen) == list(range(24))
+
+    def seen(world, steps):
+        for log in (folder / f"{loader}{world}").glob("rank*"):
+            for step, ids in map(json.loads, log.read_text().splitlines()):
+                yield from ids if step <= steps else []
+
+    before, after = list(seen(2, saved["step"])), list(seen(3, 99))
+    assert len(before) == 12
+    assert sorted(before + after) == list(range(24))

@@ -30,10 +30,6 @@ class IndexedImages:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def part_of(self, i: int) -> IndexedPart:
-        """The part that image i is in, 0 <= i < len."""
-        return self.parts[int(np.searchsorted(self._ends, i, "right"))]
-
     def example(self, i: int, with_masks: bool = True) -> Example:
         """Reads image i, from -len to len - 1; raises what `IndexedPart.example` raises.
 
