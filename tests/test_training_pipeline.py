@@ -498,7 +498,7 @@ def test_array_record_cannot_be_read_by_tf_data(tars, tmp_path):
     )
     config = tfds.download.DownloadConfig(manual_dir=str(tars))
     builder.download_and_prepare(download_config=config)
-    with pytest.raises(ValueError, match="with sa1b_tfds.grain.dataset, which makes the same"):
+    with pytest.raises(ValueError, match=r"with sa1b_tfds\.grain\.dataset, which makes the same"):
         training_dataset(builder)
 
 

@@ -100,14 +100,16 @@ def _pixels(data: bytes, view: _View, config: TrainingConfig) -> np.ndarray:
     pixels = jpeg.decode_to(data, view.resized, config.exact)
     if view.flip:
         pixels = pixels[:, ::-1]
-    dtype = _dtype(config.image_dtype)
-    result = np.zeros((config.image_size, config.image_size, 3), dtype)
-    height, width = view.resized
+    side, (height, width) = config.image_size, view.resized
+    result = np.zeros((side, 3 * side), _dtype(config.image_dtype))
+    # Rows of all channels: NumPy takes six times as long over a last axis of three.
+    rows, inside = pixels.reshape(height, 3 * width), result[:height, : 3 * width]
     if config.normalise is None:
-        result[:height, :width] = pixels
+        inside[:] = rows
     else:
-        result[:height, :width] = pixels * _SCALE + _OFFSET
-    return result
+        scaled = rows * np.tile(_SCALE, width)
+        np.add(scaled, np.tile(_OFFSET, width), out=inside, casting="same_kind")
+    return result.reshape(side, side, 3)
 
 
 def _dtype(name: str) -> np.dtype:
