@@ -245,6 +245,18 @@ def test_a_restored_iterator_gives_the_very_next_batch(of, tmp_path):
     assert all(equal(next(restored), batch) for batch in expected)
 
 
+def test_a_checkpoint_holds_the_images_of_the_shuffle_buffer(of, data_dir, tmp_path):
+    sizes = {}
+    for shuffle in (1, 12):
+        iterator = iter(of(repeat=True, shuffle=shuffle, prefetch=1))
+        next(iterator)
+        folder = tmp_path / str(shuffle)
+        tf.train.Checkpoint(iterator=iterator).write(str(folder / "iterator"))
+        sizes[shuffle] = sum(path.stat().st_size for path in folder.iterdir())
+    shards = sum(path.stat().st_size for path in data_dir.rglob("*tfrecord*"))
+    assert sizes[12] - sizes[1] > 0.6 * shards
+
+
 def test_no_mask_left_anywhere_is_an_error(of):
     for fields in ({}, {"drop_remainder": False}, {"repeat": True}):
         with pytest.raises(

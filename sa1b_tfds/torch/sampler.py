@@ -82,7 +82,7 @@ class BlockShuffleSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[int]:
         """Yields the numbers of the images that this process takes in the rest of the epoch."""
-        begin = self.next_state()
+        begin = self._next_state()
         epoch, start, n = begin[_EPOCH], begin[_PLACE], len(self._order)
         self.epoch, self._start, self._place, self._ended = epoch, 0, start, False
         for step in range(self._steps(start)):
@@ -97,7 +97,7 @@ class BlockShuffleSampler(DistributedSampler):
         return left // self.num_replicas if self.drop_last else -(-left // self.num_replicas)
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to the beginning of an epoch; stays where it is if it is in the midst of that epoch.
+        """Goes to the beginning of an epoch. In the middle of that epoch, it changes nothing.
 
         Args:
           epoch: its number, from 0.
@@ -128,7 +128,7 @@ class BlockShuffleSampler(DistributedSampler):
         self._start = self._place = state_dict[_PLACE]
         self._ended = False
 
-    def next_state(self) -> State:
+    def _next_state(self) -> State:
         """Returns the state in which the next iteration begins."""
         return (
             self._state(self.epoch + 1, 0) if self._ended else self._state(self.epoch, self._start)
@@ -137,12 +137,12 @@ class BlockShuffleSampler(DistributedSampler):
     def _state(self, epoch: int, place: int) -> State:
         return {_EPOCH: epoch, _PLACE: place, **self._order.fingerprint()}
 
-    def after(self, state: State, images: int) -> State:
+    def _after(self, state: State, images: int) -> State:
         """Returns the state when each process has taken so many images more than at a state."""
         place = min(state[_PLACE] + images * self.num_replicas, len(self._order))
         return {**state, _PLACE: place}
 
-    def images_left(self, state: State) -> int:
+    def _images_left(self, state: State) -> int:
         """Returns the images that each process takes from a state to the end of its epoch."""
         return self._steps(state[_PLACE])
 
@@ -162,14 +162,14 @@ class ResumableLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         # Lightning iterates before it sets the epoch; a generator begins at the first batch.
-        begin = self._state = self.sampler.next_state()
+        begin = self._state = self.sampler._next_state()
         for number, batch in enumerate(super().__iter__(), 1):
-            self._state = self.sampler.after(begin, number * self.batch_size)
+            self._state = self.sampler._after(begin, number * self.batch_size)
             yield batch
 
     def batches_left(self) -> int:
         """Returns the batches from its state to the end of the epoch."""
-        return -(-self.sampler.images_left(self._state) // self.batch_size)
+        return -(-self.sampler._images_left(self._state) // self.batch_size)
 
     def state_dict(self) -> State:
         return dict(self._state)
