@@ -112,7 +112,7 @@ class ConversionTask:
         convert(self, on_progress)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the shards depend on, besides the tar. It stands in the sidecar."""
+        """What the shards depend on, besides the tar. It stands in the receipt."""
         how = {"layout": _LAYOUT, **dataclasses.asdict(self.settings)}
         if self.settings.long_side is not None:
             how |= {"quality": jpeg.QUALITY, "scaling_margin": jpeg.DCT_MARGIN}
@@ -171,7 +171,7 @@ def unique_examples(
 def convert(
     task: ConversionTask, on_progress: OnProgress = lambda images, size: None
 ) -> FinishedTar:
-    """Writes the shards of a tar into the staging folder, and then its sidecar.
+    """Writes the shards of a tar into the staging folder, and then its receipt.
 
     Raises:
       BadInput: what is wrong in the tar, if the task's on_error is 'raise'.
@@ -227,19 +227,19 @@ def convert(
 
 
 def _tar_is_gone(task: ConversionTask) -> FileNotFoundError:
-    name, sidecar = task.name, task.staging.sidecar
+    name, receipt = task.name, task.staging.receipt
     gone = f"{name} is not there any more"
     if task.excluded:
         image_id, other = task.excluded[0]
         return FileNotFoundError(
             f"image id {image_id} is in {name} and in {other}, so {name} has to be converted again"
-            f" without it. But {gone}: put it back, or remove {other} and {sidecar(other)}."
+            f" without it. But {gone}: put it back, or remove {other} and {receipt(other)}."
         )
-    if not sidecar(name).exists():
+    if not receipt(name).exists():
         return FileNotFoundError(f"{gone}: put it back, or build again without it.")
     return FileNotFoundError(
         f"{gone}, and its finished shards are damaged or were built with other options: put it"
-        f" back, build with the options as they were, or remove {sidecar(name)} to build without"
+        f" back, build with the options as they were, or remove {receipt(name)} to build without"
         " it."
     )
 
