@@ -24,7 +24,7 @@ from sa1b_tfds.building.source_record import is_from, md5_taken, recorded_md5, r
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core.problems import OnError, Problems
 from sa1b_tfds.core.running.workers import OnProgress
-from sa1b_tfds.examples import image_ids, jpeg, record_files
+from sa1b_tfds.examples import image_ids, jpeg, record_files, records
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
 from sa1b_tfds.examples.parts import examples_of
@@ -208,7 +208,7 @@ def convert(
             max_shard_size=task.settings.max_shard_size,
         )
         for part in parts:
-            writer.write(images.of(part))
+            writer.write(map(records.serialise, images.of(part)))
         if task.archive.identity() != source:
             raise OSError(f"{task.archive.name} changed while it was read: build again.")
         finished = FinishedTar(

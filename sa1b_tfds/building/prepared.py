@@ -27,7 +27,7 @@ from sa1b_tfds.core.own_json import DamagedJson
 from sa1b_tfds.core.text import first_few
 
 TARS = "tars.jsonl"
-_SHARD = re.compile(r"segment_anything-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z")
+_SHARD = re.compile(r"[a-z0-9_]+-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z")
 _STAGED, _REPLACED, _INCOMPLETE = "staged.", "replaced.", "incomplete."
 
 

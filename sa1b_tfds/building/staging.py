@@ -7,6 +7,7 @@ is finished when its receipt is there, which is written last and after all else 
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import uuid
 from collections.abc import Iterable, Mapping
@@ -114,6 +115,10 @@ class Staging:
         """The file in which a Beam worker says what is wrong in a tar."""
         return self.folder / f"{_file_name(archive)}.failure"
 
+    def lock(self, archive: str) -> epath.Path:
+        """The folder that is held while a tar is written, where several processes may do it."""
+        return self.folder / f"{_file_name(archive)}.lock"
+
     def draft(self, archive: str, number: int) -> epath.Path:
         """A path for a shard that is being written, new at each call."""
         unique = uuid.uuid4().hex[:8]
@@ -183,8 +188,10 @@ class Staging:
         files.sync(self.folder)
         files.write_whole(self.receipt(tar.archive), tar.to_json())
 
-    def remove_drafts(self) -> None:
-        for path in self.folder.glob(f"*{_DRAFT}"):
+    def remove_drafts(self, archive: str | None = None) -> None:
+        """Removes the drafts of one tar, or of all."""
+        prefix = "" if archive is None else glob.escape(f"{_file_name(archive)}.")
+        for path in self.folder.glob(f"{prefix}*{_DRAFT}"):
             path.unlink(missing_ok=True)
 
     def remove(self) -> None:

@@ -7,12 +7,10 @@ No TensorFlow here; training reads through tf.data instead.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from etils import epath
 
 from sa1b_tfds.core.files import os_errors_named
@@ -151,15 +149,10 @@ class ShardPart:
             if self.file_format == "array_record":
                 record = array_records.read(os.fspath(self.path), i)
             else:
-                record = record_files.read_tfrecord(self.path, int(_offsets(self.path)[i]))
+                record = record_files.read_tfrecord_number(self.path, i)
             return records.deserialise(record)
         except (ValueError, IndexError) as e:
             raise BadInput(self.name, f"record {i}", str(e)) from e
-
-
-@functools.cache
-def _offsets(path: epath.Path) -> np.ndarray:
-    return record_files.tfrecord_offsets(path)
 
 
 def examples_of(
@@ -197,22 +190,30 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
     Raises:
       FileNotFoundError: if there is nothing of that kind, saying what was looked for.
     """
+    found = find_data(source, config)
+    if isinstance(found, epath.Path):
+        return _shards(found)
+    return [ArchivePart(archive) for archive in found]
+
+
+def find_data(source: epath.PathLike, config: str | None = None) -> Sequence[Archive] | epath.Path:
+    """Finds archives, or the folder of a prepared version; see `find_parts`."""
     path = epath.Path(source)
     if config is not None:
-        path = _newest_version(path, config)
+        return _newest_version(path, config)
     if (path / _INFO).exists():
-        return _shards(path)
-    parts: list[Part] = [ArchivePart(archive) for archive in archives_at(path)]
+        return path
+    archives = archives_at(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there.")
-    if not parts and len(configs := _prepared_configs(path)) == 1:
-        return _shards(_newest_version(path, configs[0]))
-    if not parts:
+    if not archives and len(configs := _prepared_configs(path)) == 1:
+        return _newest_version(path, configs[0])
+    if not archives:
         raise FileNotFoundError(
             f"{path} holds neither sa_*.tar, nor extracted sa_*.jpg and .json, nor prepared data"
             f" ({_INFO}). Of several configs in a data_dir, name one; `sa1b repack` wants the tars."
         )
-    return parts
+    return archives
 
 
 def index_parts(parts: Sequence[Part], problems: Problems | None = None) -> list[IndexedPart]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from etils import epath
 from sa1b_tfds.examples.example import COLUMNS
 from sa1b_tfds.examples.parts import builder_at
 from sa1b_tfds.segment_anything.mocked import is_mocked
+from sa1b_tfds.sidecars.reading import OpenSidecar, ids_of_files
+from sa1b_tfds.sidecars.tf_rows import AlignedRows, Column, columns_of, kept, parse_rows
 from sa1b_tfds.training.config import TrainingConfig
 
 _CYCLE = 16  # files that are read in turns
@@ -36,6 +39,7 @@ class Record(NamedTuple):
     predicted_iou: tf.Tensor
     stability_score: tf.Tensor
     point_coords: tf.Tensor
+    columns: Mapping[str, Column] = MappingProxyType({})  # of sidecars, by their keys in a batch
 
 
 _COLUMNS = [column for column in COLUMNS if column.name in Record._fields]
@@ -56,7 +60,11 @@ class ImageStream:
 
 
 def find_stream(
-    source: Any, config: TrainingConfig, data_dir: Any = None, shard: tuple[int, int] = (0, 1)
+    source: Any,
+    config: TrainingConfig,
+    data_dir: Any = None,
+    shard: tuple[int, int] = (0, 1),
+    sidecars: Sequence[OpenSidecar] = (),
 ) -> ImageStream:
     """Finds what to train on.
 
@@ -67,20 +75,22 @@ def find_stream(
       config: its split, shuffle and deterministic apply here.
       data_dir: of TFDS, for a name.
       shard: (i, n): take the i-th of n equal parts only.
+      sidecars: whose columns to add.
 
     Raises:
       FileNotFoundError: if it is not prepared.
+      MissingRows: if an image has no row in a sidecar.
       ValueError: if it is no data of SA-1B, or nothing of that kind.
     """
     if isinstance(source, tf.data.Dataset):
-        return _of_dataset(source, config, shard)
-    builder = _builder(source, data_dir)
+        return _of_dataset(source, config, shard, sidecars)
+    builder = find_builder(source, data_dir)
     if is_mocked():
-        return _of_mock(builder, config, shard)
-    return _of_builder(builder, config, shard)
+        return _of_mock(builder, config, shard, sidecars)
+    return _of_builder(builder, config, shard, sidecars)
 
 
-def _builder(source: Any, data_dir: Any) -> tfds.core.DatasetBuilder:
+def find_builder(source: Any, data_dir: Any = None) -> tfds.core.DatasetBuilder:
     if isinstance(source, tfds.core.DatasetBuilder):
         return source
     if not isinstance(source, str | os.PathLike):
@@ -104,7 +114,10 @@ def _builder(source: Any, data_dir: Any) -> tfds.core.DatasetBuilder:
 
 
 def _of_builder(
-    builder: tfds.core.DatasetBuilder, config: TrainingConfig, shard: tuple[int, int]
+    builder: tfds.core.DatasetBuilder,
+    config: TrainingConfig,
+    shard: tuple[int, int],
+    sidecars: Sequence[OpenSidecar],
 ) -> ImageStream:
     if not builder.info.splits:
         raise FileNotFoundError(
@@ -125,25 +138,47 @@ def _of_builder(
         raise ValueError(f"{builder.data_path} holds no data of segment_anything: {features}")
     index, count = shard
     split = builder.info.splits[tfds.even_splits(config.split, count)[index]]
-    total = builder.info.splits[config.split].num_examples
+    whole = builder.info.splits[config.split]
+    total = whole.num_examples
     files = [f for f in split.file_instructions if f.take]
     if not files:
         raise ValueError(f"split {config.split!r} of {builder.data_path} has no image for {shard}.")
-    return ImageStream(lambda seed: _read(files, config, seed), parse, total // count)
+    if not sidecars:
+        return ImageStream(lambda seed: _read(files, config, seed), parse, total // count)
+    total = kept(sidecars, ids_of_files(builder.data_path, whole.file_instructions))
+    rows = AlignedRows(sidecars, ids_of_files(builder.data_path, files))
+
+    def parse_joined(element: dict[str, Any]) -> Record:
+        record = parse(element["record"])
+        columns = parse_rows(sidecars, element["rows"], record.image_id, tf.size(record.counts))
+        return record._replace(columns=columns)
+
+    return ImageStream(lambda seed: _read(files, config, seed, rows), parse_joined, total // count)
 
 
-def _read(files: Sequence[Any], config: TrainingConfig, seed: tf.Tensor | None) -> tf.data.Dataset:
-    """-> serialised records."""
+def _read(
+    files: Sequence[Any],
+    config: TrainingConfig,
+    seed: tf.Tensor | None,
+    rows: AlignedRows | None = None,
+) -> tf.data.Dataset:
+    """-> serialised records; or each with its rows in sidecars."""
     parts = (
         [os.fspath(f.filename) for f in files],
         np.array([f.skip for f in files], np.int64),
         np.array([f.take for f in files], np.int64),
+        np.arange(len(files)),
     )
+
+    def read(name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, file: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(name).skip(skip).take(take)
+        return records if rows is None else rows.beside(records, file)
+
     dataset = tf.data.Dataset.from_tensor_slices(parts)
     if config.shuffle:
         dataset = dataset.shuffle(len(files), seed=seed, reshuffle_each_iteration=False)
     dataset = dataset.interleave(
-        lambda name, skip, take: tf.data.TFRecordDataset(name).skip(skip).take(take),
+        read,
         cycle_length=min(_CYCLE, len(files)) if config.shuffle else 1,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=config.deterministic,
@@ -160,7 +195,10 @@ def _shuffled(
 
 
 def _of_dataset(
-    dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[int, int]
+    dataset: tf.data.Dataset,
+    config: TrainingConfig,
+    shard: tuple[int, int],
+    sidecars: Sequence[OpenSidecar],
 ) -> ImageStream:
     if config.split != "train":
         raise ValueError(
@@ -177,24 +215,32 @@ def _of_dataset(
             "A tf.data.Dataset must hold what tfds.load gives with decoders={'image': SkipDecoding"
             f"(), 'masks': SkipDecoding()}}, got {spec}."
         )
+    keys = {sidecar.key(name) for sidecar in sidecars for name in sidecar.columns.names}
+    if lacking := sorted(keys - spec.keys()):
+        raise ValueError(
+            f"The tf.data.Dataset has no {', '.join(lacking)}: give read_tars the same sidecars."
+        )
     if is_mocked():
         dataset = dataset.map(_of_one_length)
     index, count = shard
     length = dataset.cardinality().numpy()
     return ImageStream(
         lambda seed: _shuffled(dataset.shard(count, index), config, seed),
-        _from_element,
+        lambda element: _from_element(element)._replace(columns=columns_of(element, sidecars)),
         None if length < 0 else int(length) // count,
     )
 
 
 def _of_mock(
-    builder: tfds.core.DatasetBuilder, config: TrainingConfig, shard: tuple[int, int]
+    builder: tfds.core.DatasetBuilder,
+    config: TrainingConfig,
+    shard: tuple[int, int],
+    sidecars: Sequence[OpenSidecar],
 ) -> ImageStream:
     """What `tfds.testing.mock_data` draws."""
     skip = tfds.decode.SkipDecoding()
     drawn = builder.as_dataset(split=config.split, decoders={"image": skip, "masks": skip})
-    return _of_dataset(drawn, dataclasses.replace(config, split="train"), shard)
+    return _of_dataset(drawn, dataclasses.replace(config, split="train"), shard, sidecars)
 
 
 def _of_one_length(element: dict[str, Any]) -> dict[str, Any]:
