@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 from etils import epath
 
 from sa1b_tfds.core.problems import BadInput, OnError, check_on_error
+from sa1b_tfds.segment_anything.find_builder import find_builder
 from sa1b_tfds.sidecars import joining
 from sa1b_tfds.sidecars.batches import decoded, rows_of_items
 from sa1b_tfds.sidecars.columns import columns_of
-from sa1b_tfds.sidecars.reading import MissingRows, Sidecar, Sidecars, open_sidecars
+from sa1b_tfds.sidecars.data_source import DataSource
+from sa1b_tfds.sidecars.reading import Sidecar, Sidecars, open_sidecars
+from sa1b_tfds.sidecars.row_index import MissingRows
 from sa1b_tfds.sidecars.source import find_tars
 from sa1b_tfds.sidecars.writing import SidecarWriter
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["MissingRows", "Sidecar", "join", "load", "map"]
+__all__ = ["MissingRows", "Sidecar", "data_source", "join", "load", "map"]
 
 
 def map(
@@ -137,7 +140,31 @@ def load(
       ValueError: if the data does not list its tars.
     """
     from sa1b_tfds.sidecars import loading
-    from sa1b_tfds.training.sources import find_builder
 
     builder = find_builder(source, data_dir)
     return loading.load(builder, open_sidecars(sidecars), split, decoders)
+
+
+def data_source(
+    source: Any,
+    sidecars: Sidecars,
+    *,
+    split: str = "train",
+    decoders: Any = None,
+    data_dir: Any = None,
+) -> DataSource:
+    """Reads any element of prepared array_record data with its columns, without TensorFlow.
+
+    Args:
+      source, sidecars, split, data_dir: see `load`.
+      decoders: as `tfds.data_source` takes them. Defaults to decoding everything.
+
+    Returns:
+      A sequence of the dicts of `tfds.data_source`, with NumPy arrays, numbers and bytes.
+
+    Raises:
+      FileNotFoundError: if the data or a sidecar is not there.
+      MissingRows: if images have no row. The error names them.
+      ValueError: if the data does not list its tars.
+    """
+    return DataSource(find_builder(source, data_dir), open_sidecars(sidecars), split, decoders)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sa1b_tfds.sidecars.reading import OpenSidecar
+from sa1b_tfds.sidecars.row_index import RowIndex
 
 
 class Runs(NamedTuple):
@@ -30,17 +30,17 @@ class Runs(NamedTuple):
     length: np.ndarray
 
 
-def runs_of(sidecar: OpenSidecar, ids_of_files: Sequence[np.ndarray]) -> Runs:
+def runs_of(index: RowIndex, ids_of_files: Sequence[np.ndarray]) -> Runs:
     """The runs of the rows of each file's images.
 
     Args:
-      sidecar: has the rows.
+      index: of the sidecar.
       ids_of_files: int64 [N] for each file, the images to read from it.
     """
     numbers = [len(ids) for ids in ids_of_files]
     file = np.repeat(np.arange(len(numbers)), numbers)
     ids = np.concatenate([np.empty(0, np.int64), *ids_of_files])
-    shard, number = sidecar.places(ids)
+    shard, number = index.places(ids)
     follows = (shard[1:] == shard[:-1]) & (file[1:] == file[:-1])
     follows &= (shard[1:] < 0) | (number[1:] == number[:-1] + 1)
     first = np.flatnonzero(np.concatenate([[True], ~follows])[: len(ids)])

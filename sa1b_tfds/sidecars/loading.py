@@ -11,7 +11,8 @@ import tensorflow as tf
 import tensorflow_datasets.public_api as tfds
 
 from sa1b_tfds.segment_anything import reading
-from sa1b_tfds.sidecars.reading import OpenSidecar, ids_of_files
+from sa1b_tfds.sidecars.reading import OpenSidecar
+from sa1b_tfds.sidecars.row_index import ids_of_files
 from sa1b_tfds.sidecars.tf_rows import AlignedRows, kept, parse_rows
 
 
@@ -27,15 +28,41 @@ def load(
     number = kept(sidecars, ids)
     rows = AlignedRows(sidecars, ids)
     features = builder.info.features
+
+    def read(name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, file: tf.Tensor) -> tf.data.Dataset:
+        return rows.beside(tf.data.TFRecordDataset(name).skip(skip).take(take), file)
+
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (
+            [os.fspath(f.filename) for f in files],
+            np.array([f.skip for f in files], np.int64),
+            np.array([f.take for f in files], np.int64),
+            np.arange(len(files)),
+        )
+    )
+    dataset = dataset.flat_map(tf.autograph.experimental.do_not_convert(read))
+    dataset = decoded(dataset, features, decoders, sidecars)
+    return dataset.apply(tf.data.experimental.assert_cardinality(number))
+
+
+def decoded(
+    dataset: tf.data.Dataset, features: Any, decoders: Any, sidecars: Sequence[OpenSidecar]
+) -> tf.data.Dataset:
+    """Decodes records of the data, and their rows in sidecars, with bounded memory.
+
+    Args:
+      dataset: records; or, with sidecars, dicts of `record` and `rows`.
+      features, decoders: as TFDS has them.
+      sidecars: of the rows.
+    """
     large = reading.decodes_large_masks(features, decoders)
     if isinstance(decoders, tfds.decode.PartialDecoding):
         features = decoders.extract_features(features)
         decoders = decoders.decoders
 
-    def read(name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, file: tf.Tensor) -> tf.data.Dataset:
-        return rows.beside(tf.data.TFRecordDataset(name).skip(skip).take(take), file)
-
-    def decode(element: dict[str, Any]) -> dict[str, Any]:
+    def decode(element: Any) -> dict[str, Any]:
+        if not sidecars:
+            return features.deserialize_example(element, decoders=decoders)
         record = element["record"]
         stored = tf.io.parse_single_example(
             record,
@@ -49,17 +76,7 @@ def load(
         example = features.deserialize_example(record, decoders=decoders)
         return {**example, **{key: column.values for key, column in columns.items()}}
 
-    dataset = tf.data.Dataset.from_tensor_slices(
-        (
-            [os.fspath(f.filename) for f in files],
-            np.array([f.skip for f in files], np.int64),
-            np.array([f.take for f in files], np.int64),
-            np.arange(len(files)),
-        )
-    )
-    dataset = dataset.flat_map(read)
     dataset = dataset.map(decode, num_parallel_calls=1 if large else tf.data.AUTOTUNE)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(number))
     if large:
         return dataset.with_options(reading.one_at_a_time())
     return dataset.prefetch(tf.data.AUTOTUNE)

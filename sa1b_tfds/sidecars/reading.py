@@ -1,28 +1,27 @@
-"""A sidecar in a folder: which images it has, and the row of any of them. No TensorFlow here."""
+"""A sidecar as readers are given it, opened: its columns, and the values of any image.
+
+No TensorFlow here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+from absl import logging
 from etils import epath
 
-from sa1b_tfds.building.prepared import Folder, PreparedTars
-from sa1b_tfds.core.text import first_few
-from sa1b_tfds.examples import record_files
-from sa1b_tfds.sidecars.columns import Row, as_array, columns_in
-from sa1b_tfds.sidecars.source import check_lists_tars, ids_of
+from sa1b_tfds.building.prepared import Folder
+from sa1b_tfds.core.text import counted, first_few
+from sa1b_tfds.sidecars.columns import as_array, columns_in
+from sa1b_tfds.sidecars.row_index import MissingRows, RowIndex
 from sa1b_tfds.sidecars.writing import VERSION
 
 Missing = Literal["raise", "skip"]
-
-
-class MissingRows(ValueError):
-    """Images of the data have no row in a sidecar."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,43 +58,35 @@ Sidecars = Mapping[str, "Sidecar | epath.PathLike"]
 class OpenSidecar:
     """A sidecar whose lists were read; its rows stay on the disk.
 
-    Memory: 28 bytes an image.
-
     Attributes:
       name: under which readers give its columns.
-      folder: of its version.
-      columns: of its rows.
       spec: see `Sidecar`.
-      paths: of its shards.
-      ids: int64 [R], the image of each row, ascending.
+      columns: of its rows.
+      index: where its rows are.
     """
 
     def __init__(self, name: str, spec: Sidecar | epath.PathLike):
         self.name = name
         self.spec = spec if isinstance(spec, Sidecar) else Sidecar(path=spec)
-        self.folder = _version(epath.Path(self.spec.path))
-        self.columns = columns_in(self.folder)
-        self._check_names()
-        prepared = Folder(self.folder).prepared()
-        files = [file for tar in prepared.tars for file in prepared.shard_files[tar.archive]]
-        self.paths = [file.path for file in files if file.path is not None]
-        if len(self.paths) < len(files):
-            lost = len(files) - len(self.paths)
-            raise FileNotFoundError(f"{self.folder} lacks {lost} of its {len(files)} shards.")
-        lengths = [file.shard.examples for file in files]
-        ids = np.concatenate([np.empty(0, np.int64), *map(ids_of, prepared.tars)])
-        order = np.argsort(ids, kind="stable")
-        self.ids = ids[order]
-        self._shard = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)[order]
-        ends = np.cumsum(lengths, dtype=np.int64)
-        self._number = (np.arange(len(ids)) - np.repeat(ends - lengths, lengths))[order]
+        folder = find_version(self.spec.path)
+        self.columns = columns_in(folder)
+        self._check_names(folder)
+        self.index = RowIndex(folder)
 
-    def _check_names(self) -> None:
+    @property
+    def folder(self) -> epath.Path:
+        return self.index.folder
+
+    @property
+    def missing(self) -> str:
+        """'raise', 'skip' or 'default'."""
+        return "default" if isinstance(self.spec.missing, Mapping) else self.spec.missing
+
+    def _check_names(self, folder: epath.Path) -> None:
         names = self.columns.names
-        spec = self.spec
-        given = spec.missing if isinstance(spec.missing, Mapping) else {}
-        if unknown := sorted({*given, *spec.padding} - set(names)):
-            raise ValueError(f"{self.folder} has no columns {unknown}; it has {names}.")
+        given = self.spec.missing if isinstance(self.spec.missing, Mapping) else {}
+        if unknown := sorted({*given, *self.spec.padding} - set(names)):
+            raise ValueError(f"{folder} has no columns {unknown}; it has {names}.")
         if given and (without := sorted(set(names) - set(given))):
             raise ValueError(f"missing must have a value for the columns {without} as well.")
 
@@ -103,65 +94,65 @@ class OpenSidecar:
         """The key of a column in a batch or an element: the sidecar's name if it has only one."""
         return self.name if len(self.columns.names) == 1 else f"{self.name}/{column}"
 
-    def places(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(int32 shard, int64 number in it) of each image's row; the shard is -1 without a row."""
-        if not len(self.ids):
-            return np.full(len(ids), -1, np.int32), np.zeros(len(ids), np.int64)
-        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        found = self.ids[at] == ids
-        return np.where(found, self._shard[at], -1), np.where(found, self._number[at], 0)
-
     def check(self, ids: np.ndarray) -> np.ndarray:
         """bool [N], which images a reader gives.
 
         Raises:
           MissingRows: naming images without a row, if `missing` is 'raise'.
         """
-        has_row = self.places(ids)[0] >= 0
-        if self.spec.missing == "raise" and not has_row.all():
-            lost = ids[~has_row]
-            raise MissingRows(
-                f"The sidecar {os.fspath(self.folder)} has no row of {len(lost):,} of {len(ids):,}"
-                f" images: {first_few([str(i) for i in lost])}. Write the rows of their tars, or"
-                " read with Sidecar(path=..., missing='skip'), or with a dict of values."
+        has_row = self.index.places(ids)[0] >= 0
+        lost = ids[~has_row]
+        if len(lost) and self.missing == "raise":
+            raise MissingRows.of(self.folder, lost)
+        if self.missing != "skip":
+            return np.ones(len(ids), bool)
+        if len(lost):
+            logging.warning(
+                "%s of %d are left out, which have no row in %s: %s",
+                counted(len(lost), "image"),
+                len(ids),
+                self.folder,
+                first_few([str(image_id) for image_id in lost]),
             )
-        return has_row if self.spec.missing == "skip" else np.ones(len(ids), bool)
+        return has_row
 
-    def row(self, image_id: int, mask_count: int | None) -> Row | None:
-        """The row of one image, read from the disk; None if it is to be left out.
+    def values(self, image_id: int, mask_count: int) -> dict[str, Any] | None:
+        """The values of one image by their keys, read from the disk; None if it is to be left out.
 
         Args:
           image_id: of the image.
-          mask_count: the number of its masks, to compare. None does not compare it.
+          mask_count: the number of its masks.
 
         Raises:
           MissingRows: if it has no row, and `missing` is 'raise'.
           ValueError: if the row is damaged, or of an image with another number of masks.
         """
-        if not self.check(np.array([image_id]))[0]:
-            return None
-        [shard], [number] = self.places(np.array([image_id]))
-        if shard < 0:
-            return Row(image_id, mask_count or 0, self._defaults(mask_count or 0))
-        path = self.paths[shard]
-        try:
-            row = self.columns.row(record_files.read_tfrecord_number(path, int(number)))
-        except (ValueError, IndexError) as e:
-            raise ValueError(f"{path}: record {number}: {e}") from e
-        if row.image_id != image_id or mask_count not in (None, row.mask_count):
-            raise ValueError(
-                f"{path}: record {number}: it is of image {row.image_id} with {row.mask_count}"
-                f" masks, but image {image_id} has {mask_count}: the sidecar is of other data."
-            )
-        return row
+        record = self.index.record(image_id)
+        if record is None:
+            if self.missing == "raise":
+                raise MissingRows.of(self.folder, [image_id])
+            if self.missing == "skip":
+                return None
+            values = self._defaults(mask_count)
+        else:
+            row = self.columns.row(record)
+            if (row.image_id, row.mask_count) != (image_id, mask_count):
+                raise ValueError(
+                    f"The sidecar {os.fspath(self.folder)} was made of other data: its row is of"
+                    f" image {row.image_id} with {row.mask_count} masks, and the image is"
+                    f" {image_id} with {mask_count}."
+                )
+            values = row.values
+        return {self.key(name): value for name, value in values.items()}
 
     def _defaults(self, mask_count: int) -> dict[str, Any]:
-        return {
-            name: np.broadcast_to(value, (mask_count, *value.shape))
-            if self.columns.is_per_mask(name)
-            else value
-            for name, value in self.default_values.items()
-        }
+        values = dict(self.default_values)
+        for name, value in values.items():
+            if self.columns.is_per_mask(name):
+                values[name] = np.broadcast_to(value, (mask_count, *value.shape))
+            elif self.columns.is_text(name):
+                values[name] = value.item()
+        return values
 
     @functools.cached_property
     def default_values(self) -> dict[str, Any]:
@@ -199,8 +190,13 @@ def open_sidecars(sidecars: Sidecars | None) -> list[OpenSidecar]:
     return [OpenSidecar(name, spec) for name, spec in (sidecars or {}).items()]
 
 
-def _version(path: epath.Path) -> epath.Path:
-    """The folder of the version: `path` itself or the one in it."""
+def find_version(path: epath.PathLike) -> epath.Path:
+    """The folder of a sidecar's version: `path` itself or the one in it.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    path = epath.Path(path)
     if (path / "dataset_info.json").exists():
         return path
     Folder(path / VERSION).clean_if_free()  # it puts back what a killed join has set aside
@@ -209,28 +205,3 @@ def _version(path: epath.Path) -> epath.Path:
             f"{path} holds no sidecar. If its pieces are written, join them: `sa1b sidecar join`."
         )
     return path / VERSION
-
-
-def ids_of_files(folder: epath.Path, files: Sequence[Any]) -> list[np.ndarray]:
-    """The image ids in parts of the shards of prepared data, in their order.
-
-    Args:
-      folder: of the prepared data.
-      files: TFDS's file instructions: which records of which shard.
-
-    Raises:
-      ValueError: if the data does not list its tars.
-    """
-    prepared: PreparedTars = Folder(check_lists_tars(folder)).prepared()
-    of_shard = {}
-    for tar in prepared.tars:
-        begin = 0
-        for file, shard in zip(prepared.shard_files[tar.archive], tar.shards, strict=True):
-            if file.path is not None:
-                of_shard[file.path.name] = ids_of(tar)[begin : begin + shard.examples]
-            begin += shard.examples
-    found = []
-    for file in files:
-        ids = of_shard[epath.Path(file.filename).name]
-        found.append(ids[file.skip : None if file.take < 0 else file.skip + file.take])
-    return found

@@ -43,7 +43,7 @@ class AlignedRows:
 
     def __init__(self, sidecars: Sequence[OpenSidecar], ids_of_files: Sequence[np.ndarray]):
         self._sidecars = sidecars
-        self._runs = [runs_of(sidecar, ids_of_files) for sidecar in sidecars]
+        self._runs = [runs_of(sidecar.index, ids_of_files) for sidecar in sidecars]
 
     def beside(self, records: tf.data.Dataset, file: tf.Tensor) -> tf.data.Dataset:
         """Dicts of `record` and `rows`, a tuple, for the images of one file that are kept.
@@ -53,11 +53,11 @@ class AlignedRows:
           file: int64 [], its number.
         """
         rows = [
-            _rows([os.fspath(path) for path in sidecar.paths], runs, file)
+            _rows([os.fspath(path) for path in sidecar.index.paths], runs, file)
             for sidecar, runs in zip(self._sidecars, self._runs, strict=True)
         ]
         dataset = tf.data.Dataset.zip({"record": records, "rows": tuple(rows)})
-        skipping = [i for i, s in enumerate(self._sidecars) if s.spec.missing == "skip"]
+        skipping = [i for i, s in enumerate(self._sidecars) if s.missing == "skip"]
         if not skipping:
             return dataset
         return dataset.filter(
@@ -153,13 +153,10 @@ def _values(
     def defaults() -> dict[str, tf.Tensor]:
         return {name: _default(sidecar, name, mask_count) for name in sidecar.columns.names}
 
-    if isinstance(sidecar.spec.missing, Mapping):
-        values = tf.cond(row == "", defaults, parsed)
-    else:
-        values = parsed()
-    return {
-        name: tf.ensure_shape(value, sidecar.columns.shape(name)) for name, value in values.items()
-    }
+    may_lack = sidecar.missing == "default"
+    values = tf.cond(row == "", defaults, parsed) if may_lack else parsed()
+    shape = sidecar.columns.shape
+    return {name: tf.ensure_shape(value, shape(name)) for name, value in values.items()}
 
 
 def _parse(columns: Columns, row: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from sa1b_tfds.examples.example import Example, in_pixels
 from sa1b_tfds.examples.parts import IndexedPart, find_parts, index_parts
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.runs import check_size
+
+if TYPE_CHECKING:
+    from sa1b_tfds.sidecars.reading import OpenSidecar, Sidecars
 
 MaskChoice = Literal["first", "random", "largest", "score"]
 Item = tuple[torch.Tensor, torch.Tensor, dict[str, Any]]
@@ -60,6 +63,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         keep_aspect: bool = False,
         config: str | None = None,
         on_error: OnError = "raise",
+        sidecars: Sidecars | None = None,
     ):
         """Finds the images.
 
@@ -82,6 +86,10 @@ class SA1BDataset(torch.utils.data.Dataset):
           config: the config of prepared data in a data_dir, such as 'original'. Defaults to None.
           on_error: for torn tars and files without their other half: 'raise', or 'skip' and list
             them in `problems.found`. Reading a malformed image always raises. Defaults to 'raise'.
+          sidecars: more columns of the images, by the names that the metadata gives them:
+            `{"teacher": path}`, or a `sidecar.Sidecar` in place of a path. They are tensors, or
+            text; a column with a row for each mask has those of the item's masks. An image without
+            a row is an error, or gets the values of `Sidecar.missing`. Defaults to none.
 
         Raises:
           ValueError: if an argument is invalid.
@@ -105,6 +113,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         self._max_area_fraction = max_area_fraction
         self._mask_choice = mask_choice
         self._keep_aspect = keep_aspect
+        self._sidecars = _open(sidecars)
         self.problems = Problems(on_error)
         self._set_parts(index_parts(find_parts(root_dir, config), self.problems))
 
@@ -178,6 +187,8 @@ class SA1BDataset(torch.utils.data.Dataset):
         masks = rle.decode_rles(counts, size, self._output_size(size))
         height, width, _ = pixels.shape
         metadata = _metadata(example, chosen, (height, width))
+        for sidecar in self._sidecars:
+            metadata |= _columns(sidecar, example, chosen)
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         return image, torch.from_numpy(masks).view(torch.bool), metadata
 
@@ -204,6 +215,40 @@ class SA1BDataset(torch.utils.data.Dataset):
         if self._mask_size is None or not self._keep_aspect:
             return self._mask_size
         return jpeg.fit(size, self._mask_size)
+
+
+def _open(sidecars: Sidecars | None) -> list[OpenSidecar]:
+    if not sidecars:
+        return []
+    from sa1b_tfds.sidecars.reading import open_sidecars  # it loads TFDS, without TensorFlow
+
+    opened = open_sidecars(sidecars)
+    if skipping := [sidecar.name for sidecar in opened if sidecar.missing == "skip"]:
+        raise ValueError(
+            f"missing='skip' of the sidecar {skipping[0]!r} cannot apply to SA1BDataset, which has"
+            " every image at its number: give values for the images without a row."
+        )
+    return opened
+
+
+def _columns(sidecar: OpenSidecar, example: Example, chosen: np.ndarray) -> dict[str, Any]:
+    """What a sidecar has of an image, and of its chosen masks."""
+    values = sidecar.values(example.image_id, len(example.masks.counts)) or {}
+    of_masks = {sidecar.key(name) for name in sidecar.padding}
+    return {key: _tensor(v[chosen] if key in of_masks else v) for key, v in values.items()}
+
+
+def _tensor(value: Any) -> Any:
+    """A tensor of an array; text of bytes; a number as it is."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype == object:
+        return [text.decode() for text in value]
+    if value.dtype.name == "bfloat16":
+        return torch.from_numpy(value.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(value.copy())  # what a record has cannot be written to
 
 
 def _metadata(example: Example, chosen: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from etils import epath
 
 from sa1b_tfds.examples.example import COLUMNS
-from sa1b_tfds.examples.parts import builder_at
+from sa1b_tfds.segment_anything.find_builder import find_builder
 from sa1b_tfds.segment_anything.mocked import is_mocked
-from sa1b_tfds.sidecars.reading import OpenSidecar, ids_of_files
+from sa1b_tfds.sidecars.reading import OpenSidecar
+from sa1b_tfds.sidecars.row_index import ids_of_files
 from sa1b_tfds.sidecars.tf_rows import AlignedRows, Column, columns_of, kept, parse_rows
 from sa1b_tfds.training.config import TrainingConfig
 
@@ -88,29 +88,6 @@ def find_stream(
     if is_mocked():
         return _of_mock(builder, config, shard, sidecars)
     return _of_builder(builder, config, shard, sidecars)
-
-
-def find_builder(source: Any, data_dir: Any = None) -> tfds.core.DatasetBuilder:
-    if isinstance(source, tfds.core.DatasetBuilder):
-        return source
-    if not isinstance(source, str | os.PathLike):
-        raise TypeError(
-            "source must be a dataset's name, a builder, a folder or a tf.data.Dataset, got"
-            f" {source!r}."
-        )
-    if (epath.Path(source) / "dataset_info.json").exists():
-        return builder_at(source)
-    try:
-        return tfds.builder(os.fspath(source), data_dir=data_dir)
-    except ValueError as e:
-        if not (isinstance(e, tfds.core.DatasetNotFoundError) or epath.Path(source).exists()):
-            raise
-        raise ValueError(  # TFDS lists all datasets that it has
-            f"{os.fspath(source)!r} is no dataset's name, such as 'segment_anything/original', nor"
-            " a folder with dataset_info.json. Tars are read with"
-            f" read_tars({os.fspath(source)!r}, decoders={{'image': SkipDecoding(), 'masks':"
-            " SkipDecoding()}), which is a source as well."
-        ) from None
 
 
 def _of_builder(
