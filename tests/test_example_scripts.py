@@ -19,12 +19,14 @@ SCRIPTS = {
     "augment_torch.py": "See augmented.png",
     "data_source_torch.py": "8 images; TensorFlow loaded: False",
     "demo.py": "a training batch: ",
+    "distill_image_encoder.py": "3 epochs on embeddings (4, 4, 16) of keras",
 }
 _NEEDS = {
     "augment_torch.py": ("torch", "albumentations"),
     "data_source_torch.py": ("torch",),
+    "distill_image_encoder.py": ("keras_hub",),
 }
-_LOAD_TENSORFLOW = {"demo.py"}
+_LOAD_TENSORFLOW = {"demo.py", "distill_image_encoder.py"}
 _ELSEWHERE = {"finetune_hf_sam.py": "test_huggingface.py", "finetune_keras_sam.py": "test_keras.py"}
 
 

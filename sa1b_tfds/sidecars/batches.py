@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sa1b_tfds.core.ahead import in_order, in_thread
 from sa1b_tfds.core.processes import available_cores
-from sa1b_tfds.examples import jpeg
+from sa1b_tfds.examples import jpeg, records
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.sidecars.columns import Columns, as_array
+from sa1b_tfds.sidecars.source import SourceTar
 from sa1b_tfds.sidecars.writing import ImageRow, MakeRows
 
 # A batch -> its values: by column, or those of the only column.
@@ -33,11 +34,44 @@ def rows_of_items(
             futures = (pool.submit(_with, prepare, example) for example in examples)
             yield from in_order(futures, batch_size)
 
-    def make_rows(examples: Iterator[Example]) -> Iterator[ImageRow]:
+    def make_rows(tar: SourceTar, examples: Iterator[Example]) -> Iterator[ImageRow]:
+        del tar
         items = in_thread(lambda: prepared(examples), batch_size)
         while batch := list(itertools.islice(items, batch_size)):
             counts = [(example.image_id, len(example.masks.counts)) for example, _ in batch]
             yield from rows_of(counts, fn([item for _, item in batch]), columns)
+
+    return make_rows
+
+
+def rows_of_batches(
+    fn: RowFunction,
+    batches: Callable[[Callable[[], Iterator[bytes]]], Iterable[Any]],
+    columns: Columns,
+    batch_size: int,
+) -> MakeRows:
+    """Makes rows with `fn` from batches of records.
+
+    Args:
+      fn: receives a batch.
+      batches: makes batches of all records, in their order.
+      columns: of the sidecar.
+      batch_size: of all batches but the last.
+    """
+
+    def make_rows(tar: SourceTar, examples: Iterator[Example]) -> Iterator[ImageRow]:
+        del tar
+        counts: list[tuple[int, int]] = []  # of the images that are not in a batch yet
+
+        def serialised() -> Iterator[bytes]:
+            for example in examples:
+                counts.append((example.image_id, len(example.masks.counts)))
+                yield records.serialise(example)
+
+        for batch in batches(serialised):
+            own = counts[:batch_size]
+            del counts[:batch_size]
+            yield from rows_of(own, fn(batch), columns)
 
     return make_rows
 

@@ -20,6 +20,7 @@ from sa1b_tfds.examples.tf_example import bytes_list, example_bytes, int64_list
 
 IMAGE_ID = "image_id"
 MASK_COUNT = "mask_count"
+UNKNOWN = -1  # the mask count of a row that has values of the image alone
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _SPATIAL_RANK = 3
 
@@ -60,6 +61,14 @@ class Columns:
         """Whether a record has the bytes of an array."""
         return not self.is_text(name) and _is_bytes(self.features[name])
 
+    def is_number(self, name: str) -> bool:
+        """Whether it is neither text nor a label."""
+        return not self.is_text(name) and not _is_label(self.features[name])
+
+    def label_names(self, name: str) -> list[str] | None:
+        """The names of the labels of a column; None if it has none."""
+        return _label(self.features[name]).names if _is_label(self.features[name]) else None
+
     def dtype(self, name: str) -> np.dtype:
         return _dtype(self.features[name])
 
@@ -78,12 +87,12 @@ class Columns:
         """What kind of values each column has, as text that differs whenever that does."""
         return {name: _described(self.features[name]) for name in self.names}
 
-    def record(self, image_id: int, mask_count: int, values: Mapping[str, Any]) -> bytes:
+    def record(self, image_id: int, mask_count: int | None, values: Mapping[str, Any]) -> bytes:
         """A row as a record.
 
         Args:
           image_id: of the image.
-          mask_count: N, the number of its masks.
+          mask_count: N, the number of its masks. None, if it is not known, is never compared.
           values: of every column: an array or a tensor; text or a list of it; a label's name or
             number.
 
@@ -92,10 +101,11 @@ class Columns:
         """
         if values.keys() != set(self.names):
             raise ValueError(f"it has the columns {sorted(values)} instead of {self.names}")
-        lists = {IMAGE_ID: int64_list([image_id]), MASK_COUNT: int64_list([mask_count])}
+        count = UNKNOWN if mask_count is None else mask_count
+        lists = {IMAGE_ID: int64_list([image_id]), MASK_COUNT: int64_list([count])}
         for name, value in values.items():
             try:
-                lists[name] = self._list(name, value, mask_count)
+                lists[name] = self._list(name, value, count)
             except (ValueError, TypeError) as e:
                 raise ValueError(f"column {name!r}: {e}") from e
         return example_bytes(lists)
@@ -149,7 +159,7 @@ def columns_of(features: Mapping[str, Any]) -> Columns:
         raise ValueError("features must have at least one column.")
     stored = {
         IMAGE_ID: tfds.features.Scalar(np.int64, doc="Of the image that the row belongs to."),
-        MASK_COUNT: tfds.features.Scalar(np.int64, doc="How many masks the image has."),
+        MASK_COUNT: tfds.features.Scalar(np.int64, doc="Of the image; -1: unknown."),
     }
     for name, feature in features.items():
         if name in stored or not NAME.match(name):
@@ -241,7 +251,7 @@ def _dtype(feature: Any) -> np.dtype:
 def _described(feature: Any) -> str:
     shape = list(feature.shape)
     if _is_label(feature):
-        one = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+        one = _label(feature)
         names = hashlib.sha256(repr(one.names).encode()).hexdigest()[:8]
         return f"label {shape} of {one.num_classes} ({names})"
     return f"{'text' if _is_text(feature) else _dtype(feature).name} {shape}"
@@ -255,9 +265,8 @@ def _utf8(text: Any) -> bytes:
 
 
 def _number_of(label: Any, feature: Any) -> int:
-    one = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
     try:
-        return one.encode_example(_plain(label))
+        return _label(feature).encode_example(_plain(label))
     except KeyError:
         raise ValueError(f"{label!r} is none of its labels") from None
 
@@ -272,8 +281,12 @@ def _is_text(feature: Any) -> bool:
 
 
 def _is_label(feature: Any) -> bool:
-    one = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
-    return isinstance(one, tfds.features.ClassLabel)
+    return isinstance(_label(feature), tfds.features.ClassLabel)
+
+
+def _label(feature: Any) -> Any:
+    """The feature of one value, of a feature that has one for each mask."""
+    return feature.feature if isinstance(feature, tfds.features.Sequence) else feature
 
 
 def _is_bytes(feature: Any) -> bool:

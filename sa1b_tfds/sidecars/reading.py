@@ -17,7 +17,7 @@ from etils import epath
 
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.core.text import counted, first_few
-from sa1b_tfds.sidecars.columns import as_array, columns_in
+from sa1b_tfds.sidecars.columns import UNKNOWN, as_array, columns_in
 from sa1b_tfds.sidecars.row_index import MissingRows, RowIndex
 from sa1b_tfds.sidecars.writing import VERSION
 
@@ -136,7 +136,7 @@ class OpenSidecar:
             values = self._defaults(mask_count)
         else:
             row = self.columns.row(record)
-            if (row.image_id, row.mask_count) != (image_id, mask_count):
+            if row.image_id != image_id or row.mask_count not in (mask_count, UNKNOWN):
                 raise ValueError(
                     f"The sidecar {os.fspath(self.folder)} was made of other data: its row is of"
                     f" image {row.image_id} with {row.mask_count} masks, and the image is"

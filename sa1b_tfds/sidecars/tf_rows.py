@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from sa1b_tfds.sidecars.alignment import runs_of
-from sa1b_tfds.sidecars.columns import IMAGE_ID, MASK_COUNT, Columns
+from sa1b_tfds.sidecars.columns import IMAGE_ID, MASK_COUNT, UNKNOWN, Columns
 from sa1b_tfds.sidecars.reading import OpenSidecar
 
 # AutoGraph would take seconds to find that there is no Python control flow on tensors here.
@@ -137,7 +137,8 @@ def _values(
         values = _parse(sidecar.columns, row)
         right = values[IMAGE_ID] == image_id
         if mask_count is not None:
-            right &= values[MASK_COUNT] == tf.cast(mask_count, tf.int64)
+            count = values[MASK_COUNT]
+            right &= (count == tf.cast(mask_count, tf.int64)) | (count == UNKNOWN)
         said = [
             f"The sidecar {os.fspath(sidecar.folder)} was made of other data: its row is of image",
             values[IMAGE_ID],

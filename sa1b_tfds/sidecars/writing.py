@@ -38,15 +38,18 @@ _COLUMNS = "columns"
 
 
 class ImageRow(NamedTuple):
-    """The values of one image by column; None if there are none."""
+    """The values of one image by column; None if there are none.
+
+    mask_count is None where nobody has looked: no value is of a mask then.
+    """
 
     image_id: int
-    mask_count: int
+    mask_count: int | None
     values: Mapping[str, Any] | None
 
 
-# The images of a tar -> a row for each of them, in the same order.
-MakeRows = Callable[[Iterator[Example]], Iterator[ImageRow]]
+# A tar and its images -> a row for each of them, in the same order.
+MakeRows = Callable[[SourceTar, Iterator[Example]], Iterator[ImageRow]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +125,7 @@ class SidecarWriter:
             source = tar.identity()
             number, examples = stack.enter_context(tar.open(staging.folder, problems))
             writer = stack.enter_context(shard_writer(staging, tar.name, FILE_FORMAT))
-            rows = stack.enter_context(contextlib.closing(make_rows(examples)))  # type: ignore[type-var]
+            rows = stack.enter_context(contextlib.closing(make_rows(tar, examples)))  # type: ignore[type-var]
             bar = stack.enter_context(_bar(tar.name, number))
             for part in self._shards(self._records(tar.name, rows, ids, problems, bar)):
                 writer.write(part)

@@ -156,7 +156,18 @@ class SA1BDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> Any:
         """Reads image i; raises a BadInput that names tar and member if it is malformed."""
-        item = self._tensors(self.example(i))
+        return self.item(self.example(i))
+
+    def item(self, example: Example) -> Any:
+        """Makes the item of an example; `sidecar.map(prepare=dataset.item)` uses it.
+
+        Args:
+          example: as it is stored.
+
+        Returns:
+          The image, the masks and the metadata; or what the transform makes of them.
+        """
+        item = self._tensors(example)
         return item if self.transform is None else self.transform(*item)
 
     def example(self, i: int) -> Example:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,7 +13,7 @@ from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.example import TrainingExample, make_example
 from sa1b_tfds.training.layouts import to_layout
-from sa1b_tfds.training.sources import ImageStream, find_stream
+from sa1b_tfds.training.sources import ImageStream, find_stream, parse_record
 
 # AutoGraph would take seconds to find that there is no Python control flow on tensors here.
 _plain = tf.autograph.experimental.do_not_convert
@@ -140,6 +140,25 @@ def training_dataset(
     if to_device and (devices := tf.config.list_logical_devices("GPU")):
         dataset = dataset.apply(tf.data.experimental.prefetch_to_device(devices[0].name))
     return dataset
+
+
+def batches_of_records(
+    records: Callable[[], Iterator[bytes]], config: TrainingConfig
+) -> tf.data.Dataset:
+    """Makes batches of all images in their order, also of those without a mask.
+
+    Args:
+      records: of prepared data.
+      config: what batches hold. Its stream options do not apply.
+    """
+    dataset = tf.data.Dataset.from_generator(records, output_signature=tf.TensorSpec((), tf.string))
+    seed = tf.constant(config.seed, tf.int64)
+    dataset = dataset.map(
+        _plain(lambda record: make_example(parse_record(record), config, seed)),
+        num_parallel_calls=config.parallelism or tf.data.AUTOTUNE,
+    )
+    dataset = dataset.batch(config.batch_size)
+    return dataset.map(_plain(lambda batch: _finish(batch, config, ()))).prefetch(1)
 
 
 def _epochs(found: ImageStream, config: TrainingConfig, endless: bool) -> tf.data.Dataset:

@@ -108,7 +108,7 @@ def _of_builder(
         )
     features = builder.info.features
     if "masks" in features:
-        parse = _parse_columns
+        parse = parse_record
     elif "annotations" in features and "segmentation" in features["annotations"].feature:
         parse = _parse_official
     else:
@@ -239,7 +239,7 @@ def _from_element(element: dict[str, Any]) -> Record:
     )
 
 
-def _parse_columns(record: tf.Tensor) -> Record:
+def parse_record(record: tf.Tensor) -> Record:
     """What our builder writes."""
     features = {
         **{column.key: _of_masks(column.dtype, *column.shape) for column in _COLUMNS},
