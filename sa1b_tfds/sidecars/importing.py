@@ -124,7 +124,7 @@ class Table:
     def _of_key(self, rows: SortedRows, key: Key) -> dict[str, Any] | None:
         stored = rows.ask([key]).get(key)
         if stored is not None:
-            return self._values(stored)
+            return self._values(key, stored)
         return self._filled() if self.fill else None
 
     def _of_masks(self, rows: SortedRows, ids: Sequence[int]) -> dict[str, Any] | None:
@@ -132,7 +132,7 @@ class Table:
         if not self.fill and len(stored) < len(ids):
             return None
         filled = self._filled()
-        of_masks = [self._values(stored[i]) if i in stored else filled for i in ids]
+        of_masks = [self._values(i, stored[i]) if i in stored else filled for i in ids]
         return {name: self._stacked(name, [each[name] for each in of_masks]) for name in filled}
 
     def _stacked(self, name: str, values: list[Any]) -> Any:
@@ -140,11 +140,12 @@ class Table:
             return np.array(values).reshape(len(values), *self.columns.shape(name)[1:])
         return values
 
-    def _values(self, stored: Sequence[Any]) -> dict[str, Any]:
-        return {
-            name: self._value(name, value)
-            for name, value in zip(self.columns.names, stored, strict=True)
-        }
+    def _values(self, key: Key, stored: Sequence[Any]) -> dict[str, Any]:
+        try:
+            values = zip(self.columns.names, stored, strict=True)
+            return {name: self._value(name, value) for name, value in values}
+        except ValueError as e:
+            raise ValueError(f"{self.path}, key {key}: {e}") from e
 
     def _value(self, name: str, stored: Any) -> Any:
         value = value_in(self.path, stored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -41,8 +42,9 @@ def rows_in(path: epath.Path) -> Iterator[dict[str, Any]]:
 
 
 def _of_csv(path: epath.Path) -> Iterator[dict[str, Any]]:
-    with path.open("r", encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+    with path.open("rb") as file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        reader = csv.DictReader(text, strict=True)
         try:
             for row in reader:
                 if None in row or None in row.values():
