@@ -101,6 +101,14 @@ COMPARISONS = (
         in_readme=True,
     ),
     Comparison(
+        "the same, beside the fastest other loader",
+        "alternatives.py",
+        rf"training_dataset, original +{_NUMBER}",
+        rf"webdataset, repacked tars +{_NUMBER}",
+        "images/s",
+        "webdataset, Pillow and pycocotools",
+    ),
+    Comparison(
         "a PyTorch DataLoader, from tars",
         "torch_loader.py",
         rf"ours: {_NUMBER}",
@@ -238,12 +246,40 @@ def comparisons(results: dict[str, Any], *, short: bool) -> list[str]:
     return lines
 
 
+def loaders(printed: list[str]) -> list[str]:
+    """What `alternatives.py` printed, as a table, and in words where another loader is better."""
+    header = re.split(r" {2,}", printed[0].strip())
+    rows = [(line[2:36].strip(), line[0] == "*", line[36:].split()) for line in printed[1:]]
+    figures = [row for row in rows if len(row[2]) == len(header)]
+    lines = ["| | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
+    for what, ours, values in figures:
+        name = f"**{what}**" if ours else what
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    lines.append("")
+    lines += [line for line in printed[1:] if "not measured" in line]
+    for column, title in enumerate(header):
+        sign = -1 if title == "images/s" else 1
+        ranked = sorted(figures, key=lambda row: sign * float(row[2][column].replace(",", "")))
+        best = ranked[0][2][column]
+        if not any(ours and values[column] == best for _, ours, values in figures):
+            lines.append(f"Best in {title} is {ranked[0][0]}.")
+    return lines
+
+
 def as_markdown(results: dict[str, Any]) -> str:
     rows = [
         f"| {result['what']} | **{result['ratio']:g}** | `{result['command']}` | {result['date']} |"
         for _, result in sorted(results.items())
     ]
-    lines = ["", *comparisons(results, short=False), "", "## All scripts", ""]
+    lines = ["", *comparisons(results, short=False), ""]
+    if "alternatives.py" in results:
+        lines += [
+            "## Beside other loaders",
+            "",
+            *loaders(results["alternatives.py"]["printed"]),
+            "",
+        ]
+    lines += ["## All scripts", ""]
     lines += ["| what | ratio | command | on |", "|---|---|---|---|", *rows, ""]
     for kind in sorted({_where(result) for result in results.values()}):
         lines += [f"Measured on {kind}.", ""]

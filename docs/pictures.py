@@ -30,14 +30,16 @@ def main(folder: pathlib.Path) -> None:
         )
         return show.show_batch(next(iter(sa1b_tfds.training_dataset(source, config))), 4, 512)
 
-    save(batch(), folder / "batch.jpg", 1060)
+    # Enlarged so far that no part of the square is padding.
+    save(batch(seed=1, scale_range=(1.6, 1.8)), folder / "batch.jpg", 1060)
     save(
         batch(batch_size=4, scale_range=(0.6, 2.0), flip=0.5, colour_jitter=0.3),
         folder / "training.jpg",
         1000,
     )
     some = tfds.as_numpy(next(iter(sa1b_tfds.read_tars(TARS))))
-    annotations = {**some["annotations"], "bbox": np.zeros_like(some["annotations"]["bbox"])}
+    outside = np.full_like(some["annotations"]["bbox"], -1)
+    annotations = {**some["annotations"], "bbox": outside}
     save(show.show_batch({**some, "annotations": annotations}, side=600), folder / "features.jpg")
     save(contact_sheet(), folder / "show.jpg", 1000)
     save(from_coco(), folder / "export.jpg", 600)

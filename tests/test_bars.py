@@ -51,8 +51,8 @@ def test_bars_take_free_rows_and_end():
     shown.close()
 
 
-@pytest.mark.parametrize("error", ["", "b.tar: "])
-def test_a_run_of_tasks(stream, error):
+@pytest.mark.parametrize("before", ["", "b.tar: ", "in/b.tar: ", "b: "])
+def test_a_run_of_tasks(stream, before):
     reporter = progress.reporter_for_people(stream)
     assert isinstance(reporter, progress.BarReporter) == stream.isatty()
     tasks = [task("a.tar"), task("b.tar")]
@@ -61,7 +61,7 @@ def test_a_run_of_tasks(stream, error):
         run.handle(Fetching(tasks[0], 200_000, 800_000))
         run.handle(Running(tasks[0], 3, 500_000))
         run.handle(Ended(tasks[0], None))
-        run.handle(Ended(tasks[1], ValueError(f"{error}broken")))
+        run.handle(Ended(tasks[1], ValueError(f"{before}broken")))
     reporter.close()
     told = stream.getvalue()
     assert told.count("a.tar: done") == 2

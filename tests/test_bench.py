@@ -71,11 +71,29 @@ def test_unknown_names_are_refused(bench, capsys):
 
 
 def test_every_benchmark_prints_a_ratio_and_is_in_the_results():
-    helpers = {"bars.py", "run_all.py", "synthetic.py"}
+    helpers = {"bars.py", "loaders.py", "run_all.py", "synthetic.py"}
     names = {path.name for path in (ROOT / "benchmarks").glob("*.py")} - helpers
     assert set(run_all.scripts()) == names
     results = json.loads(run_all.RESULTS.read_text())
     assert results.keys() <= names
+
+
+def test_other_loaders_are_a_table_that_says_where_they_are_better():
+    printed = [
+        f"{'':34}{'images/s':>11}{'CPU ms':>11}",
+        f"  {'theirs':32}{'10.0':>11}{'1,000.0':>11}",
+        f"* {'ours':32}{'20.0':>11}{'2,000.0':>11}",
+        "Other: not measured, no other",
+    ]
+    assert run_all.loaders(printed) == [
+        "| | images/s | CPU ms |",
+        "|---|---|---|",
+        "| theirs | 10.0 | 1,000.0 |",
+        "| **ours** | 20.0 | 2,000.0 |",
+        "",
+        "Other: not measured, no other",
+        "Best in CPU ms is theirs.",
+    ]
 
 
 def test_the_page_is_what_the_results_give():

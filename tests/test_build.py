@@ -181,10 +181,10 @@ def test_shards_are_as_many_and_as_large_as_asked_for(tars, tmp_path, download, 
     ("options", "message"),
     [
         ({"download": {"num_shards": 2}}, "num_shards=2 cannot apply to 3 tars"),
-        ({"download": {"num_shards": 16}}, "the tars have images for 15 shards"),
+        ({"download": {"num_shards": 16}}, "divided among 3 tars, they make 15 shards"),
         (
             {"download": {"num_shards": 6, "max_examples_per_split": 7}},
-            "divided among 3 tars, the tars with the first 7 images have images for 4 shards",
+            "divided among 3 tars, the first 7 images of them make 4 shards",
         ),
         ({"download": {"min_shard_size": 5}}, "min_shard_size cannot apply"),
         ({"download": {"max_examples_per_split": 0}}, "max_examples_per_split must be positive"),

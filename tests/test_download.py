@@ -182,7 +182,7 @@ FAULTS_REPORTED = {
     "always 500": (
         always(status=500, body=b"oops"),
         "failed",
-        r"HTTP 500 \(oops\); gave up after 3 retries without progress, 0 bytes are kept",
+        r"HTTP 500 \(oops\); gave up after 3 retries without progress; 0 bytes kept",
     ),
     "429 for a week": (
         always(status=429, headers={"Retry-After": "604800"}),
@@ -192,7 +192,7 @@ FAULTS_REPORTED = {
     "always stalled": (
         [Fault(send=HALF, stall=30), *always(send=0, stall=30)],
         "failed",
-        rf"no byte for 0.5 s; gave up after 3 retries without progress, {HALF:,} bytes are kept",
+        rf"no byte for 0.5 s; gave up after 3 retries without progress; {HALF:,} bytes kept",
     ),
     "always truncated": (
         always(truncate_to=HALF),
@@ -374,7 +374,7 @@ def test_a_break_at_the_same_byte_is_not_retried_for_ever(tmp_path):
         (result,) = fetch_all(server, tmp_path)
 
     assert result.status == "failed"
-    assert "gave up after 3 retries without progress, 2,500,000 bytes are kept" in result.reason
+    assert "gave up after 3 retries without progress; 2,500,000 bytes kept" in result.reason
     assert len(server.of(NAME)) == 4
 
 
@@ -397,7 +397,7 @@ def test_a_connection_that_is_too_slow_counts_as_lost(tmp_path):
     with FaultServer({NAME: big}, bytes_per_second=20_000) as server:
         slow = {"speed_limit": 100_000, "speed_time": 0.5, "retries": 1}
         (result,) = fetch_all(server, tmp_path, **slow)
-        assert "less than 100.0 kB/s for 0.5 s; gave up after 1 retries" in result.reason
+        assert "less than 100.0 kB/s for 0.5 s; gave up after 1 retry" in result.reason
         assert len(server.of(NAME)) == 2
         server.bytes_per_second = None
         (result,) = fetch_all(server, tmp_path, speed_limit=0)
@@ -585,7 +585,7 @@ def test_servers_that_drop_expire_and_die_cost_no_byte_twice(tmp_path, form):
         wait_for(lambda: (tmp_path / first).exists())
     run.join(30)  # the server is gone
     assert [result.status for result in results] == ["done", "expired", "failed"]
-    assert re.search(rf"gave up after 3 retries .*{HALF:,} bytes are kept", results[2].reason)
+    assert re.search(rf"gave up after 3 retries .*{HALF:,} bytes kept", results[2].reason)
 
     with FaultServer(files) as server:
         results = fetch_all(server, tmp_path)
@@ -759,7 +759,7 @@ def test_a_host_that_cannot_be_reached(tmp_path, host, why):
 
     (result,) = download(select(parse_links(links)), tmp_path, retries=1, backoff=0.01)
 
-    assert re.search(f"no connection: ({why}); gave up after 1 retries without", result.reason)
+    assert re.search(f"no connection: ({why}); gave up after 1 retry without", result.reason)
     assert "did not answer" not in result.reason
     assert no_secret_in(result.reason)
 
@@ -959,7 +959,7 @@ def test_a_selection_that_cannot_fit_is_refused(tmp_path, monkeypatch):
         ) as error:
             download(selection, tmp_path, md5={})
 
-    assert "The first 2 of 4 files fit: --start 0 --end 2" in str(error.value)
+    assert "What fits is the first 2 of 4 files: --start 0 --end 2" in str(error.value)
     assert error.value.plan.needed == error.value.plan.to_fetch == sum(sizes)
     assert beside(tmp_path) == set()
 

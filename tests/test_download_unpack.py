@@ -376,7 +376,7 @@ def test_what_does_not_fit_unpacked_is_refused(tmp_path, monkeypatch):
     sizes = [len(tar) for tar in tars.values()]
     monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: int(sum(sizes) * 1.1))
     with FaultServer(tars) as server:
-        with pytest.raises(SelectionTooLarge, match="The first 3 of 4 files fit: --start 0 --end"):
+        with pytest.raises(SelectionTooLarge, match="is the first 3 of 4 files: --start 0 --end"):
             fetch_all(server, tmp_path, unpack=True, workers=1)
         assert {path.name for path in tmp_path.iterdir()} == {".sa1b.lock"}
         assert all(result.is_whole for result in fetch_all(server, tmp_path, workers=1))

@@ -181,7 +181,7 @@ def test_what_is_no_list_of_predictions_is_an_error(text, message, tmp_path):
         ({"segmentation": 7}, "segmentation is an RLE or a list of polygons"),
         (
             {"image_id": 7},
-            "entry 1 has the image_id 7, which is not in the dataset; 1 entries with",
+            "entry 1 has the image_id 7, which is not in the dataset; in all, 1 entry with",
         ),
     ],
 )

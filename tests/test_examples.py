@@ -78,13 +78,17 @@ def test_the_only_config_of_a_data_dir_need_not_be_named(places, tmp_path):
     names = [part.name for part in find_parts(version)]
     assert [part.name for part in find_parts(tmp_path)] == names
     shutil.copytree(version, tmp_path / "segment_anything" / "original_1pct" / version.name)
-    with pytest.raises(FileNotFoundError, match="Of several configs in a data_dir, name one"):
+    with pytest.raises(
+        FileNotFoundError, match="several configs, name one: original, original_1pct"
+    ):
         find_parts(tmp_path)
     assert [part.name for part in find_parts(tmp_path, "original_1pct")] == names
+    with pytest.raises(FileNotFoundError, match="orignal holds .* There is: original, original_1"):
+        find_parts(tmp_path, "orignal")
 
 
 def test_what_holds_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="several configs in a data_dir, name one"):
+    with pytest.raises(FileNotFoundError, match="holds neither sa_"):
         find_parts(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere is not there"):
         find_parts(tmp_path / "nowhere")

@@ -304,7 +304,7 @@ def test_perfect_and_no_predictions():
     assert perfect.figures()["AR@10"] == pytest.approx(10 / 12)
     assert (none.figures()["AP"], none.figures()["AR@1000"]) == (0, 0)
     assert metrics.CocoEvaluation().figures()["AP"] is None
-    with pytest.raises(ValueError, match="12 predictions need as many scores"):
+    with pytest.raises(ValueError, match="got 12 predictions and the scores"):
         perfect.add(truths, [1.0], truths)
     with pytest.raises(ValueError, match="max_dets must be positive"):
         metrics.CocoEvaluation(max_dets=(0,))
@@ -359,7 +359,7 @@ def test_single_point_protocol():
         metrics.evaluate_single_point(predict, [small])
     with pytest.raises(ValueError, match="no mask to evaluate on"):
         metrics.evaluate_single_point(predict, [])
-    with pytest.raises(ValueError, match="1 masks need outputs and scores for as many points"):
+    with pytest.raises(ValueError, match="got 1 mask, 0 outputs and scores of shape"):
         metrics.single_point_iou([], np.zeros((0, 3)), [np.ones((2, 2))])
 
 

@@ -196,7 +196,7 @@ def test_bad_input_is_skipped_logged_and_counted(bad, caplog):
     with caplog.at_level(logging.INFO):
         assert ids_of(sa1b_tfds.read_tars(bad, decoders=ONLY_IDS, on_error="skip")) == [2]
     lines = [record.getMessage() for record in caplog.records]
-    assert "Images: 1, archives: 1, skipped: 2" in lines[-1]
+    assert "1 image; 2 skipped" in lines[-1]
     assert any("sa_000000.tar: ./sa_9.jpg: its .json is missing" in line for line in lines)
     assert any("sa_000000.tar: ./sa_1.json: it is not JSON" in line for line in lines)
 

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import io
 import json
+import pathlib
 import re
 import shutil
 import sys
@@ -26,13 +27,14 @@ from sa1b_tfds.masks import overlay
 from sa1b_tfds.show.charts import histogram
 from sa1b_tfds.show.pictures import picture_of, take
 from sa1b_tfds.stats import statistics_of
-from sa1b_tfds.stats.statistics import statistics_of_example
+from sa1b_tfds.stats.collect import statistics_of_examples
 from sa1b_tfds.torch import SA1BDataset, collate
 from tests import building, strategies
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+DUMMY = pathlib.Path(__file__).parents[1] / "dummy_data"
 _CHROMIUM, _DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 _FLAGS = [
     "headless",
@@ -148,7 +150,7 @@ class TestAxes:
                 lambda ax: show.show_masks_on_image(np.ones((3, 4, 3)), np.ones((2, 4, 3)), ax),
                 r"of the image's size, got \[2, 4, 3\] for an image of the shape \[3, 4, 3\]",
             ),
-            (lambda ax: show.show_points([[1, 2]], [1, 0], ax), "1 points but 2 labels"),
+            (lambda ax: show.show_points([[1, 2]], [1, 0], ax), "got 1 point and 2 labels"),
             (lambda ax: show.contact_sheet([]), "no image to draw"),
             (
                 lambda ax: show.make_page([], statistics={"images": 3}),
@@ -252,7 +254,7 @@ class TestPage:
 
     def test_what_is_wrong_is_counted(self, examples):
         box = examples[0].annotations | {"area": examples[0].annotations["area"] + 1}
-        wrong = statistics_of_example("part", dataclasses.replace(examples[0], annotations=box))
+        wrong = statistics_of_examples("part", [dataclasses.replace(examples[0], annotations=box)])
         page = show.make_page([], statistics=wrong.as_dict())
         what = "&#x27;area&#x27; is not the number of pixels in the mask"
         n, first = len(box["area"]), int(np.argmin(box["id"]))
@@ -432,7 +434,7 @@ class TestBatch:
         height, width = pixels.shape[:2]
         assert height < width
         cell = np.asarray(show.show_batch(item, side=width))[8:, 8:]
-        outside = {"bbox": item[2]["bbox"] * 0 - np.float32([99, 99, 0, 0])}
+        outside = {"bbox": np.asarray(item[2]["bbox"]) * 0 - np.float32([99, 99, 0, 0])}
         outside["point_coords"] = item[2]["point_coords"] * 0 - 99
         bare = np.asarray(show.show_batch((*item[:2], outside), side=width))[8:, 8:]
         np.testing.assert_allclose(bare[:height, :width], _over(pixels, masks), atol=1)
@@ -444,17 +446,27 @@ class TestBatch:
         # TensorFlow decodes a little differently, and a box's side may fall on the next pixel.
         assert (np.abs(drawn.astype(int) - cell) > 8).mean() < 0.1
 
-    def test_batches_of_images_as_they_are_stored(self, tars):
-        elements = sa1b_tfds.read_tars(tars)
-        one = np.asarray(show.show_batch(next(iter(elements))))
-        # Padding has no box: it is not drawn.
-        more = tfds.as_numpy(next(iter(elements.padded_batch(1))))
-        more["masks"] = np.pad(more["masks"], [(0, 0), (0, 2), (0, 0), (0, 0)])
-        more["annotations"] = {
-            name: np.pad(column, [(0, 0), (0, 2)] + [(0, 0)] * (column.ndim - 2))
-            for name, column in more["annotations"].items()
+    @pytest.mark.parametrize("masks", [None, sa1b_tfds.decode_masks_to(size=(64, 64))])
+    def test_the_padding_of_a_batch_is_not_drawn(self, masks):
+        """Images of seven sizes, with 0 to 60 masks."""
+        elements = sa1b_tfds.read_tars(DUMMY, decoders=masks and {"masks": masks})
+        assert len({tuple(element["image"].shape) for element in elements}) == 7
+        alone = [np.asarray(show.show_batch(element)) for element in elements]
+        (batch,) = elements.padded_batch(8)
+        grid = np.asarray(show.show_batch(batch, columns=1))
+        np.testing.assert_array_equal(grid[8:], np.concatenate([one[8:] for one in alone]))
+        (first,) = elements.take(1).batch(1)
+        np.testing.assert_array_equal(np.asarray(show.show_batch(first)), alone[0])
+
+    def test_a_black_image_of_a_batch_stays_whole(self):
+        two = {
+            "image": np.zeros((2, 4, 6, 3), np.uint8),
+            "masks": np.zeros((2, 0, 4, 6), np.uint8),
+            "annotations": {"bbox": np.zeros((2, 0, 4)), "point_coords": np.zeros((2, 0, 2))},
         }
-        np.testing.assert_array_equal(np.asarray(show.show_batch(more)), one)
+        assert not np.asarray(show.show_batch(two, side=60))[8:48, 8:68].any()
+
+    def test_a_batch_of_a_data_loader(self, tars):
         dataset = SA1BDataset(tars)
         two = np.asarray(show.show_batch(collate([dataset[0], dataset[1]])))
         first = np.asarray(show.show_batch(dataset[0]))

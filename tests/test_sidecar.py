@@ -5,10 +5,12 @@ import pickle
 import shutil
 import subprocess
 
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+import torch
 
 import sa1b_tfds
 from sa1b_tfds import sidecar
@@ -277,6 +279,46 @@ def _stored(folder):
     return [path.read_bytes() for path in paths]
 
 
+@pytest.mark.parametrize("masks_per_image", [0, 2])
+def test_a_function_of_batches_of_training(tars, tmp_path, masks_per_image):
+    """It is given all images, with or without masks, in the order in which they are stored."""
+    config = sa1b_tfds.TrainingConfig(**{**SMALL, "masks_per_image": masks_per_image})
+    feature = tfds.features.Tensor(shape=(2,), dtype=np.int64)
+
+    def make(batch):
+        ids = batch["image_id"]
+        return tf.stack([ids, tf.fill([len(ids)], tf.constant(len(ids), tf.int64))], axis=1)
+
+    sidecar.map(tars, make, {"ids": feature}, tmp_path / "t", batch_size=3, prepare=config)
+    dataset = SA1BDataset(tars, masks=False, sidecars={"t": tmp_path / "t"})
+    found = [dataset[i][2] for i in range(16)]
+    assert [m["t"][0].item() for m in found] == [m["image_id"] for m in found]
+    assert sorted(m["t"][1].item() for m in found) == [2] * 4 + [3] * 12
+    crops = sa1b_tfds.TrainingConfig(flip=0.5)
+    with pytest.raises(ValueError, match="prepare must not crop or mirror images"):
+        sidecar.map(tars, make, {"ids": feature}, tmp_path / "u", prepare=crops)
+
+
+def test_a_function_of_items_of_torch(tars, tmp_path):
+    dataset = SA1BDataset(tars, mask_size=8)
+
+    def make(items):
+        images, masks, metadata = zip(*items, strict=True)
+        areas = [each.flatten(1).sum(1) for each in masks]
+        return {"mean": torch.stack([i.float().mean().bfloat16() for i in images]), "area": areas}
+
+    features = {
+        "mean": tfds.features.Scalar(ml_dtypes.bfloat16),
+        "area": tfds.features.Sequence(np.int64),
+    }
+    sidecar.map(tars, make, features, tmp_path / "t", prepare=dataset.item)
+    joined = SA1BDataset(tars, mask_size=8, sidecars={"t": tmp_path / "t"})
+    for i in range(0, 16, 5):
+        image, masks, metadata = joined[i]
+        assert metadata["t/mean"] == image.float().mean().bfloat16()
+        assert metadata["t/area"].tolist() == masks.flatten(1).sum(1).tolist()
+
+
 def test_a_split_has_its_own_rows(prepared, made):
     spec = {"t": made}
     for split in ("train[3:9]", "train[50%:]+train[:2]"):
@@ -408,6 +450,28 @@ def test_the_layouts_of_models_have_columns_in_the_targets(prepared, made, layou
     assert targets["t/embedding"].shape == (4, 4, 4, 8)
     assert targets["t/label"].shape == (4, 6)
     assert targets["t/caption"].dtype == tf.string
+
+
+def test_images_alone_have_the_columns_of_images(prepared, tars, made):
+    spec = {"t": made}
+    options = {**SMALL, "masks_per_image": 0, "drop_remainder": False}
+    for layout in ("raw", "keras_hub"):
+        config = sa1b_tfds.TrainingConfig(**options, layout=layout)
+        dataset = sa1b_tfds.training_dataset(
+            "segment_anything", config, data_dir=prepared, sidecars=spec
+        )
+        ids = []
+        for batch in dataset.as_numpy_iterator():
+            columns = batch if layout == "raw" else batch[1]
+            assert "t/label" not in columns
+            ids += [int(caption.split()[1]) for caption in columns["t/caption"]]
+            for image_id, found in zip(ids[-4:], columns["t/embedding"], strict=True):
+                np.testing.assert_array_equal(found, expected(image_id, 0)["embedding"])
+        assert sorted(ids) == list(range(16))
+    _, masks, metadata = SA1BDataset(tars, masks=False, sidecars=spec)[3]
+    assert len(masks) == 0
+    assert metadata["t/caption"] == expected(metadata["image_id"], 0)["caption"]
+    assert "t/label" not in metadata
 
 
 def test_a_layout_without_room_for_columns_is_refused(prepared, made):

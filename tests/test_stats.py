@@ -27,7 +27,7 @@ from sa1b_tfds.stats import Statistics, statistics_of, statistics_of_examples
 from sa1b_tfds.stats.anomalies import KINDS
 from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
 from sa1b_tfds.stats.histogram import Histogram
-from sa1b_tfds.stats.statistics import EDGES, statistics_of_example
+from sa1b_tfds.stats.statistics import EDGES
 from tests import building
 from tests.building import make
 
@@ -159,13 +159,12 @@ def sa1b_rle(size, counts):
 )
 def test_anomalies_are_found(jpeg_and_json, change, kind, detail):
     jpeg, content = jpeg_and_json
-    assert not statistics_of_example(
-        "tar", to_example(jpeg, json.dumps(content).encode())
-    ).anomalies
+    sound = to_example(jpeg, json.dumps(content).encode())
+    assert not statistics_of_examples("tar", [sound]).anomalies
     content = copy.deepcopy(content)
     change(content["annotations"])
     example = to_example(jpeg, json.dumps(content).encode())
-    found = statistics_of_example("sa.tar", example).anomalies
+    found = statistics_of_examples("sa.tar", [example]).anomalies
     place = 3 if kind == "same_mask" else 2
     (anomaly,) = found[kind].first
     assert anomaly[:3] == ("sa.tar", 7, content["annotations"][place]["id"])
@@ -180,7 +179,7 @@ def anomalies_of(mask, **fields):
     content = make.describe(7, *mask.shape, [mask])
     content["annotations"][0].update(fields)
     image = make.draw(7, *mask.shape, 1)[0]
-    return statistics_of_example("t", to_example(image, json.dumps(content).encode())).anomalies
+    return statistics_of_examples("t", [to_example(image, json.dumps(content).encode())]).anomalies
 
 
 @pytest.mark.parametrize(
@@ -272,7 +271,7 @@ def test_scores_at_the_ends_of_a_distribution_are_in_it():
         annotation.update(stability_score=score, predicted_iou=score)
     image = make.draw(7, 40, 60, 1)[0]
     example = to_example(image, json.dumps(content).encode())
-    found = statistics_of_example("t", example).distributions
+    found = statistics_of_examples("t", [example]).distributions
     for name in ("stability_score", "predicted_iou"):
         counts = found[name].counts
         assert (found[name].below, found[name].above, counts.sum()) == (0, 0, 2)
@@ -411,7 +410,7 @@ def test_the_command(tars, tmp_path, capsys):
     assert main(["stats", str(tars), "--json", str(out), "--workers", "2"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("8 images, ")
-    assert "1 images with an id that was there before" in lines
+    assert "1 image with an id that was there before" in lines
     assert "  sa_000001.tar: image 0: first in sa_000000.tar: image 0" in lines
     assert any(line.startswith("1 area: 'area' is not the number") for line in lines)
     assert "1 could not be read" in lines

@@ -139,7 +139,7 @@ def test_files_that_are_not_of_sa1b_are_left_out(tmp_path, caplog):
     make.write_tar(tmp_path / "sa_000000.tar", FILES | extra)
     assert read(tmp_path) == EXPECTED
     (said,) = caplog.messages
-    assert said.startswith("sa_000000.tar: 4 files are not of SA-1B: [")
+    assert said.startswith("sa_000000.tar: 4 files not of SA-1B: [")
     assert all(name in said for name in extra)
     (tmp_path / "sa_000000.tar").unlink()
     (tmp_path / "sa_000000.tar").mkdir()

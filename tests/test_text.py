@@ -2,6 +2,7 @@
 
 import pytest
 
+from sa1b_tfds.cli import table
 from sa1b_tfds.core import text
 
 
@@ -22,7 +23,14 @@ def test_a_duration(seconds, said):
 
 @pytest.mark.parametrize(
     ("count", "said"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (11.3e9, "11.3 GB"), (1e13, "10.0 TB")],
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1500, "1.5 kB"),
+        (11.3e9, "11.3 GB"),
+        (1e13, "10.0 TB"),
+    ],
 )
 def test_bytes(count, said):
     assert text.format_bytes(count) == said
@@ -41,6 +49,26 @@ def test_the_first_few(texts, said):
 )
 def test_a_number_of_things(number, said):
     assert text.counted(number, "tar") == said
+
+
+def test_a_plural_of_its_own():
+    assert text.counted(1, "retry", "retries") == "1 retry"
+    assert text.counted(2, "retry", "retries") == "2 retries"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (3.7621e-05, "0.00003762"),
+        (0.98765, "0.9877"),
+        (9999.9, "10000"),
+        (12345.6, "12,346"),
+    ],
+)
+def test_a_number_of_a_table(value, said):
+    assert table.number(value) == said
 
 
 def test_a_long_text_is_shortened():

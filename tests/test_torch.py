@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 import sa1b_tfds
 from dummy_data import make
 from sa1b_tfds.core.problems import BadInput
-from sa1b_tfds.examples import array_records
-from sa1b_tfds.examples.example import Example
+from sa1b_tfds.examples import annotations, array_records, jpeg
+from sa1b_tfds.examples.example import COLUMNS, Example
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.masks import rle
 from tests import building, strategies
@@ -193,6 +193,35 @@ def test_an_image_without_masks(tmp_path):
     assert metadata["bbox"].shape == (0, 4)
     batch = TransformersCollate(image_size=64, mask_size=16)([dataset[0]])
     assert not batch["mask_valid"].any()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_images_alone(places, truth, place, monkeypatch):
+    whole = SA1BDataset(**places[place])
+    dataset = SA1BDataset(**places[place], masks=False)
+    if place in ("one tar", "files"):
+        monkeypatch.setattr(annotations, "parse", None)  # no JSON is read
+    assert len(dataset) == len(whole)
+    for i in range(len(dataset)):
+        image, masks, metadata = dataset[i]
+        expected = truth[metadata["image_id"]]
+        assert metadata["file_name"] == expected.file_name
+        assert masks.shape == (0, 60, 90)
+        assert masks.dtype == torch.bool
+        np.testing.assert_array_equal(image.permute(1, 2, 0), jpeg.decode(expected.image))
+        assert {len(metadata[c.name]) for c in COLUMNS} == {0}
+
+
+def test_images_alone_under_names_without_an_id(tmp_path):
+    files = dict(make.files_of(7, **SHAPES))
+    renamed = {
+        name.replace("sa_7", "sa_photo"): data.replace(b"sa_7.jpg", b"sa_photo.jpg")
+        for name, data in files.items()
+    }
+    make.write_tar(tmp_path / "sa_000000.tar", renamed)
+    (item,) = SA1BDataset(tmp_path, masks=False)
+    assert item[2]["image_id"] == 7
+    assert len(item[1]) == 0
 
 
 def test_resized_data_gives_boxes_and_points_of_its_images(places, tmp_path):

@@ -19,7 +19,7 @@ DOCS = (pathlib.Path(__file__).parents[1] / "docs" / "training.md").read_text()
         ({"batch_size": True}, TypeError, "batch_size must be an integer, got True"),
         ({"image_size": 8}, ValueError, "image_size must be 16 to 16384, got 8"),
         ({"mask_size": "256"}, TypeError, "mask_size must be an integer, got '256'"),
-        ({"masks_per_image": -1}, ValueError, "masks_per_image must be 1 to 4096, got -1"),
+        ({"masks_per_image": -1}, ValueError, "masks_per_image must be 0 to 4096, got -1"),
         ({"resize": "crop"}, ValueError, "resize must be one of .*'letterbox', 'square'"),
         ({"normalise": "clip"}, ValueError, "normalise must be one of .*'imagenet', None"),
         ({"image_dtype": "float16"}, ValueError, "image_dtype must be one of .*got 'float16'"),

@@ -16,7 +16,9 @@ from tensorflow_datasets.datasets.segment_anything import (
     segment_anything_dataset_builder as official,
 )
 
+import sa1b_tfds
 from sa1b_tfds import TrainingConfig, encode_mask, training_dataset
+from sa1b_tfds.training import example
 from sa1b_tfds.training.example import make_example
 from sa1b_tfds.training.sources import Record, find_stream
 from tests import building, forked
@@ -83,6 +85,58 @@ def test_the_raw_batch(of):
     }
 
 
+@pytest.mark.parametrize("source", ["segment_anything/original", "tars", "official"])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"flip": 0.5, "scale_range": (0.5, 2.0)}, {"colour_jitter": 0.5}],
+    ids=["whole", "crops", "colours"],
+)
+def test_images_alone(of, tars, official_data, monkeypatch, source, fields):
+    sources = {"tars": lambda: _of_tars(tars), "official": lambda: official_data}
+    found = sources.get(source, lambda: source)()
+    options = {"shuffle": 0, "batch_size": 1, "drop_remainder": False, **fields}
+    with_masks = {int(b["image_id"][0]): b for b in of(found, **options)}
+    monkeypatch.setattr(example, "run_ends", None)  # no mask is parsed
+    alone = {int(b["image_id"][0]): b for b in of(found, masks_per_image=0, **options)}
+    assert sorted(alone) == list(range(12))  # 4 has no mask
+    assert 4 not in with_masks
+    same = 0
+    for image_id, batch in with_masks.items():
+        keys = {"image", "image_id", "original_size", "resized_size"}
+        assert alone[image_id].keys() == keys
+        same += all(np.array_equal(alone[image_id][key], batch[key]) for key in keys)
+    # Only to show masks, an image is taken whole where its crop shows none.
+    assert same == 11 if "scale_range" not in fields else same >= 8
+
+
+def _of_tars(tars):
+    skip = tfds.decode.SkipDecoding()
+    return sa1b_tfds.read_tars(tars, decoders={"image": skip, "masks": skip})
+
+
+@pytest.mark.parametrize(
+    ("layout", "keys"),
+    [
+        ("keras_hub", {"images"}),
+        ("transformers", {"pixel_values", "original_sizes", "reshaped_input_sizes"}),
+    ],
+)
+def test_images_alone_in_a_models_layout(of, layout, keys):
+    alone = next(iter(of(masks_per_image=0, layout=layout, shuffle=0, batch_size=4)))
+    assert alone.keys() == keys
+    inputs, _ = next(iter(of(layout=layout, shuffle=0, batch_size=4)))
+    for key in keys:
+        np.testing.assert_array_equal(alone[key], inputs[key])
+
+
+def test_augment_of_images_alone(of):
+    def black(example, seed):
+        return {**example, "image": example["image"] * 0}
+
+    batch = next(iter(of(masks_per_image=0, augment=black, normalise=None)))
+    assert not batch["image"].numpy().any()
+
+
 @pytest.mark.parametrize("layout", ["raw", "keras_hub"])
 @pytest.mark.parametrize("source", ["name", "builder", "dataset"])
 def test_mock_data_gives_batches(tmp_path, source, layout):
@@ -108,7 +162,7 @@ def test_an_epoch_of_full_batches_has_known_steps(of, capfd):
     assert [len(epoch) for epoch in epochs] == [12, 12]
     assert [len(set(epoch)) for epoch in epochs] == [11, 11]
     assert epochs[0] != epochs[1]
-    assert "sa1b_tfds: 1 of " in capfd.readouterr().err
+    assert "left out so far: 1 of " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -194,7 +248,7 @@ def test_a_restored_iterator_gives_the_very_next_batch(of, tmp_path):
 def test_no_mask_left_anywhere_is_an_error(of):
     for fields in ({}, {"drop_remainder": False}, {"repeat": True}):
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match="None of the 12 images has a mask"
+            tf.errors.InvalidArgumentError, match="No image is left of 12 images: none has a mask"
         ):
             list(of(min_predicted_iou=9.0, **fields).take(1))
 
@@ -434,7 +488,7 @@ def test_a_dataset_has_no_splits(of):
 
 
 def test_a_batch_larger_than_the_data_is_an_error(of):
-    with pytest.raises(ValueError, match="batch_size=13 is more than the 12 images of the source"):
+    with pytest.raises(ValueError, match="batch_size=13 is more than the source has, 12 images"):
         of(batch_size=13)
 
 

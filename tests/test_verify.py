@@ -389,15 +389,19 @@ def test_what_makes_no_sense_is_refused(tmp_path, options, error, message):
 
 
 def test_the_command_over_several_processes(tmp_path):
-    for number in range(3):
-        (tmp_path / f"sa_{number:06d}.tar").write_bytes(GOOD if number else GOOD[:1024])
+    """The first tar takes longest, and its line comes first."""
+    many = tar_of(**{f"sa_{n}.jpg": jpeg() for n in range(1, 1000)})
+    for number, data in enumerate([many[:-99999], GOOD, GOOD]):
+        (tmp_path / f"sa_{number:06d}.tar").write_bytes(data)
     run = [sys.executable, "-m", "sa1b_tfds", "verify", str(tmp_path), "--workers", "2"]
 
     text = subprocess.run([*run, "--deep", "--end", "4"], capture_output=True, text=True)
     lines = text.stdout.splitlines()
     assert text.returncode == 1, text.stderr
     assert lines[-1] == "2 of 4 tars whole, 1 missing, 1 torn"
-    assert "sa_000001.tar: whole, 1 pair" in lines
+    tars = [line for line in lines if line.startswith("sa_")]
+    assert [line[:9] for line in tars] == [f"sa_{number:06d}" for number in range(4)]
+    assert "sa_000001.tar: whole, 1 pair" in tars
 
     as_json = subprocess.run([*run, "--start", "1", "--json"], capture_output=True, text=True)
     events = [json.loads(line) for line in as_json.stdout.splitlines()]
@@ -406,8 +410,8 @@ def test_the_command_over_several_processes(tmp_path):
 
 
 def test_a_process_that_is_killed_fails_its_tar_only(tmp_path):
-    os.mkfifo(tmp_path / "sa_000000.tar")  # whoever opens it waits for a writer
-    for number in (1, 2):
+    os.mkfifo(tmp_path / "sa_000002.tar")  # whoever opens it waits for a writer
+    for number in (0, 1):
         (tmp_path / f"sa_{number:06d}.tar").write_bytes(GOOD)
     reports = verify_folder(tmp_path, workers=2)
     found = {report.name: report for report in (next(reports), next(reports))}
@@ -415,7 +419,7 @@ def test_a_process_that_is_killed_fails_its_tar_only(tmp_path):
         process.kill()
     (killed,) = reports
     assert {report.status for report in found.values()} == {"whole"}
-    assert (killed.name, killed.status) == ("sa_000000.tar", "wrong")
+    assert (killed.name, killed.status) == ("sa_000002.tar", "wrong")
     assert "it was not looked at to its end: " in killed.reasons[0]
     assert "was ended by SIGKILL" in killed.reasons[0]
 

@@ -18,6 +18,7 @@ from sa1b_tfds.building.conversion_task import ConversionTask, ShardSettings
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core.problems import OnError
 from sa1b_tfds.core.running.pool import first_failure
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples.image_ids import repeated
 from sa1b_tfds.tars.archive import Archive, TarArchive
 from sa1b_tfds.tars.index import count_pairs, kept_count
@@ -52,8 +53,9 @@ class Conversion:
     def __post_init__(self) -> None:
         if self.num_shards is not None and self.num_shards < len(self.archives):
             raise ValueError(
-                f"num_shards={self.num_shards} cannot apply to {len(self.archives)} tars: each has"
-                " shards of its own. Ask for at least one a tar, or set max_shard_size instead."
+                f"num_shards={self.num_shards} cannot apply to"
+                f" {counted(len(self.archives), 'tar')}: each has shards of its own. Ask for at"
+                " least one a tar, or set max_shard_size instead."
             )
         folders = [a.name for a in self.archives if not isinstance(a, TarArchive)]
         if self.md5 and folders:

@@ -24,7 +24,7 @@ from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core import files
 from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.core.own_json import DamagedJson
-from sa1b_tfds.core.text import first_few
+from sa1b_tfds.core.text import counted, first_few
 
 TARS = "tars.jsonl"
 _SHARD = re.compile(r"[a-z0-9_]+-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z")
@@ -97,10 +97,10 @@ class Folder:
             other_version = path.name.startswith(_STAGED) and path != self.staging.folder
             if other_version and (tars := _only_staged(path)):
                 logging.warning(
-                    "%s has what another version made of %d tars (%s), and stays: it may be all"
-                    " that is left of them. Remove it if you have these tars.",
+                    "%s has what another version made of %s (%s), and stays: there may be no"
+                    " other copy. Remove it if you have the source.",
                     path,
-                    len(tars),
+                    counted(len(tars), "tar"),
                     first_few(tars),
                 )
             elif ours or other_version or path == self._replaced:
@@ -175,7 +175,7 @@ class Folder:
         paths, expected = self._shard_paths()
         listed = sum(len(tar.shards) for tar in tars)
         if expected not in (None, listed):
-            raise _damaged_list(path, f"it lists {listed} of {expected} shards")
+            raise _damaged_list(path, f"it lists {listed} of {counted(expected, 'shard')}")
         numbers = itertools.count()
         files_of = {
             tar.archive: tar.shard_files([paths.get(next(numbers)) for _ in tar.shards])

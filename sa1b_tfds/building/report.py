@@ -38,9 +38,9 @@ def write_report(
     skipped = sum(len(tar.problems) for tar in tars)
     logging.log(
         logging.WARNING if skipped else logging.INFO,
-        "Images: %d, archives: %d, skipped: %d; see %s",
-        images,
-        len(tars),
+        "%s of %s; %d skipped, see %s",
+        counted(images, "image"),
+        counted(len(tars), "tar"),
         skipped,
         shown_as / REPORT,
     )

@@ -72,8 +72,8 @@ def add_config(group: Group) -> None:
     group.add_argument(
         "--config",
         metavar="NAME",
-        help="take SOURCE for TFDS's data_dir and read this config in it, such as original"
-        " (default: SOURCE itself)",
+        help="config to read if SOURCE is TFDS's data_dir, such as original (default: the only one"
+        " there)",
     )
 
 

@@ -48,13 +48,15 @@ def add(commands: Commands) -> None:
 def read_statistics(source: str, config: str | None, workers: int | None = None) -> Statistics:
     """Runs `statistics_of` with a progress bar."""
     from sa1b_tfds.core.progress import image_bar
+    from sa1b_tfds.core.text import counted
     from sa1b_tfds.stats import statistics_of
 
     with image_bar() as bar:
 
         def show(progress: StatisticsProgress) -> None:
             bar.total = progress.images_expected
-            bar.set_postfix_str(f"{progress.parts_done} of {progress.parts} parts", refresh=False)
+            parts = f"{progress.parts_done} of {counted(progress.parts, 'part')}"
+            bar.set_postfix_str(parts, refresh=False)
             bar.update(progress.images - bar.n)
 
         return statistics_of(source, config, workers=workers, on_progress=show)
@@ -70,12 +72,12 @@ def _stats(options: argparse.Namespace) -> int:
 
 def _print(statistics: Statistics) -> None:
     from sa1b_tfds.cli.table import number, print_table
-    from sa1b_tfds.core.text import counted
+    from sa1b_tfds.core.text import counted, format_bytes
     from sa1b_tfds.stats.anomalies import KINDS
 
     print(
         f"{counted(statistics.images, 'image')}, {counted(statistics.masks, 'mask')},"
-        f" {statistics.jpeg_bytes / 1e9:.3f} GB of JPEG in {counted(statistics.parts, 'part')}"
+        f" {format_bytes(statistics.jpeg_bytes)} of JPEG in {counted(statistics.parts, 'part')}"
     )
     print()
     shares = (0.05, 0.5, 0.95)
@@ -86,11 +88,12 @@ def _print(statistics: Statistics) -> None:
         rows.append([name, *map(number, [*values, histogram.mean])])
     print_table(rows)
     for name, duplicates in statistics.duplicates.items():
-        what = {"image_id": "images with an id", "jpeg": "images with a JPEG"}[name]
-        _print_findings(f"{what} that was there before", duplicates)
+        what = {"image_id": "an id", "jpeg": "a JPEG"}[name]
+        images = counted(duplicates.count, "image")
+        _print_findings(f"{images} with {what} that was there before", duplicates)
     for kind, anomalies in statistics.anomalies.items():
-        _print_findings(f"{kind}: {KINDS[kind]}", anomalies)
-    _print_findings("could not be read", statistics.problems)
+        _print_findings(f"{anomalies.count:,} {kind}: {KINDS[kind]}", anomalies)
+    _print_findings(f"{statistics.problems.count:,} could not be read", statistics.problems)
     if not (statistics.anomalies or statistics.problems.count):
         print("\nNo anomalies.")
 
@@ -98,7 +101,7 @@ def _print(statistics: Statistics) -> None:
 def _print_findings(what: str, findings: Findings) -> None:
     if not findings.count:
         return
-    print(f"\n{findings.count:,} {what}")
+    print(f"\n{what}")
     for found in findings.first[:_SHOWN]:
         print("  " + ": ".join(text for text in _words(found._asdict()) if text))
     if findings.count > _SHOWN:

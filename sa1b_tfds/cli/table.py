@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -15,5 +16,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def number(value: float | None) -> str:
-    """Formats a number with four figures; a dash for None."""
-    return "-" if value is None else f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    """Formats a number with four figures, never as 3.762e-05; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{Decimal(f'{value:.4g}'):f}" if abs(value) < 1e4 else f"{value:,.0f}"

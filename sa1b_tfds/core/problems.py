@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-from sa1b_tfds.core.text import printable
+from sa1b_tfds.core.text import counted, printable
 
 _MAX_LINES = 20
 _OF_A_REASON = 3
@@ -96,7 +96,8 @@ def summed_up(problems: Iterable[BadInput]) -> list[str]:
     for number, (reason, found) in enumerate(by_reason.items()):
         if len(lines) >= _MAX_LINES - _OF_A_REASON:
             rest = sum(map(len, list(by_reason.values())[number:]))
-            return [*lines, f"{rest:,} more, for {len(by_reason) - number:,} other reasons"]
+            others = counted(len(by_reason) - number, "other reason")
+            return [*lines, f"{rest:,} more, for {others}"]
         lines += map(str, found[:_OF_A_REASON])
         if len(found) > _OF_A_REASON:
             lines.append(f"{len(found) - _OF_A_REASON:,} more: {reason}")

@@ -12,7 +12,7 @@ def format_bytes(count: float) -> str:
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} bytes"
+    return counted(round(count), "byte")
 
 
 def format_duration(seconds: float) -> str:
@@ -23,9 +23,9 @@ def format_duration(seconds: float) -> str:
     return f"{math.ceil(seconds)} s"
 
 
-def counted(number: int, name: str) -> str:
-    """'1 tar', '1,000 tars'."""
-    return f"{number:,} {name}{'s' * (number != 1)}"
+def counted(number: int, name: str, names: str | None = None) -> str:
+    """'1 tar', '1,000 tars'; `names` is the plural of a name that takes more than an s."""
+    return f"{number:,} {name if number == 1 else names or f'{name}s'}"
 
 
 def first_few(texts: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sa1b_tfds.core.text import first_few
+from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.tars.names import is_other_dataset, is_sa1b_name, tar_name, tar_number
 
 LINKS_PAGE = "https://ai.meta.com/datasets/segment-anything-downloads/"
@@ -211,7 +211,7 @@ def parse_links(text: str, *, source: Path | None = None) -> LinksFile:
 
 def _problem_with(fields: list[str]) -> str | None:
     if len(fields) != 2:
-        return f"expected a file name and a link, found {len(fields)} field(s)"
+        return f"expected a file name and a link, found {counted(len(fields), 'field')}"
     if not _SAFE_NAME.fullmatch(fields[0]):
         return "the file name is not a plain name (letters, digits, '.', '_', '-')"
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -62,7 +63,7 @@ def verify_folder(
     workers: int | None = None,
     reporter: AnyReporter | None = None,
 ) -> Iterator[TarReport]:
-    """Looks at every tar in a folder, or at those of a range; yields reports as they are ready.
+    """Looks at every tar in a folder, or at those of a range; yields reports in the order of names.
 
     Of a plain tar the headers are read. A compressed one is inflated, up to its checksum, unless a
     download of ours has checked it and it has not changed since.
@@ -112,21 +113,30 @@ def verify_folder(
         for name in names
     ]
     missing = missing_of_range(first, end, [*names, *unfinished])
-    return _reports(tasks, unfinished, missing, workers, reporter or Reporter())
+    reason = "a download that was not finished: run it again"
+    absent = [TarReport(name=n, status="unfinished", reasons=(reason,)) for n in unfinished]
+    reason = "not in the folder"
+    absent += [TarReport(name=n, status="missing", reasons=(reason,)) for n in missing]
+    return _in_order(absent, tasks, workers, reporter or Reporter())
 
 
-def _reports(
-    tasks: list[VerifyTask],
-    unfinished: list[str],
-    missing: list[str],
-    workers: int,
-    reporter: AnyReporter,
+def _in_order(
+    absent: list[TarReport], tasks: list[VerifyTask], workers: int, reporter: AnyReporter
 ) -> Iterator[TarReport]:
-    for name in unfinished:
-        reason = "a download that was not finished: run it again"
-        yield TarReport(name=name, status="unfinished", reasons=(reason,))
-    for name in missing:
-        yield TarReport(name=name, status="missing", reasons=("not in the folder",))
+    """Yields each report as soon as those of all names before it are there."""
+    ready = {report.name: report for report in absent}
+    to_come = deque(sorted([*ready, *(task.name for task in tasks)]))
+    with contextlib.closing(_as_they_end(tasks, workers, reporter)) as reports:
+        while to_come:
+            while to_come[0] not in ready:
+                report = next(reports)
+                ready[report.name] = report
+            yield ready.pop(to_come.popleft())
+
+
+def _as_they_end(
+    tasks: list[VerifyTask], workers: int, reporter: AnyReporter
+) -> Generator[TarReport, None, None]:
     progress = TaskProgress(reporter, tasks, is_quiet=True)
     if min(workers, len(tasks)) <= 1:
         for task in tasks:

@@ -17,7 +17,13 @@ import numpy as np
 import orjson
 
 from sa1b_tfds.examples import jpeg
-from sa1b_tfds.examples.example import COLUMNS, Column, Example, fraction_boxes
+from sa1b_tfds.examples.example import (
+    COLUMNS,
+    Column,
+    Example,
+    fraction_boxes,
+    no_annotations,
+)
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.runs import MalformedRLE, check_size
 from sa1b_tfds.tars.pairs import Pair
@@ -110,6 +116,26 @@ def read_pair(pair: Pair, long_side: int | None = None) -> Example:
             " another image"
         )
     return example
+
+
+def read_image(pair: Pair) -> Example:
+    """Makes an example without masks of a pair; its JSON is not parsed if the name has the id.
+
+    Raises:
+      ValueError: what `read_pair` raises, of what is read.
+    """
+    base, stem = _base_and_stem(pair.jpeg_name)
+    named = _NUMBERED.fullmatch(stem)
+    if named is None or int(named[1]) >= 2**63:
+        return read_pair(pair).without_masks()
+    size = jpeg.image_size(pair.jpeg)
+    return Example(
+        image=jpeg.unturned(pair.jpeg),
+        image_id=int(named[1]),
+        file_name=base,
+        masks=rle.Checked([], size),
+        annotations=no_annotations(),
+    )
 
 
 def member_of(pair: Pair, error: ValueError) -> str:

@@ -111,6 +111,20 @@ class Example:
         """
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
+    def without_masks(self) -> Example:
+        """Leaves the masks out.
+
+        Returns:
+          The image alone, with N = 0.
+        """
+        masks = rle.Checked([], self.masks.size)
+        return dataclasses.replace(self, masks=masks, annotations=no_annotations())
+
+
+def no_annotations() -> dict[str, np.ndarray]:
+    """The annotations of no mask."""
+    return {column.name: np.zeros((0, *column.shape), column.dtype) for column in COLUMNS}
+
 
 def pixel_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The `bbox` or `crop_box` of an example as in SA-1B's JSON: float32 [N, 4], XYWH in pixels.

@@ -15,8 +15,9 @@ from etils import epath
 
 from sa1b_tfds.core.files import os_errors_named
 from sa1b_tfds.core.problems import BadInput, Problems
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples import array_records, record_files, records
-from sa1b_tfds.examples.annotations import member_of, read_pair
+from sa1b_tfds.examples.annotations import member_of, read_image, read_pair
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.tars.archive import Archive, PairReader, archives_at, identity_of
 from sa1b_tfds.tars.index import IndexedArchive, count_pairs, index_all, index_archive
@@ -55,8 +56,8 @@ class IndexedPart(Protocol):
 
     def count(self) -> int: ...
 
-    def example(self, i: int) -> Example:
-        """Example i, 0 <= i < count().
+    def example(self, i: int, with_masks: bool = True) -> Example:
+        """Example i, 0 <= i < count(); without masks, what is only of them is not parsed.
 
         Raises:
           BadInput: if it is none, naming part, member and reason.
@@ -104,11 +105,11 @@ class IndexedArchivePart:
     def count(self) -> int:
         return len(self.archive)
 
-    def example(self, i: int) -> Example:
+    def example(self, i: int, with_masks: bool = True) -> Example:
         with os_errors_named(self.name):
             pair = self.archive.read(i)
         try:
-            return read_pair(pair)
+            return read_pair(pair) if with_masks else read_image(pair)
         except ValueError as e:
             raise BadInput(self.name, member_of(pair, e), str(e)) from e
 
@@ -142,17 +143,19 @@ class ShardPart:
                 yield example
             number += 1
         if number != self.length:
-            problems.report(self.name, "", f"it has {number} of its {self.length} records")
+            listed = counted(self.length, "record")
+            problems.report(self.name, "", f"it has {number} of its {listed}")
 
-    def example(self, i: int) -> Example:
+    def example(self, i: int, with_masks: bool = True) -> Example:
         try:
             if self.file_format == "array_record":
                 record = array_records.read(os.fspath(self.path), i)
             else:
                 record = record_files.read_tfrecord_number(self.path, i)
-            return records.deserialise(record)
+            example = records.deserialise(record)
         except (ValueError, IndexError) as e:
             raise BadInput(self.name, f"record {i}", str(e)) from e
+        return example if with_masks else example.without_masks()
 
 
 def examples_of(
@@ -188,7 +191,8 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
       The tars, extracted folders or prepared shards, in order.
 
     Raises:
-      FileNotFoundError: if there is nothing of that kind, saying what was looked for.
+      FileNotFoundError: if there is nothing of that kind, saying what was looked for; or if there
+        are several configs and none is named.
     """
     found = find_data(source, config)
     if isinstance(found, epath.Path):
@@ -206,14 +210,17 @@ def find_data(source: epath.PathLike, config: str | None = None) -> Sequence[Arc
     archives = archives_at(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there.")
-    if not archives and len(configs := _prepared_configs(path)) == 1:
-        return _newest_version(path, configs[0])
-    if not archives:
+    if archives:
+        return archives
+    configs = _prepared_configs(path)
+    if not configs:
         raise FileNotFoundError(
             f"{path} holds neither sa_*.tar, nor extracted sa_*.jpg and .json, nor prepared data"
-            f" ({_INFO}). Of several configs in a data_dir, name one; `sa1b repack` wants the tars."
+            f" ({_INFO})."
         )
-    return archives
+    if len(configs) > 1:
+        raise FileNotFoundError(f"{path} has several configs, name one: {', '.join(configs)}.")
+    return _newest_version(path, configs[0])
 
 
 def index_parts(parts: Sequence[Part], problems: Problems | None = None) -> list[IndexedPart]:
@@ -260,7 +267,9 @@ def _newest_version(data_dir: epath.Path, config: str) -> epath.Path:
     folder = data_dir / _DATASET / config
     versions = tfds.core.utils.version.list_all_versions(folder)
     if not versions:
-        raise FileNotFoundError(f"{folder} holds no prepared data.")
+        others = ", ".join(_prepared_configs(data_dir))
+        there = f" There is: {others}." if others else ""
+        raise FileNotFoundError(f"{folder} holds no prepared data.{there}")
     return folder / str(versions[-1])
 
 

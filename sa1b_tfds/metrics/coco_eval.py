@@ -15,6 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.masks.forms import to_rles
 from sa1b_tfds.metrics.iou import iou_matrix
 
@@ -87,7 +88,10 @@ class CocoEvaluation:
         """
         scores = np.asarray(scores, np.float64)
         if scores.shape != (len(predictions),):
-            raise ValueError(f"{len(predictions)} predictions need as many scores, got {scores}.")
+            raise ValueError(
+                f"Each prediction needs a score: got {counted(len(predictions), 'prediction')} and"
+                f" the scores {scores}."
+            )
         params, key = self._eval.params, (_IMAGE, _CATEGORY)
         # COCOeval wants its predictions as its own prepare() orders them: the best first, as many
         # as it uses. They and the IoUs go into its private fields, because prepare() needs a whole

@@ -13,6 +13,7 @@ from etils import epath
 from sa1b_tfds.core.ahead import in_order
 from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.core.processes import Processes, worker_count
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.forms import to_rles
@@ -104,8 +105,9 @@ def _unknown(waiting: Mapping[int, list[Prediction]]) -> str:
     first = min((own[0].entry, image_id) for image_id, own in waiting.items())
     entries = sum(map(len, waiting.values()))
     return (
-        f"entry {first[0]} has the image_id {first[1]}, which is not in the dataset; {entries}"
-        f" entries with {len(waiting)} such ids in all. Looked in"
+        f"entry {first[0]} has the image_id {first[1]}, which is not in the dataset; in all,"
+        f" {counted(entries, 'entry', 'entries')} with {counted(len(waiting), 'such id')}."
+        " Looked in"
     )
 
 

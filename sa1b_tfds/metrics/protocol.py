@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sa1b_tfds.core import extras
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.masks.forms import as_dense, to_rles
@@ -70,8 +71,8 @@ def single_point_iou(outputs: Any, scores: Any, gt_masks: Any) -> tuple[np.ndarr
     scores = np.asarray(scores, np.float64)
     if len(outputs) != len(truths) or scores.shape[:1] != (len(truths),):
         raise ValueError(
-            f"{len(truths)} masks need outputs and scores for as many points, got {len(outputs)}"
-            f" outputs and scores of shape {list(scores.shape)}."
+            f"Each mask needs outputs and scores for one point: got {counted(len(truths), 'mask')},"
+            f" {counted(len(outputs), 'output')} and scores of shape {list(scores.shape)}."
         )
     chosen, oracle = np.zeros(len(truths)), np.zeros(len(truths))
     for i, (own, own_scores, truth) in enumerate(zip(outputs, scores, truths, strict=True)):

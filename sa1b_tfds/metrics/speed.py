@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from sa1b_tfds.core.text import counted
+
 
 def benchmark_inference(
     model: Callable[[Any], Any], images: Any, batch_size: int = 1, *, warm_up: int = 2
@@ -37,8 +39,8 @@ def benchmark_inference(
     """
     if not len(images) or batch_size < 1 or warm_up < 0:
         raise ValueError(
-            f"There must be images, batch_size >= 1 and warm_up >= 0; got {len(images)} images,"
-            f" batch_size={batch_size}, warm_up={warm_up}."
+            "There must be images, batch_size >= 1 and warm_up >= 0; got"
+            f" {counted(len(images), 'image')}, batch_size={batch_size}, warm_up={warm_up}."
         )
     starts = range(0, len(images), batch_size)
     last = starts[-1]

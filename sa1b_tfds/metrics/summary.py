@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.forms import to_rles
 from sa1b_tfds.metrics.bootstrap import mean_interval
@@ -49,8 +50,8 @@ def evaluate_masks(
     if matching == "pairs":
         if len(predictions) != len(truths):
             raise ValueError(
-                f"{len(predictions)} predictions and {len(truths)} masks do not make pairs: pass"
-                " matching='best' or 'one_to_one'."
+                f"{counted(len(predictions), 'prediction')} and {counted(len(truths), 'mask')} do"
+                " not make pairs: pass matching='best' or 'one_to_one'."
             )
         own = [iou_matrix([p], [t])[0, 0] for p, t in zip(predictions, truths, strict=True)]
         matches = Matches(np.arange(len(truths)), np.array(own))

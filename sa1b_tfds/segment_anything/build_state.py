@@ -15,7 +15,7 @@ from sa1b_tfds.building.prepared import Folder, PreparedTars
 from sa1b_tfds.building.source_record import is_from
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.building.tar_supply import TarSupply, find_supply
-from sa1b_tfds.core.text import first_few
+from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.download.links import Link, read_links
 from sa1b_tfds.segment_anything.build_config import BuildConfig
 from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
@@ -132,9 +132,9 @@ def _warn_of_missing(
     known |= {number_of(archive) for archive in state.supply.archives}
     if missing := set(wanted) - known:
         logging.warning(
-            "%d of the %d tars of %r are neither in %s nor to be downloaded, and left out.",
+            "Built without %d of the %s of %r: neither in %s nor to be downloaded.",
             len(missing),
-            len(wanted),
+            counted(len(wanted), "tar"),
             config.config,
             config.tars,
         )

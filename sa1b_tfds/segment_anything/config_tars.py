@@ -10,7 +10,7 @@ from absl import logging
 from etils import epath
 
 from sa1b_tfds.building.staging import Staging
-from sa1b_tfds.core.text import first_few
+from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.download.links import read_links
 from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
 from sa1b_tfds.segment_anything.ensure import ensure_tars, find_links_file
@@ -51,9 +51,9 @@ class ConfigTars:
             found = find_archives(folder)
         elif missing:
             logging.warning(
-                "%d of the %d tars of %r are not in %s and left out: %s",
+                "Built without %d of the %s of %r, missing in %s: %s",
                 len(missing),
-                len(self.config.tars or ()),
+                counted(len(self.config.tars or ()), "tar"),
                 self.config.name,
                 folder,
                 first_few(missing),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sa1b_tfds.core.progress import reporter_for_people
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.download.links import LINKS_FILE_NAMES, LINKS_PAGE, as_options, read_links, select
 
 
@@ -20,9 +21,8 @@ class MissingTarsError(RuntimeError):
         shown = [f"  {name}: {reason}" for name, reason in sorted(reasons.items())[:10]]
         if len(reasons) > len(shown):
             shown.append(f"  and {len(reasons) - len(shown)} more")
-        super().__init__(
-            "\n".join([f"{len(reasons)} tar(s) of SA-1B missing:", *shown, advice, command])
-        )
+        number = counted(len(reasons), "tar")
+        super().__init__("\n".join([f"{number} of SA-1B missing:", *shown, advice, command]))
 
 
 def find_links_file(manual_dir: str | Path) -> Path | None:

@@ -22,6 +22,7 @@ from sa1b_tfds.building.tar_supply import is_in_flight
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.download.links import LINKS_PAGE
 from sa1b_tfds.download.md5_table import read_md5_table
 from sa1b_tfds.examples.image_ids import ImageIds
@@ -263,10 +264,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             raise _nothing_left(tars)
         if conversion.num_shards not in (None, len(lengths)):
             limit = conversion.max_examples
-            which = "the tars" if limit is None else f"the tars with the first {limit} images"
+            which = "they" if limit is None else f"the first {counted(limit, 'image')} of them"
             raise ValueError(
                 f"num_shards={conversion.num_shards} cannot apply: divided among"
-                f" {len(conversion.archives)} tars, {which} have images for {len(lengths)} shards."
+                f" {counted(len(conversion.archives), 'tar')}, {which} make"
+                f" {counted(len(lengths), 'shard')}."
             )
         template = self._get_filename_template("train")
         paths = template.sharded_filepaths(len(lengths))
@@ -322,5 +324,5 @@ def _nothing_left(tars: Sequence[FinishedTar]) -> ValueError:
     if not problems:
         return ValueError(f"There is no image in {', '.join(tar.archive for tar in tars):.200}.")
     first, n = problems[0], len(problems)
-    reason = f"{first.reason}. With this, {n} problem(s) in all, no image is left"
+    reason = f"{first.reason}. With this, {counted(n, 'problem')} in all, no image is left"
     return BadInput(first.archive, first.member, reason)

@@ -43,6 +43,7 @@ class MasksVisualizer(tfds.visualization.Visualizer):
           The matplotlib Figure.
         """
         from sa1b_tfds.core import extras
+        from sa1b_tfds.core.text import counted
         from sa1b_tfds.masks import overlay
 
         # Painting full-size masks takes seconds an image, and is not seen.
@@ -58,7 +59,7 @@ class MasksVisualizer(tfds.visualization.Visualizer):
             image = _shrunk(example["image"], long_side)
             masks = _masks_at(example["masks"], image.shape[:2])
             ax.imshow(overlay.paint_masks(masks, image))
-            ax.set_title(f"{len(masks)} masks", fontsize="small")
+            ax.set_title(counted(len(masks), "mask"), fontsize="small")
         plt.show()
         return figure
 

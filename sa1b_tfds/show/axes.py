@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sa1b_tfds.core import extras
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.masks import overlay, rle
 from sa1b_tfds.masks.forms import to_checked
 
@@ -101,7 +102,10 @@ def show_points(coords: Any, labels: Any, ax: Any, marker_size: float = 375) -> 
     """
     coords, labels = np.asarray(coords).reshape(-1, 2), np.asarray(labels).reshape(-1)
     if len(coords) != len(labels):
-        raise ValueError(f"There are {len(coords)} points but {len(labels)} labels.")
+        raise ValueError(
+            f"Each point needs a label: got {counted(len(coords), 'point')} and"
+            f" {counted(len(labels), 'label')}."
+        )
     for label, colour in ((1, "green"), (0, "red")):
         x, y = coords[labels == label].T
         ax.scatter(x, y, color=colour, marker="*", s=marker_size, edgecolor="white", linewidth=1.25)

@@ -24,7 +24,7 @@ def show_batch(
     Args:
       batch: of `training_dataset`, in any layout, or of `TransformersCollate`; or an element or a
         batch of `tfds.load` and `read_tars`, with decoded masks; or an item of `SA1BDataset`, or
-        `collate` of some. Tensors or arrays.
+        `collate` of some. Tensors or arrays. The zeros that `padded_batch` adds are not drawn.
       columns: images in a row.
       side: the longer side of each image in the picture, in pixels.
       mask_size: the config's. Needed only for a batch with masks_as='runs'.

@@ -88,7 +88,7 @@ def _wrong(statistics: Mapping[str, Any]) -> str:
 
 def _sentence(count: int, total: int, name: str, what: str, case: str) -> str:
     share = f" ({_percent(count / total)})" if total else ""
-    return f"{count:,} of {total:,} {name}s{share}: {what}{case}"
+    return f"{count:,} of {counted(total, name)}{share}: {what}{case}"
 
 
 def _first_case(first: list[Mapping[str, Any]]) -> str:

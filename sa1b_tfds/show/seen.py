@@ -42,7 +42,7 @@ def images_of(batch: Any, mask_size: int | None) -> Iterator[Seen]:
     if "img_batch" in inputs:
         return _images_of_sam2(inputs)
     found = {"image", "images", "pixel_values"} & set(inputs)
-    if len(found) != 1 or "mask_valid" not in targets:
+    if len(found) != 1 or ("masks" in targets) > ("mask_valid" in targets):
         raise ValueError(f"This is not a training batch: its keys are {sorted(inputs)}.")
     return _images_of_dicts(found.pop(), inputs, targets, mask_size)
 
@@ -56,6 +56,10 @@ def _images_of_dicts(
         pixels = pixels.astype(np.float32) * 255
     elif name == "pixel_values":
         pixels = pixels.transpose(0, 2, 3, 1)
+    if "mask_valid" not in targets:  # masks_per_image=0
+        none = np.zeros((0, 1, 1))
+        yield from (Seen(_as_bytes(image), none, none, none, none[..., 0]) for image in pixels)
+        return
     valid = np.asarray(targets["mask_valid"]).astype(bool)
     size, number = valid.shape
     masks = np.asarray(
@@ -99,12 +103,29 @@ def _images_of_elements(batch: Mapping[str, Any]) -> Iterator[Seen]:
     parts = [np.asarray(x) for x in (batch["image"], batch["masks"], *(columns[n] for n in names))]
     if parts[0].ndim == 3:
         parts = [part[None] for part in parts]
+    is_padded = len(parts[0]) > 1
     for image, masks, box, point in zip(*parts, strict=True):
+        if is_padded:
+            image, masks = _without_padding(image, masks)
         height, width = image.shape[:2]
         scale = np.array((width, height, width, height))
         number = min(len(masks), len(box))
         masks, box, point = masks[:number], box[:number, [1, 0, 3, 2]] * scale, point[:number]
         yield _shown(image, masks, box, point)
+
+
+def _without_padding(image: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts off the zeros at the bottom and right, which `padded_batch` adds to smaller images.
+
+    It adds them to masks of the images' size as well; masks of one size stay as they are.
+    """
+    rows, columns = (np.flatnonzero(image.any(axis=axes)) for axes in ((1, 2), (0, 2)))
+    if not len(rows):
+        return image, masks
+    height, width = rows[-1] + 1, columns[-1] + 1
+    if masks.shape[1:] == image.shape[:2]:
+        masks = masks[:, :height, :width]
+    return image[:height, :width], masks
 
 
 def _images_of_items(image: Any, masks: Any, metadata: Any) -> Iterator[Seen]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.show import pictures
 
@@ -54,6 +55,6 @@ def _cell(example: Example, side: int) -> Image.Image:
     cell = Image.new("RGB", (side, side + _CAPTION), "white")
     cell.paste(Image.fromarray(picture.painted()), ((side - width) // 2, (side - height) // 2))
     name = example.file_name.encode("ascii", "replace").decode()  # every font has ASCII
-    caption = f"{name:.40}, {len(picture.masks)} masks".replace("\n", " ")
+    caption = f"{name:.40}, {counted(len(picture.masks), 'mask')}".replace("\n", " ")
     ImageDraw.Draw(cell).text((0, side + 2), caption, fill="black")
     return cell

@@ -116,12 +116,12 @@ class OpenSidecar:
             )
         return has_row
 
-    def values(self, image_id: int, mask_count: int) -> dict[str, Any] | None:
+    def values(self, image_id: int, mask_count: int | None) -> dict[str, Any] | None:
         """The values of one image by their keys, read from the disk; None if it is to be left out.
 
         Args:
           image_id: of the image.
-          mask_count: the number of its masks.
+          mask_count: the number of its masks. None leaves the columns of masks out.
 
         Raises:
           MissingRows: if it has no row, and `missing` is 'raise'.
@@ -133,17 +133,23 @@ class OpenSidecar:
                 raise MissingRows.of(self.folder, [image_id])
             if self.missing == "skip":
                 return None
-            values = self._defaults(mask_count)
+            values = self._defaults(mask_count or 0)
         else:
             row = self.columns.row(record)
-            if row.image_id != image_id or row.mask_count not in (mask_count, UNKNOWN):
+            if row.image_id != image_id or (
+                mask_count is not None and row.mask_count not in (mask_count, UNKNOWN)
+            ):
                 raise ValueError(
                     f"The sidecar {os.fspath(self.folder)} was made of other data: its row is of"
                     f" image {row.image_id} with {row.mask_count} masks, and the image is"
                     f" {image_id} with {mask_count}."
                 )
             values = row.values
-        return {self.key(name): value for name, value in values.items()}
+        return {
+            self.key(name): value
+            for name, value in values.items()
+            if mask_count is not None or not self.columns.is_per_mask(name)
+        }
 
     def _defaults(self, mask_count: int) -> dict[str, Any]:
         values = dict(self.default_values)

@@ -11,10 +11,18 @@ from etils import epath
 
 from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.core.processes import ProcessDied, Processes, worker_count
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import ArchivePart, Part, examples_of, find_parts
 from sa1b_tfds.stats.findings import Findings, Problem
-from sa1b_tfds.stats.statistics import Keys, Statistics, digest, statistics_of_example
+from sa1b_tfds.stats.statistics import (
+    Keys,
+    Measured,
+    Statistics,
+    digest,
+    measure,
+    statistics_of_measured,
+)
 from sa1b_tfds.tars.pairs import Entry
 
 _AT_A_TIME = 200  # images per task: 200 MB, two seconds of work
@@ -150,7 +158,7 @@ def _finished(task: _Task, future: Future[Statistics]) -> tuple[_Task, Statistic
     except ProcessDied as e:
         number = task.images_known if task.entries is None else len(task.entries)
         where = f"images from {task.start} on" if task.entries is not None else ""
-        what = "its images" if number is None else f"up to {number} images"
+        what = "its images" if number is None else f"up to {counted(number, 'image')}"
         lost = Problem(task.part.name, where, f"{what} were not read: {e}")
         return task, Statistics(
             problems=Findings.of([*task.problems, lost]),
@@ -186,17 +194,21 @@ def statistics_of_examples(
       Their statistics.
     """
     total = Statistics()
+    measured: list[Measured] = []
     ids, digests = [], []
     broken = []
     try:
         for example in examples:
-            total += statistics_of_example(part, example)
+            measured.append(measure(part, example))
+            if len(measured) == _AT_A_TIME:
+                total += statistics_of_measured(measured)
+                measured = []
             ids.append(example.image_id)
             digests.append(digest(example.image))
     except (OSError, ValueError) as e:
         broken.append(Problem(part, "", f"the rest was not read: {e}"))
     return dataclasses.replace(
-        total,
+        total + statistics_of_measured(measured),
         problems=Findings.of([*(_problems(problems) if problems else ()), *broken]),
         keys={(part, start): Keys.of(ids, digests)},
     )

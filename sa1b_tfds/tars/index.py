@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.core.processes import ProcessDied, Processes, available_cores
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.tars import kept
 from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive, index_of
 from sa1b_tfds.tars.forms import Inflating, opened_forward
@@ -179,7 +180,8 @@ def index_all(
         threads = max(1, cores // max(1, len(slow)))
         made = {processes.submit(_make_all, archive, threads): archive for archive in slow}
         if made:
-            logging.info("Looking for the images in %d compressed tars, once.", len(made))
+            tars = counted(len(made), "compressed tar")
+            logging.info("Looking for the images in %s, once.", tars)
         bar = tqdm(
             concurrent.futures.as_completed(made),
             "indexing compressed tars",

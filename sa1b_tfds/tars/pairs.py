@@ -9,6 +9,7 @@ from typing import NamedTuple
 from absl import logging
 
 from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.tars.members import MAX_BYTES, Member, suffix_of
 
 _SEEN_BEFORE = "a file of that name was there before"
@@ -75,9 +76,9 @@ class Pairing:
         """Reports the files without their other half. Call it after the last file."""
         if self._others:
             logging.warning(
-                "%s: %d files are not of SA-1B: %.200s",
+                "%s: %s not of SA-1B: %.200s",
                 self._archive,
-                len(self._others),
+                counted(len(self._others), "file"),
                 self._others,
             )
         kinds = {suffix for _, suffix in self._seen}

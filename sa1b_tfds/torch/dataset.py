@@ -61,6 +61,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         max_area_fraction: float | None = None,
         mask_choice: MaskChoice = "first",
         keep_aspect: bool = False,
+        masks: bool = True,
         config: str | None = None,
         on_error: OnError = "raise",
         sidecars: Sidecars | None = None,
@@ -83,6 +84,9 @@ class SA1BDataset(torch.utils.data.Dataset):
             Defaults to 'first'.
           keep_aspect: whether to fit the masks into `mask_size` with the image's proportions, as
             SAM's preprocessing does: 256 gives [N, 171, 256] for 2250x1500. Defaults to False.
+          masks: False gives images alone, for captions or distillation: `masks` and the columns of
+            the metadata have 0 rows. The JSON is not parsed if the image's name has its id, as in
+            SA-1B, and the image's bytes come as they are. Defaults to True.
           config: the config of prepared data in a data_dir, such as 'original'. Defaults to None.
           on_error: for torn tars and files without their other half: 'raise', or 'skip' and list
             them in `problems.found`. Reading a malformed image always raises. Defaults to 'raise'.
@@ -114,6 +118,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         self._mask_choice = mask_choice
         self._keep_aspect = keep_aspect
         self._sidecars = _open(sidecars)
+        self._with_masks = masks
         self.problems = Problems(on_error)
         self._set_parts(index_parts(find_parts(root_dir, config), self.problems))
 
@@ -188,7 +193,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         i %= len(self)
         number = int(np.searchsorted(self._ends, i, "right"))
         part = self._parts[number]
-        return part.example(i - int(self._ends[number]) + part.count())
+        return part.example(i - int(self._ends[number]) + part.count(), self._with_masks)
 
     def _tensors(self, example: Example) -> Item:
         pixels = jpeg.decode(example.image)
@@ -199,7 +204,9 @@ class SA1BDataset(torch.utils.data.Dataset):
         height, width, _ = pixels.shape
         metadata = _metadata(example, chosen, (height, width))
         for sidecar in self._sidecars:
-            metadata |= _columns(sidecar, example, chosen)
+            mask_count = len(example.masks.counts) if self._with_masks else None
+            values = sidecar.values(example.image_id, mask_count) or {}
+            metadata |= _columns(sidecar, values, chosen)
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         return image, torch.from_numpy(masks).view(torch.bool), metadata
 
@@ -242,9 +249,8 @@ def _open(sidecars: Sidecars | None) -> list[OpenSidecar]:
     return opened
 
 
-def _columns(sidecar: OpenSidecar, example: Example, chosen: np.ndarray) -> dict[str, Any]:
+def _columns(sidecar: OpenSidecar, values: dict[str, Any], chosen: np.ndarray) -> dict[str, Any]:
     """What a sidecar has of an image, and of its chosen masks."""
-    values = sidecar.values(example.image_id, len(example.masks.counts)) or {}
     of_masks = {sidecar.key(name) for name in sidecar.padding}
     return {key: _tensor(v[chosen] if key in of_masks else v) for key, v in values.items()}
 

@@ -37,7 +37,7 @@ _RANGES: dict[str, tuple[type, float, float]] = {
     "batch_size": (int, 1, math.inf),
     "image_size": (int, 16, 16384),
     "mask_size": (int, 1, 16384),
-    "masks_per_image": (int, 1, 4096),
+    "masks_per_image": (int, 0, 4096),
     "min_predicted_iou": (float, 0, math.inf),
     "min_stability_score": (float, 0, 1),
     "min_area": (int, 0, math.inf),
@@ -67,7 +67,8 @@ class TrainingConfig:
       image_size: S, the side of the square image. Defaults to 1024, on which SAM was trained.
       mask_size: M, the side of the square masks. Defaults to 256, at which SAM is supervised.
       masks_per_image: K, the masks per image. Defaults to 32, half of the 64 masks per GPU that
-        SAM's recipe takes at most.
+        SAM's recipe takes at most. 0 gives images alone: batches have no masks and no prompts, no
+        annotation is parsed, and no image is left out.
       resize: 'letterbox' scales the long side to S by SAM's rule, and pads at the bottom and at the
         right. 'square' stretches to S x S, as SAM 2 does. Defaults to 'letterbox'.
       normalise: 'imagenet' uses ImageNet's mean and standard deviation, and then pads with zeros,
@@ -209,6 +210,9 @@ class TrainingConfig:
                 f" {self.points_per_mask}."
             )
 
+        if not self.masks_per_image and (self.relevance or self.layout == "sam2"):
+            what = "relevance=True" if self.relevance else "layout='sam2'"
+            raise ValueError(f"masks_per_image must be at least 1 with {what}.")
         self._check_layout()
 
     @property

@@ -19,7 +19,7 @@ TrainingExample = dict[str, tf.Tensor]
 def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> TrainingExample:
     """One image as a raw batch holds it, but as uint8 and not normalised.
 
-    If no mask is left, all are invalid.
+    If no mask is left, all are invalid. With masks_per_image=0 there are neither masks nor prompts.
 
     Args:
       record: of the image.
@@ -31,6 +31,12 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Tr
     number = config.masks_per_image
 
     view = views.random(record.size, config, view_seed)
+    if not number:
+        example = _image(record, view, config, colour_seed)
+        example |= {
+            key: column.values for key, column in record.columns.items() if column.padding is None
+        }
+        return example if config.augment is None else _checked(example, config.augment, own_seed)
     candidates = selection.eligible(record, config)
     if config.scale_range is None:
         _, chosen, ends, runs = _pick(record, view, candidates, config, mask_seed)
@@ -54,24 +60,33 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Tr
     stored = selection.padded(record.point_coords, chosen, number)
     points, labels, box = prompts.make(runs, box, stored, view, config, prompt_seed)
     example = {
-        "image": images.decode(record.image, record.size, view, config, colour_seed),
+        **_image(record, view, config, colour_seed),
         **drawn,
         "mask_valid": valid,
         "mask_index": tf.where(valid, tf.ensure_shape(index, [number]), -1),
         "boxes": tf.where(valid[:, None], box, 0.0),
         "points": tf.where(valid[:, None, None], points, 0.0),
         "labels": tf.where(valid[:, None], labels, -1),
-        "image_id": record.image_id,
-        "original_size": record.size,
-        "resized_size": view.resized,
     }
     if config.relevance:
         example["relevance"] = _relevance(record, view, config)
     for key, column in record.columns.items():
         example[key] = _of_chosen(column, chosen, valid, number)
+    return example if config.augment is None else _checked(example, config.augment, own_seed)
+
+
+def _image(
+    record: Record, view: views.View, config: TrainingConfig, seed: tf.Tensor
+) -> TrainingExample:
+    example = {
+        "image": images.decode(record.image, record.size, view, config, seed),
+        "image_id": record.image_id,
+        "original_size": record.size,
+        "resized_size": view.resized,
+    }
     if config.moves_pixels and any(column.is_spatial for column in record.columns.values()):
         example |= {"window": view.window, "mirrored": view.flip}  # for the user's `augment`
-    return example if config.augment is None else _checked(example, config.augment, own_seed)
+    return example
 
 
 class _Picked(NamedTuple):

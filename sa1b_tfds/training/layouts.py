@@ -20,7 +20,10 @@ _IGNORED_BY_TRANSFORMERS = -10  # the label with which its processor pads points
 
 
 def to_layout(batch: Batch, config: TrainingConfig) -> Any:
-    """Converts a 'raw' batch to `config.layout`, in TensorFlow ops; see the functions below."""
+    """Converts a 'raw' batch to `config.layout`, in TensorFlow ops; see the functions below.
+
+    With masks_per_image=0 there are inputs only: a dict of what these say of images.
+    """
     return {
         "raw": lambda batch, config: batch,
         "keras_hub": to_keras_hub,
@@ -29,7 +32,7 @@ def to_layout(batch: Batch, config: TrainingConfig) -> Any:
     }[config.layout](batch, config)
 
 
-def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
+def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch] | Batch:
     """Makes (inputs, targets) for keras-hub's SAM and `model.fit`.
 
     With masks_per_image=1, the inputs are those of `keras_hub.models.SAMImageSegmenter`, which
@@ -49,6 +52,11 @@ def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
         mask_valid: bool [B, K]. A valid mask that is smaller than a pixel of M x M may be empty.
         relevance: float32 [B, M, M], if the config has it.
     """
+    image = batch["image"]
+    scale, mean = (tf.constant(x, image.dtype) / 255 for x in (STD, MEAN))
+    images = {"images": image * scale + mean}
+    if not config.masks_per_image:
+        return images
     valid = batch["mask_valid"]
     size, number = tf.shape(valid)[0], config.masks_per_image
     points, labels = batch["points"], tf.cast(batch["labels"], tf.float32)
@@ -68,14 +76,12 @@ def to_keras_hub(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
     }
     if number == 1:
         prompts = {name: prompt[:, 0] for name, prompt in prompts.items()}
-    image = batch["image"]
-    scale, mean = (tf.constant(x, image.dtype) / 255 for x in (STD, MEAN))
     names = ("masks", "runs", "mask_valid", "relevance")
     targets: Batch = {name: x for name, x in batch.items() if name in names}
-    return {"images": image * scale + mean, **prompts}, targets
+    return {**images, **prompts}, targets
 
 
-def to_transformers(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]:
+def to_transformers(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch] | Batch:
     """Makes (inputs, targets) for `transformers.SamModel`; its processor makes the same inputs.
 
     Returns:
@@ -90,17 +96,22 @@ def to_transformers(batch: Batch, config: TrainingConfig) -> tuple[Batch, Batch]
         mask_valid: bool [B, K], False also for a mask without a pixel at M x M.
         relevance: float32 [B, M, M], if the config has it.
     """
+    images = {
+        "pixel_values": tf.transpose(batch["image"], [0, 3, 1, 2]),
+        "original_sizes": tf.cast(batch["original_size"], tf.int64),
+        "reshaped_input_sizes": tf.cast(batch["resized_size"], tf.int64),
+    }
+    if not config.masks_per_image:
+        return images
     labels = tf.cast(batch["labels"], tf.int64)
     points = {
         "input_points": batch["points"],
         "input_labels": tf.where(labels < 0, tf.cast(_IGNORED_BY_TRANSFORMERS, tf.int64), labels),
     }
     inputs = {
-        "pixel_values": tf.transpose(batch["image"], [0, 3, 1, 2]),
+        **images,
         **(points if config.prompts != "boxes" else {}),
         **({"input_boxes": batch["boxes"]} if config.prompts != "points" else {}),
-        "original_sizes": tf.cast(batch["original_size"], tf.int64),
-        "reshaped_input_sizes": tf.cast(batch["resized_size"], tf.int64),
     }
     relevance = {"relevance": batch["relevance"]} if config.relevance else {}
     return inputs, {"masks": batch["masks"], "mask_valid": _shown(batch), **relevance}

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from sa1b_tfds.core.text import counted
 from sa1b_tfds.sidecars.reading import OpenSidecar, Sidecars, open_sidecars
 from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
@@ -75,6 +76,8 @@ def training_dataset(
         teacher: [B, ...], the column of the sidecar of that name; or [B, K, ...], if it has a row
           for each mask, with padding where mask_valid is False. If a sidecar has several columns,
           teacher/<column> is one of them. In the layouts for models they are in the targets.
+      With masks_per_image=0: image, image_id, original_size and resized_size only, and columns of
+      sidecars that have one value for each image.
 
     Raises:
       FileNotFoundError: if the source or a sidecar is not prepared or not there.
@@ -97,8 +100,9 @@ def training_dataset(
         steps = found.num_images // batch_size
         if not steps:
             raise ValueError(
-                f"batch_size={batch_size} is more than the {found.num_images} images of the source:"
-                " with drop_remainder=True there is no batch."
+                f"batch_size={batch_size} is more than the source has,"
+                f" {counted(found.num_images, 'image')}: with drop_remainder=True there is no"
+                " batch."
             )
 
     if service:
@@ -110,7 +114,8 @@ def training_dataset(
         num_parallel_calls=config.parallelism or tf.data.AUTOTUNE,
         deterministic=config.deterministic,
     )
-    dataset = _without_empty(dataset, found.num_images)
+    if config.masks_per_image:
+        dataset = _without_empty(dataset, found.num_images)
     if service:
         # Workers send single images and batches are made here: each worker's last batch would be
         # incomplete.
@@ -154,7 +159,11 @@ def batches_of_records(
     dataset = tf.data.Dataset.from_generator(records, output_signature=tf.TensorSpec((), tf.string))
     seed = tf.constant(config.seed, tf.int64)
     dataset = dataset.map(
-        _plain(lambda record: make_example(parse_record(record), config, seed)),
+        _plain(
+            lambda record: make_example(
+                parse_record(record, config.masks_per_image > 0), config, seed
+            )
+        ),
         num_parallel_calls=config.parallelism or tf.data.AUTOTUNE,
     )
     dataset = dataset.batch(config.batch_size)
@@ -207,7 +216,8 @@ def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.
             lambda: tf.constant(True),
         )
         nothing = (dropped == seen) & (seen == (num_images or -1))
-        some = tf.debugging.Assert(~nothing, [f"None of the {num_images} images {_NO_MASK}."])
+        nobody = f"No image is left of {counted(num_images or 0, 'image')}: none {_NO_MASK}."
+        some = tf.debugging.Assert(~nothing, [nobody])
         with tf.control_dependencies([told, *([] if some is None else [some])]):
             return tf.stack([seen, dropped]), example
 
@@ -216,7 +226,9 @@ def _without_empty(dataset: tf.data.Dataset, num_images: int | None) -> tf.data.
 
 
 def _tell(seen: tf.Tensor, dropped: tf.Tensor, image_id: tf.Tensor) -> tf.Tensor:
-    template = f"sa1b_tfds: {{}} of {{}} images so far left out, the last is {{}}: none {_NO_MASK}."
+    template = (
+        f"sa1b_tfds: images left out so far: {{}} of {{}}, the last is {{}}: none {_NO_MASK}."
+    )
     text = tf.strings.format(template, (dropped, seen, image_id))
     with tf.control_dependencies([tf.print(text, output_stream=sys.stderr)]):
         return tf.constant(True)
@@ -243,5 +255,5 @@ def _finish(batch: TrainingExample, config: TrainingConfig, columns: Sequence[st
     laid_out = to_layout({**batch, "image": image}, config)
     if config.layout == "raw" or not columns:
         return laid_out
-    inputs, targets = laid_out
-    return inputs, {**targets, **{key: batch[key] for key in columns}}
+    inputs, targets = laid_out if config.masks_per_image else (laid_out, {})
+    return inputs, {**targets, **{key: batch[key] for key in columns if key in batch}}

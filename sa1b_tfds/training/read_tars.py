@@ -109,7 +109,7 @@ def read_tars(
                 continue
             images += 1
             yield {"record": record, "rows": rows} if opened else record
-        problems.sum_up(images, len(sources))
+        problems.sum_up(images)
         if left_out:
             logging.warning("%s left out: no row in a sidecar.", counted(left_out, "image"))
 
@@ -128,10 +128,10 @@ class _Logged(Problems):
         super().report(archive, member, reason, kind)
         logging.warning("Skipped: %s", self.found[-1])
 
-    def sum_up(self, images: int, archives: int) -> None:
+    def sum_up(self, images: int) -> None:
         skipped = len(self.found)
         level = logging.WARNING if skipped else logging.INFO
-        logging.log(level, "Images: %d, archives: %d, skipped: %d", images, archives, skipped)
+        logging.log(level, "%s; %d skipped", counted(images, "image"), skipped)
 
 
 def _find(paths_or_urls: PathOrUrl | Iterable[PathOrUrl]) -> list[Archive | Link]:

@@ -28,17 +28,20 @@ _CYCLE = 16  # files that are read in turns
 
 
 class Record(NamedTuple):
-    """One image and what is stored of its N masks; see `examples.example.COLUMNS`."""
+    """One image and what is stored of its N masks; see `examples.example.COLUMNS`.
+
+    All that is of masks is None if the config asks for none.
+    """
 
     image: tf.Tensor  # string [], JPEG
     image_id: tf.Tensor  # int64 []
     size: tf.Tensor  # int32 [2], (H, W) of the masks
-    counts: tf.Tensor  # string [N], RLE
-    area: tf.Tensor
-    bbox: tf.Tensor
-    predicted_iou: tf.Tensor
-    stability_score: tf.Tensor
-    point_coords: tf.Tensor
+    counts: tf.Tensor = None  # string [N], RLE
+    area: tf.Tensor = None
+    bbox: tf.Tensor = None
+    predicted_iou: tf.Tensor = None
+    stability_score: tf.Tensor = None
+    point_coords: tf.Tensor = None
     columns: Mapping[str, Column] = MappingProxyType({})  # of sidecars, by their keys in a batch
 
 
@@ -120,14 +123,20 @@ def _of_builder(
     files = [f for f in split.file_instructions if f.take]
     if not files:
         raise ValueError(f"split {config.split!r} of {builder.data_path} has no image for {shard}.")
+    with_masks = config.masks_per_image > 0
     if not sidecars:
-        return ImageStream(lambda seed: _read(files, config, seed), parse, total // count)
+        return ImageStream(
+            lambda seed: _read(files, config, seed),
+            lambda record: parse(record, with_masks),
+            total // count,
+        )
     total = kept(sidecars, ids_of_files(builder.data_path, whole.file_instructions))
     rows = AlignedRows(sidecars, ids_of_files(builder.data_path, files))
 
     def parse_joined(element: dict[str, Any]) -> Record:
-        record = parse(element["record"])
-        columns = parse_rows(sidecars, element["rows"], record.image_id, tf.size(record.counts))
+        record = parse(element["record"], with_masks)
+        mask_count = tf.size(record.counts) if with_masks else None
+        columns = parse_rows(sidecars, element["rows"], record.image_id, mask_count)
         return record._replace(columns=columns)
 
     return ImageStream(lambda seed: _read(files, config, seed, rows), parse_joined, total // count)
@@ -239,47 +248,54 @@ def _from_element(element: dict[str, Any]) -> Record:
     )
 
 
-def parse_record(record: tf.Tensor) -> Record:
+def parse_record(record: tf.Tensor, with_masks: bool) -> Record:
     """What our builder writes."""
     features = {
-        **{column.key: _of_masks(column.dtype, *column.shape) for column in _COLUMNS},
         "image": tf.io.FixedLenFeature([], tf.string),
         "image_id": tf.io.FixedLenFeature([], tf.int64),
-        "masks/counts": _of_masks(tf.string),
         "masks/size": tf.io.FixedLenFeature([2], tf.int64),
     }
+    if with_masks:
+        features["masks/counts"] = _of_masks(tf.string)
+        features |= {column.key: _of_masks(column.dtype, *column.shape) for column in _COLUMNS}
     values = tf.io.parse_single_example(record, features)
-    return Record(
+    found = Record(
         image=values["image"],
         image_id=values["image_id"],
         size=tf.cast(values["masks/size"], tf.int32),
-        counts=values["masks/counts"],
-        **{column.name: values[column.key] for column in _COLUMNS},
     )
+    if not with_masks:
+        return found
+    columns = {column.name: values[column.key] for column in _COLUMNS}
+    return found._replace(counts=values["masks/counts"], **columns)
 
 
-def _parse_official(record: tf.Tensor) -> Record:
+def _parse_official(record: tf.Tensor, with_masks: bool) -> Record:
     """What the builder of tensorflow_datasets writes, version 1.0.0: columns as in the JSON."""
+    counts = "annotations/segmentation/counts"
     features = {
-        **{column.key: _of_masks(column.dtype, *column.json_shape) for column in _COLUMNS},
-        "annotations/segmentation/counts": _of_masks(tf.string),
         "image/content": tf.io.FixedLenFeature([], tf.string),
         "image/image_id": tf.io.FixedLenFeature([], tf.int64),
         "image/height": tf.io.FixedLenFeature([], tf.int64),
         "image/width": tf.io.FixedLenFeature([], tf.int64),
     }
+    if with_masks:
+        features[counts] = _of_masks(tf.string)
+        features |= {column.key: _of_masks(column.dtype, *column.json_shape) for column in _COLUMNS}
     values = tf.io.parse_single_example(record, features)
     size = tf.stack([values["image/height"], values["image/width"]])
-    return Record(
+    found = Record(
         image=values["image/content"],
         image_id=values["image/image_id"],
         size=tf.cast(size, tf.int32),
-        counts=values["annotations/segmentation/counts"],
-        **{
-            column.name: values[column.key][:, 0] if column.in_list else values[column.key]
-            for column in _COLUMNS
-        },
     )
+    if not with_masks:
+        return found
+    columns = {
+        column.name: values[column.key][:, 0] if column.in_list else values[column.key]
+        for column in _COLUMNS
+    }
+    return found._replace(counts=values[counts], **columns)
 
 
 def _of_masks(dtype: Any, *shape: int) -> tf.io.FixedLenSequenceFeature:

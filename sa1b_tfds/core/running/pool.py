@@ -17,7 +17,7 @@ from sa1b_tfds.core.progress import AnyReporter
 from sa1b_tfds.core.running import workers
 from sa1b_tfds.core.running.progress import TaskProgress
 from sa1b_tfds.core.running.workers import Ended, Event, OnFetched, Running, Task
-from sa1b_tfds.core.text import first_few, format_bytes
+from sa1b_tfds.core.text import counted, first_few, format_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,9 +112,9 @@ class _Space:
         if free is not None and needed > free:
             raise files.DiskFull(
                 errno.ENOSPC,
-                f"What comes of {len(tasks)} tars needs up to {format_bytes(needed)}, and in"
-                f" {self._folder} {format_bytes(free)} are free. Nothing was written; make room, or"
-                " take fewer tars.",
+                f"What comes of {counted(len(tasks), 'tar')} needs up to {format_bytes(needed)},"
+                f" and in {self._folder} {format_bytes(free)} are free. Nothing was written; make"
+                " room, or take fewer tars.",
             )
 
     def refuse_if_full(self, task: Task) -> None:

@@ -55,8 +55,18 @@ class TaskProgress:
 
 
 def _reason(name: str, error: Exception) -> str:
-    """The error without the name that stands before it: a path, or just its end."""
-    return str(error).removeprefix(f"{name}: ").removeprefix(f"{name.rpartition('/')[2]}: ")
+    """The error without the name that stands before it: a path, its end, or a file's name."""
+    text = str(error)
+    before, _, reason = text.partition(": ")
+    return reason if reason and _base(before) == _base(name) else text
+
+
+def _base(name: str) -> str:
+    """'sa_000000' of 'tars/sa_000000.tar'."""
+    base = name.rpartition("/")[2]
+    for suffix in (".gz", ".tgz", ".tar"):
+        base = base.removesuffix(suffix)
+    return base
 
 
 class _TaskItem(NamedTuple):

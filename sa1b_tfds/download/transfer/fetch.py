@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sa1b_tfds.core import files
-from sa1b_tfds.core.text import format_bytes
+from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.download.check import check_file, hash_file, new_md5, unpack_file
 from sa1b_tfds.download.links import Link
 from sa1b_tfds.download.transfer.answers import (
@@ -120,8 +120,9 @@ class Fetch:
             self._stop.wait(wait)
             self._stop_if_told()
         raise Refused(
-            f"{reason}; gave up after {self._config.retries} retries without progress, "
-            f"{self._part.offset:,} bytes are kept"
+            f"{reason}; gave up after"
+            f" {counted(self._config.retries, 'retry', 'retries')} without progress;"
+            f" {counted(self._part.offset, 'byte')} kept"
         )
 
     def _checked_without_md5(self) -> str:

@@ -111,7 +111,8 @@ class SelectionTooLarge(RuntimeError):
             f"The selection needs {format_bytes(plan.needed)} more and {folder} has "
             f"{format_bytes(plan.free)} free; nothing was written. "
             + (
-                f"The first {len(fits)} of {len(plan.files)} files fit: {as_options(fits)}"
+                f"What fits is the first {len(fits)} of {counted(len(plan.files), 'file')}:"
+                f" {as_options(fits)}"
                 if fits
                 else "Not one file fits: free some space or choose another folder."
             )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from sa1b_tfds.core.text import format_bytes
+from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.download.links import Link
 from sa1b_tfds.download.transfer.answers import (
     OTHER_RANGE,
@@ -105,7 +105,8 @@ class RemoteFile(Forward):
             self._answer = None
             failures = self._attempts.failed_at(self._position, was_slow)
             if failures > self._config.retries:
-                raise Refused(f"{reason}; gave up after {self._config.retries} retries")
+                tried = counted(self._config.retries, "retry", "retries")
+                raise Refused(f"{reason}; gave up after {tried}")
             wait = self._config.pause(failures) if wait is None else wait
             logging.warning("%s: %s; again in %.1f s", self._link.name, reason, wait)
             time.sleep(wait)
