@@ -45,7 +45,7 @@ def keras_teacher(preset: str | None) -> tuple[Callable[[Any], Any], int]:
             num_output_channels=16,
             image_shape=(SIDE, SIDE, 3),
         )
-    return lambda batch: encoder.predict_on_batch(batch[0]["images"]), encoder.image_shape[0]
+    return lambda batch: encoder.predict_on_batch(batch["images"]), encoder.image_shape[0]
 
 
 def transformers_teacher() -> tuple[Callable[[Any], Any], int]:
@@ -69,7 +69,7 @@ def transformers_teacher() -> tuple[Callable[[Any], Any], int]:
 
     def embed(batch: Any) -> torch.Tensor:
         with torch.no_grad():
-            pixels = torch.from_numpy(batch[0]["pixel_values"].numpy())
+            pixels = torch.from_numpy(batch["pixel_values"].numpy())
             return model(pixels).last_hidden_state.permute(0, 2, 3, 1)
 
     return embed, SIDE
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> keras.callbacks.History:
 
         # The teacher sees what the student will see: the same size, padding and normalisation.
         config = sa1b_tfds.TrainingConfig(
-            image_size=side, mask_size=side // 4, masks_per_image=1, batch_size=args.batch_size
+            image_size=side, masks_per_image=0, batch_size=args.batch_size
         )
         shape = (side // 16, side // 16, 16 if not args.preset else 256)
         sidecar.map(
@@ -124,8 +124,7 @@ def main(argv: Sequence[str] | None = None) -> keras.callbacks.History:
             prepare=sa1b_tfds.TrainingConfig(
                 layout="keras_hub" if is_keras else "transformers",
                 image_size=side,
-                mask_size=side // 4,
-                masks_per_image=1,
+                masks_per_image=0,
             ),
         )
         dataset = sa1b_tfds.training_dataset(builder, config, sidecars={"teacher": out})

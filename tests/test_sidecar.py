@@ -303,7 +303,7 @@ def test_a_function_of_items_of_torch(tars, tmp_path):
     dataset = SA1BDataset(tars, mask_size=8)
 
     def make(items):
-        images, masks, metadata = zip(*items, strict=True)
+        images, masks, _ = zip(*items, strict=True)
         areas = [each.flatten(1).sum(1) for each in masks]
         return {"mean": torch.stack([i.float().mean().bfloat16() for i in images]), "area": areas}
 

@@ -103,7 +103,7 @@ class OpenSidecar:
         has_row = self.index.places(ids)[0] >= 0
         lost = ids[~has_row]
         if len(lost) and self.missing == "raise":
-            raise MissingRows.of(self.folder, lost)
+            raise MissingRows(self.folder, lost.tolist())
         if self.missing != "skip":
             return np.ones(len(ids), bool)
         if len(lost):
@@ -130,7 +130,7 @@ class OpenSidecar:
         record = self.index.record(image_id)
         if record is None:
             if self.missing == "raise":
-                raise MissingRows.of(self.folder, [image_id])
+                raise MissingRows(self.folder, [image_id])
             if self.missing == "skip":
                 return None
             values = self._defaults(mask_count or 0)

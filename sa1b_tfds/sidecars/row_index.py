@@ -19,15 +19,27 @@ from sa1b_tfds.sidecars.source import check_lists_tars, ids_of
 
 
 class MissingRows(ValueError):
-    """Images have no row in a sidecar."""
+    """Images have no row in a sidecar.
 
-    @classmethod
-    def of(cls, folder: epath.Path, ids: Sequence[int] | np.ndarray) -> MissingRows:
-        return cls(
+    Args:
+      folder: of the sidecar.
+      ids: of the images.
+
+    Attributes:
+      folder, ids: the same.
+    """
+
+    def __init__(self, folder: epath.PathLike, ids: Sequence[int]):
+        super().__init__(
             f"The sidecar {os.fspath(folder)} has no row of {counted(len(ids), 'image')}:"
             f" {first_few([str(image_id) for image_id in ids])}. Write the rows of their tars, or"
             " read with Sidecar(path=..., missing='skip') or with a value for each column."
         )
+        self.folder = folder
+        self.ids = ids
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.folder, self.ids)
 
 
 class RowIndex:

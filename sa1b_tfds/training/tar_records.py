@@ -213,7 +213,7 @@ def _joined(example: Example, sides: Sides) -> Joined:
     for folder, missing in sides:
         row = _row_index(folder).record(example.image_id)
         if row is None and missing == "raise":
-            raise MissingRows.of(folder, [example.image_id])
+            raise MissingRows(folder, [example.image_id])
         if row is None and missing == "skip":
             return b"", None
         rows.append(row or b"")
