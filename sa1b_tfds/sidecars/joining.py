@@ -14,7 +14,7 @@ from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.core import files
 from sa1b_tfds.core.text import first_few
 from sa1b_tfds.examples.image_ids import repeated
-from sa1b_tfds.sidecars.source import SourceTar
+from sa1b_tfds.sidecars.source import SourceTar, sidecar_folder
 from sa1b_tfds.sidecars.writing import FILE_FORMAT, VERSION, saved_columns, written_tars
 
 
@@ -35,7 +35,7 @@ def join(out: epath.Path, tars: Sequence[SourceTar]) -> list[FinishedTar]:
       ValueError: if a tar is not written, an image is in two tars, or nothing has a row.
       FolderInUse: if another process writes or joins this sidecar.
     """
-    folder = Folder(out / VERSION)
+    folder = sidecar_folder(out / VERSION)
     with folder.locked(), files.full_disk_named(f"in {out}: make room there and join again."):
         folder.clean()
         joined = _all_tars(folder, tars)

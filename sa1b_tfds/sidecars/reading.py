@@ -15,10 +15,10 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.sidecars.columns import UNKNOWN, as_array, columns_in
 from sa1b_tfds.sidecars.row_index import MissingRows, RowIndex
+from sa1b_tfds.sidecars.source import sidecar_folder
 from sa1b_tfds.sidecars.writing import VERSION
 
 Missing = Literal["raise", "skip"]
@@ -205,7 +205,7 @@ def find_version(path: epath.PathLike) -> epath.Path:
     path = epath.Path(path)
     if (path / "dataset_info.json").exists():
         return path
-    Folder(path / VERSION).clean_if_free()  # it puts back what a killed join has set aside
+    sidecar_folder(path / VERSION).clean_if_free()  # it puts back what a killed join has set aside
     if not (path / VERSION / "dataset_info.json").exists():
         raise FileNotFoundError(
             f"{path} holds no sidecar. If its pieces are written, join them: `sa1b sidecar join`."

@@ -15,7 +15,7 @@ from etils import epath
 from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.examples import record_files
-from sa1b_tfds.sidecars.source import check_lists_tars, ids_of
+from sa1b_tfds.sidecars.source import check_lists_tars, ids_of, sidecar_folder
 
 
 class MissingRows(ValueError):
@@ -58,7 +58,7 @@ class RowIndex:
 
     def __init__(self, folder: epath.Path):
         self.folder = folder
-        prepared = Folder(check_lists_tars(folder)).prepared()
+        prepared = sidecar_folder(check_lists_tars(folder)).prepared()
         files = [file for tar in prepared.tars for file in prepared.shard_files[tar.archive]]
         self.paths = [file.path for file in files if file.path is not None]
         if len(self.paths) < len(files):

@@ -128,6 +128,11 @@ def find_tars(source: epath.PathLike, config: str | None = None) -> list[SourceT
     return [PreparedSource(tar, prepared.shard_files[tar.archive]) for tar in prepared.tars]
 
 
+def sidecar_folder(version: epath.Path) -> Folder:
+    """The folder of a sidecar's version. Shards keep their names when the sidecar is renamed."""
+    return Folder(version, dataset="[a-z0-9_]+")
+
+
 def check_lists_tars(folder: epath.Path) -> epath.Path:
     """Returns the folder of prepared data; raises a ValueError if it does not list its tars."""
     if not (folder / TARS).exists():

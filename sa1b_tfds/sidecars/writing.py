@@ -28,7 +28,7 @@ from sa1b_tfds.core.lock import lock_folder
 from sa1b_tfds.core.problems import BadInput, OnError, Problems
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.sidecars.columns import NAME, Columns, columns_in
-from sa1b_tfds.sidecars.source import SourceTar
+from sa1b_tfds.sidecars.source import SourceTar, sidecar_folder
 
 VERSION = "1.0.0"
 FILE_FORMAT = "tfrecord"
@@ -76,7 +76,7 @@ class SidecarWriter:
 
     @property
     def folder(self) -> Folder:
-        return Folder(self.out / VERSION)
+        return sidecar_folder(self.out / VERSION)
 
     def write(self, tars: Sequence[SourceTar], make_rows: MakeRows) -> list[BadInput]:
         """Writes the tars that have no rows yet, one after the other.

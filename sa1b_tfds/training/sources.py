@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +41,7 @@ class Record(NamedTuple):
     predicted_iou: tf.Tensor = None
     stability_score: tf.Tensor = None
     point_coords: tf.Tensor = None
-    columns: Mapping[str, Column] = MappingProxyType({})  # of sidecars, by their keys in a batch
+    columns: Mapping[str, Column] = {}  # of sidecars, by their keys in a batch
 
 
 _COLUMNS = [column for column in COLUMNS if column.name in Record._fields]
