@@ -21,7 +21,7 @@ import io
 import json
 import os
 import pathlib
-import resource
+import re
 import shutil
 import statistics
 import subprocess
@@ -110,9 +110,7 @@ def _write(data: pathlib.Path, folder: pathlib.Path, images: int) -> None:
 
 
 def _batches(data: pathlib.Path, sidecars: Any) -> tf.data.Dataset:
-    config = sa1b_tfds.TrainingConfig(
-        image_dtype="uint8", normalise=None, masks_per_image=0, shuffle=16, repeat=True
-    )
+    config = sa1b_tfds.TrainingConfig(masks_per_image=0, shuffle=16, repeat=True)
     return sa1b_tfds.training_dataset(data, config, sidecars=sidecars)
 
 
@@ -170,8 +168,12 @@ def _import(folder: pathlib.Path, number: int) -> None:
     began = time.perf_counter()
     sidecar.import_file(path, data, folder / f"captions_{number}")
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"importing {number:,} captions: {seconds:.1f} s, {peak:,.0f} MB at most", flush=True)
+    # Not `getrusage`, which has the most that the parent had when it forked as well.
+    [peak] = re.findall(r"VmHWM:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())
+    megabytes = int(peak) / 1024
+    print(
+        f"importing {number:,} captions: {seconds:.1f} s, {megabytes:,.0f} MB at most", flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+Buffer = bytes | memoryview
+
 _FIELD_1 = b"\n"
 
 # Protocol buffers' wire format: a message is its fields one after the other, each a tag (number and
@@ -17,21 +19,21 @@ _FIELD_1 = b"\n"
 # numbers are those of tensorflow/core/example/feature.proto.
 
 
-def example_bytes(features: Mapping[str, list[bytes]]) -> bytes:
+def example_bytes(features: Mapping[str, Sequence[Buffer]]) -> bytes:
     """Returns the message.
 
     Args:
       features: what the functions below return, by the feature's name.
     """
-    entries = []
+    entries: list[Buffer] = []
     for name in sorted(features):
         # An entry of the map: the key is field 1, the value is field 2.
         entries += _field(1, [*_field(1, [name.encode()]), *_field(2, features[name])])
     return b"".join(_field(1, entries))
 
 
-def bytes_list(values: Sequence[bytes]) -> list[bytes]:
-    parts: list[bytes] = []
+def bytes_list(values: Sequence[Buffer]) -> list[Buffer]:
+    parts: list[Buffer] = []
     for data in values:
         size = len(data)
         parts += (_FIELD_1, _SMALL[size] if size < _FEW else _varint(size), data)
@@ -40,12 +42,12 @@ def bytes_list(values: Sequence[bytes]) -> list[bytes]:
     return _field(1, parts)
 
 
-def float_list(values: np.ndarray) -> list[bytes]:
+def float_list(values: np.ndarray) -> list[Buffer]:
     packed = values.astype("<f4").tobytes()
     return _field(2, _field(1, [packed]) if packed else [])
 
 
-def int64_list(values: Sequence[int] | np.ndarray) -> list[bytes]:
+def int64_list(values: Sequence[int] | np.ndarray) -> list[Buffer]:
     if isinstance(values, np.ndarray):
         packed = _varints(values)
     else:  # one or two of them
@@ -53,7 +55,7 @@ def int64_list(values: Sequence[int] | np.ndarray) -> list[bytes]:
     return _field(3, _field(1, [packed]) if packed else [])
 
 
-def _field(number: int, parts: list[bytes]) -> list[bytes]:
+def _field(number: int, parts: Sequence[Buffer]) -> list[Buffer]:
     return [_varint(number << 3 | 2), _varint(sum(map(len, parts))), *parts]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets.public_api as tfds
 
-from sa1b_tfds.examples.tf_example import bytes_list, example_bytes, int64_list
+from sa1b_tfds.examples.tf_example import Buffer, bytes_list, example_bytes, int64_list
 
 IMAGE_ID = "image_id"
 MASK_COUNT = "mask_count"
@@ -110,7 +110,7 @@ class Columns:
                 raise ValueError(f"column {name!r}: {e}") from e
         return example_bytes(lists)
 
-    def _list(self, name: str, value: Any, mask_count: int) -> list[bytes]:
+    def _list(self, name: str, value: Any, mask_count: int) -> list[Buffer]:
         feature, shape = self.features[name], self.shape(name)
         if self.is_per_mask(name):
             shape = (mask_count, *shape[1:])
@@ -125,7 +125,8 @@ class Columns:
         if array.shape != shape:
             raise ValueError(f"its shape is {list(array.shape)}, declared is {list(shape)}")
         if _is_bytes(feature):
-            return bytes_list([array.tobytes()])
+            flat = np.ascontiguousarray(array).reshape(-1)
+            return bytes_list([flat.view(np.uint8).data])  # not copied here
         return int64_list(array.reshape(-1).astype(np.int64))
 
     def row(self, record: bytes) -> Row:
