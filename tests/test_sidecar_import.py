@@ -169,6 +169,25 @@ def test_what_the_command_prints(tars, tmp_path, capsys):
     assert "'float17' is no type of NumPy" in capsys.readouterr().err
 
 
+def test_a_mended_file_is_read_again(tars, tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [*ROWS, ROWS[3]])
+    with pytest.raises(ValueError, match="1 key repeated, such as 3"):
+        sidecar.import_file(tmp_path / "rows.jsonl", tars, tmp_path / "t")
+    write_jsonl(tmp_path / "rows.jsonl", [*ROWS, {**ROWS[3], "image_id": 77}])
+    for _ in range(2):  # the second has nothing to write, and says the same
+        imported = sidecar.import_file(tmp_path / "rows.jsonl", tars, tmp_path / "t")
+        assert imported == (16, [], (0, []), (1, [77]))
+
+
+def test_keys_that_an_earlier_import_met_are_not_unknown(tars, tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"file_name": f"sa_{i}.jpg", "x": i} for i in range(17)])
+    options = {"key": "file_name"}
+    first = sidecar.import_file(tmp_path / "rows.jsonl", tars, tmp_path / "t", **options)
+    assert first.unknown == (1, ["sa_16"])
+    again = sidecar.import_file(tmp_path / "rows.jsonl", tars, tmp_path / "t", **options)
+    assert again.unknown is None
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "text"),
     [

@@ -116,13 +116,13 @@ def _import(options: argparse.Namespace) -> int:
     )
     for line in summed_up(imported.problems):
         print(line)
-    for ones, many, (number, some) in (
+    for ones, many, keys in (
         ("comes more than once", "come more than once", imported.repeated),
         ("belongs to nothing here", "belong to nothing here", imported.unknown),
     ):
-        if number:
-            what = ones if number == 1 else many
-            print(f"{counted(number, 'key')} {what}: {', '.join(map(str, some))}")
+        if keys and keys[0]:
+            what = ones if keys[0] == 1 else many
+            print(f"{counted(keys[0], 'key')} {what}: {', '.join(map(str, keys[1]))}")
     print(f"{counted(imported.images, 'image')} in {options.out}; {len(imported.problems)} skipped")
     return 0
 

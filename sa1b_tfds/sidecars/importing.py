@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
@@ -20,10 +21,9 @@ from sa1b_tfds.sidecars.joining import join
 from sa1b_tfds.sidecars.sorting import Key, SortedRows
 from sa1b_tfds.sidecars.source import PreparedSource, SourceTar, ids_of
 from sa1b_tfds.sidecars.tables import FILE_NAME, first_row, rows_in, value_in
-from sa1b_tfds.sidecars.writing import ImageRow, SidecarWriter
+from sa1b_tfds.sidecars.writing import ImageRow, SidecarWriter, written_tars
 
 KeyKind = Literal["image_id", "file_name", "mask_id"]
-_SORTED = "rows.sqlite"
 
 
 class Imported(NamedTuple):
@@ -33,13 +33,14 @@ class Imported(NamedTuple):
       images: how many the sidecar has.
       problems: the images without a row, and why.
       repeated: how many keys come more than once, and the first few.
-      unknown: how many keys belong to no image or mask of the source, and the first few.
+      unknown: how many keys belong to no image or mask of the source, and the first few. None if
+        an earlier call wrote tars by other keys than image ids, and ended: it has counted them.
     """
 
     images: int
     problems: list[BadInput]
     repeated: tuple[int, list[Key]]
-    unknown: tuple[int, list[Key]]
+    unknown: tuple[int, list[Key]] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,14 @@ class Table:
         """
         staging = writer.folder.staging.folder
         staging.mkdir(parents=True, exist_ok=True)
-        rows = SortedRows.make(os.fspath(staging / _SORTED), self._keyed())
+        path = os.fspath(staging / f"{self._identity()}.sqlite")
+        is_new = not os.path.exists(path)
+        before = written_tars(writer.folder, tars).values() if is_new else ()
+        rows = SortedRows.make(path, self._keyed())
         try:
+            if self.kind == "image_id":
+                for tar in before:
+                    rows.ask(tar.image_ids.tolist())
             repeated = number, some = rows.repeated()
             if number and writer.on_error == "raise":
                 raise ValueError(
@@ -82,11 +89,18 @@ class Table:
                 rows.keep()
 
             problems = writer.write(tars, make_rows)
-            unknown = rows.unknown()
+            is_known = self.kind == "image_id" or not before
+            unknown = rows.unknown() if is_known else None
             images = sum(tar.images for tar in join(writer.out, tars))
             return Imported(images, problems, repeated, unknown)
         finally:
             rows.close()
+
+    def _identity(self) -> str:
+        """What differs whenever the sorted rows do."""
+        stat = os.stat(self.path)
+        what = (os.path.abspath(self.path), stat.st_size, stat.st_mtime_ns, self.kind, self.key)
+        return hashlib.sha256(repr((what, self.columns.names)).encode()).hexdigest()[:16]
 
     def _keyed(self) -> Iterator[tuple[Key, list[Any]]]:
         for number, row in enumerate(rows_in(self.path), start=1):
