@@ -164,7 +164,7 @@ def test_a_download(stream):
     assert "a.tar: done, checked by md5" in told
     assert ("1 file: 100%" in told) == stream.isatty()
     assert ("1 file, 1.0 MB to do" in told) != stream.isatty()
-    assert tally.summary().startswith("1 of 1 whole (1 downloaded, 0 already there); 1.0 MB")
+    assert tally.summary().startswith("1 of 1 file whole (1 downloaded, 0 already there); 1.0 MB")
 
 
 def test_the_size_of_a_file_may_be_known_late():

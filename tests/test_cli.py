@@ -36,6 +36,8 @@ DOWNLOAD = "download --links-file links.txt --output-dir out"
         ("stats tars --workers 0", "argument --workers: '0' is not a positive number"),
         ("verify tars --start 3 --end 3", "The range start=3, end=3 holds no tar"),
         ("export tars / --format coco", "/ is a mount point"),
+        ("export a b --format coco --holdout-part val", "holdout must be above 0 with holdout_pa"),
+        ("export a b --format coco --holdout 2", "holdout must be 0 to 1, got 2"),
         ("repack tars out --shard-size 0", "shard_size must be positive, got 0"),
         ("repack tars out --shard-size big", "'big' is no number of bytes such as 200M"),
         ("repack tars out --tars one", "'one' is not a list such as 0:10,20"),
@@ -89,6 +91,7 @@ def test_help_has_examples_that_parse_and_a_page(capsys, command):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     text = capsys.readouterr().out
+    assert "positional arguments" not in text  # each is in a group of its own
     examples = re.findall(rf"^  sa1b ({command} .*)$", text, re.MULTILINE)
     assert len(examples) == 2
     for example in examples:

@@ -815,7 +815,7 @@ def test_a_mirror_gets_the_token_and_its_damaged_copy_is_found(tmp_path):
         out, err = sa1b(*command, "--end", "3", *token).communicate(timeout=120)
 
     assert f"{damaged} failed: the MD5 is " in out
-    assert "2 of 3 whole (2 downloaded, 0 already there), 1 failed" in out
+    assert "2 of 3 files whole (2 downloaded, 0 already there), 1 failed" in out
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("sa_*.tar")} == {
         name: data for name, data in files.items() if name != damaged
     }
@@ -1122,7 +1122,7 @@ def test_the_command_as_a_user_sees_it(server, tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.startswith(
-        f"1 of 1 whole (1 downloaded, 0 already there); {format_bytes(len(TAR))} "
+        f"1 of 1 file whole (1 downloaded, 0 already there); {format_bytes(len(TAR))} "
     )
     assert (tmp_path / "out" / NAME).read_bytes() == TAR
 
@@ -1147,7 +1147,9 @@ def test_expired_links_the_command_to_go_on_and_the_exit_code(server, tmp_path):
     assert f"as {tmp_path}/links.txt and run (finished and partial files are kept):" in out
     assert f"sa1b download --links-file {tmp_path}/links.txt --output-dir" in out
     assert "'Authorization: ...'" in out
-    assert out.splitlines()[-1].startswith("0 of 1 whole (0 downloaded, 0 already there), 1 expi")
+    assert out.splitlines()[-1].startswith(
+        "0 of 1 file whole (0 downloaded, 0 already there), 1 expi"
+    )
     assert no_secret_in(out, err)
     assert "fake-token" not in out + err
 
@@ -1191,7 +1193,7 @@ def test_ctrl_c_stops_within_two_seconds_and_loses_nothing(server, tmp_path, sen
 
     assert time.monotonic() - began < as_if_alone(2.0)
     assert process.returncode == 130
-    assert out.startswith("0 of 1 whole (0 downloaded, 0 already there), 1 not finished")
+    assert out.startswith("0 of 1 file whole (0 downloaded, 0 already there), 1 not finished")
     assert "Interrupted. Run the same command again; it continues." in err
     assert "Traceback" not in err
     if sent:

@@ -305,7 +305,7 @@ def test_ctrl_c_while_a_tar_is_unpacked(tmp_path):
         assert time.monotonic() - began < as_if_alone(2)
         assert process.returncode == 130
         assert "Interrupted. Run the same command again; it continues." in err
-        assert "0 of 1 whole" in printed
+        assert "0 of 1 file whole" in printed
         assert beside(out) == {f"{NAME}.part", f"{NAME}.part.json"}
 
         (result,) = fetch_all(server, out, unpack=True)
@@ -469,7 +469,7 @@ def test_the_command_goes_on_with_unpack(server, tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert f"{NAME}: done, checked by md5" in err
-    assert out.startswith("1 of 1 whole (1 downloaded, 0 already there); ")
+    assert out.startswith("1 of 1 file whole (1 downloaded, 0 already there); ")
     assert (tmp_path / "out" / NAME).read_bytes() == PLAIN
     assert sum(request.sent for request in server.of(NAME)) == len(TAR)
 
@@ -478,7 +478,7 @@ def test_the_summary_knows_a_tar_that_was_there(server, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / NAME).write_bytes(TAR)
     out, err = sa1b(*write_inputs(server, tmp_path), "--unpack").communicate(timeout=120)
-    assert out.startswith("1 of 1 whole (0 downloaded, 1 already there); 0 bytes fetched in ")
+    assert out.startswith("1 of 1 file whole (0 downloaded, 1 already there); 0 bytes fetched in ")
     assert f"{NAME}: was already there, and is unpacked now" in err
 
 

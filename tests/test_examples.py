@@ -83,7 +83,7 @@ def test_the_only_config_of_a_data_dir_need_not_be_named(places, tmp_path):
     ):
         find_parts(tmp_path)
     assert [part.name for part in find_parts(tmp_path, "original_1pct")] == names
-    with pytest.raises(FileNotFoundError, match="orignal holds .* There is: original, original_1"):
+    with pytest.raises(FileNotFoundError, match=r"orignal holds .* There is: original, original_1"):
         find_parts(tmp_path, "orignal")
 
 

@@ -569,6 +569,16 @@ def test_options_of_the_commands(tars, tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["export_report.json", "sa_000000.tar"]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [("5:2", "5:2 holds no number"), ("0,3:3", "3:3 holds no number"), ("a", "'a' is not a list")],
+)
+def test_numbers_of_no_tar_are_refused(tars, tmp_path, capsys, numbers, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(["repack", str(tars), str(tmp_path / "out"), "--tars", numbers])
+    assert message in capsys.readouterr().err
+
+
 # What ends a run.
 
 

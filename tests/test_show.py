@@ -580,6 +580,8 @@ class TestCommand:
         [
             (["--out", "page.txt"], "'page.txt' ends neither in .html nor in .png"),
             (["--out", "page.html", "--n", "0"], "'0' is not a positive number"),
+            (["--out", "a.png", "--stats", "s.json"], "--stats is for a page, and a.png is a pict"),
+            (["--batch", "--stats", "s.json"], "--stats is for a page, and batch.png is a picture"),
         ],
     )
     def test_options_that_make_no_sense(self, tmp_path, capsys, arguments, message):

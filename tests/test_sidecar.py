@@ -154,7 +154,11 @@ def by_read_tars(prepared, array_records, resized, tars, service, spec):
 def by_torch(prepared, array_records, resized, tars, service, spec):
     dataset = pickle.loads(pickle.dumps(SA1BDataset(tars, max_masks=3, sidecars=spec)))
     found = [dataset[i][2] for i in range(len(dataset))]
-    return ids_in(found, lambda metadata: np.arange(len(metadata["id"])))
+    return ids_in(found, masks_in_metadata)
+
+
+def masks_in_metadata(metadata):
+    return np.arange(len(metadata["id"]))
 
 
 def batches(source, spec, **options):
@@ -332,6 +336,46 @@ def test_a_split_has_its_own_rows(prepared, made):
         dataset = batches("segment_anything", spec, split=split)(data_dir=prepared)
         found = ids_in(in_batches(dataset), lambda image: image["mask_index"])
         assert sorted(found) == sorted(ids)
+
+
+def test_chosen_images_have_their_rows(prepared, tars, resized, made):
+    """Here the rows of images that are not chosen lie between those that are."""
+    spec, ids = {"t": made}, [1, 2, 6, 9, 14]
+    several_shards = resized / "segment_anything" / "resized_1024" / "2.0.0"
+    stream = sa1b_tfds.read_tars(tars, sidecars=spec, decoders=STORED)
+    for source, how in (("segment_anything", {}), (several_shards, {}), (stream, SKIPPED)):
+        dataset = batches(source, spec)(data_dir=prepared, ids=ids, **how)
+        assert sorted(ids_in(in_batches(dataset), lambda image: image["mask_index"])) == ids
+    dataset = SA1BDataset(tars, ids=ids, sidecars=spec)
+    assert sorted(ids_in([dataset[i][2] for i in range(5)], masks_in_metadata)) == ids
+
+
+SKIPPED = {"missing_ids": "skip"}  # a stream does not know its ids
+
+
+def test_the_parts_of_a_hold_out_have_their_rows(prepared, tars, made):
+    found = []
+    for part in ("train", "val"):
+        options = {"holdout": 0.4, "holdout_part": part}
+        dataset = batches("segment_anything", {"t": made}, **options)(data_dir=prepared)
+        ids = sorted(ids_in(in_batches(dataset), lambda image: image["mask_index"]))
+        dataset = SA1BDataset(tars, sidecars={"t": made}, **options)
+        items = [dataset[i][2] for i in range(len(dataset))]
+        assert sorted(ids_in(items, masks_in_metadata)) == ids
+        assert 0 < len(ids) < 16
+        found += ids
+    assert sorted(found) == list(range(16))
+
+
+def test_images_that_are_not_chosen_need_no_row(prepared, of_one_tar):
+    make = batches("segment_anything", {"t": of_one_tar}, shuffle=9)
+    dataset = make(data_dir=prepared, ids=[3, 5])
+    assert sorted(ids_in(in_batches(dataset), lambda image: image["mask_index"])) == [3, 5]
+    with pytest.raises(sidecar.MissingRows, match="has no row of 2 images: (9, 12|12, 9)"):
+        make(data_dir=prepared, ids=[3, 9, 12])
+    skipping = {"t": sidecar.Sidecar(path=of_one_tar, missing="skip")}
+    with pytest.raises(ValueError, match="None of the images has a row in .*teacher"):
+        batches("segment_anything", skipping)(data_dir=prepared, ids=[9, 12])
 
 
 def test_more_tars_extend_a_sidecar(tars, tmp_path):

@@ -4,10 +4,13 @@ tar_supply.py        which tars there are, and how missing ones are downloaded
 conversion.py        all tars of a build: which tasks are left, until all are done
 engines.py           which engine runs the tasks: processes, or Beam (beam_engine.py)
 conversion_task.py   one task: a tar -> its shards, all of them or none
+wanted_ids.py        which images a build takes, if not all
 shard_order.py       in which order images lie in the shards, and where a shard ends
 shard_writer.py      writes a shard
 shard_files.py       whether a shard's file is still what was written
 staging.py           the folder where finished tars wait for the last one
+prepared_ids.py      which image each record of prepared data is
+part_ids.py          which images of a tar or a shard a choice takes
 prepared.py          the folder of the prepared data, and what may lie beside it
 tar_deletion.py      which finished tars may be deleted, and when
 source_record.py     what is known of a tar's file: its MD5, and what it was unpacked from

@@ -14,13 +14,17 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from absl import logging
 
+from sa1b_tfds.building import estimates
 from sa1b_tfds.building.conversion_task import ConversionTask, ShardSettings
 from sa1b_tfds.building.staging import FinishedTar, Staging
+from sa1b_tfds.building.wanted_ids import keep_wanted
 from sa1b_tfds.core.problems import OnError
 from sa1b_tfds.core.running.pool import first_failure
 from sa1b_tfds.core.text import counted
+from sa1b_tfds.examples.id_set import IdSet
 from sa1b_tfds.examples.image_ids import repeated
 from sa1b_tfds.tars.archive import Archive, TarArchive
+from sa1b_tfds.tars.forms import TAR_BYTES
 from sa1b_tfds.tars.index import count_pairs, kept_count
 
 # Runs tasks as far as it can; returns the error of each that failed, by the tar's name.
@@ -38,6 +42,7 @@ class Conversion:
     max_examples: take only the first ones in that order. None takes all.
     md5: take the MD5 of every tar, and compare it with `known_md5` by file name.
     kept: names of tars in data that is extended, see `ConversionTask.is_kept`.
+    image_ids: take only the images with these ids. None takes all.
     """
 
     archives: Sequence[Archive]
@@ -49,6 +54,7 @@ class Conversion:
     md5: bool = False
     known_md5: Mapping[str, str] = dataclasses.field(default_factory=dict)
     kept: Container[str] = ()
+    image_ids: IdSet | None = None
 
     def __post_init__(self) -> None:
         if self.num_shards is not None and self.num_shards < len(self.archives):
@@ -60,6 +66,10 @@ class Conversion:
         folders = [a.name for a in self.archives if not isinstance(a, TarArchive)]
         if self.md5 and folders:
             raise ValueError(f"md5 needs tars, and {folders[0]!r} is a folder of extracted files.")
+        if self.image_ids is not None and self.max_examples is not None:
+            raise ValueError(
+                "max_examples_per_split cannot apply with image_ids: shorten the list of ids."
+            )
 
     def run(self, engine: Engine) -> list[FinishedTar]:
         """Has all tars converted that are not staged yet.
@@ -74,6 +84,8 @@ class Conversion:
         self.staging.folder.mkdir(parents=True, exist_ok=True)
         self.staging.remove_drafts()
         self.staging.want(archive.name for archive in self.archives)
+        if self.image_ids is not None:
+            keep_wanted(self.staging, self.image_ids)
         staged = self.staged()
         while True:
             tasks = self.tasks(staged)
@@ -132,6 +144,10 @@ class Conversion:
     @functools.cached_property
     def _all_tasks(self) -> dict[str, ConversionTask]:
         tasks = {}
+        settings, share = self.settings, 1.0
+        if self.image_ids is not None:
+            settings = dataclasses.replace(settings, image_ids=self.image_ids.fingerprint)
+            share = estimates.share_of(len(self.image_ids), sum(map(_bytes_of, self.archives)))
         for i, archive in enumerate(self.archives):
             num_shards = None
             if self.num_shards is not None:
@@ -140,18 +156,23 @@ class Conversion:
             tasks[archive.name] = ConversionTask(
                 archive=archive,
                 staging=self.staging,
-                settings=self.settings,
+                settings=settings,
                 on_error=self.on_error,
                 num_shards=num_shards,
                 is_kept=archive.name in self.kept,
                 md5=self.md5,
                 expected_md5=self.known_md5.get(archive.name.rpartition("/")[2]),
+                share=share,
             )
         return tasks
 
     def _read(self, tasks: Iterable[ConversionTask]) -> dict[str, FinishedTar]:
         read = {task.archive.name: self.staging.finished(task.archive.name) for task in tasks}
         return {name: finished for name, finished in read.items() if finished is not None}
+
+
+def _bytes_of(archive: Archive) -> int:
+    return (archive.identity() or {"bytes": TAR_BYTES})["bytes"]
 
 
 def _count(archive: Archive) -> int | None:

@@ -22,10 +22,12 @@ from sa1b_tfds.building.shard_order import MAX_SHARD_SIZE, cut, shuffled
 from sa1b_tfds.building.shard_writer import shard_writer
 from sa1b_tfds.building.source_record import is_from, md5_taken, recorded_md5, report_mismatch
 from sa1b_tfds.building.staging import FinishedTar, Staging
+from sa1b_tfds.building.wanted_ids import may_be_wanted, read_wanted
 from sa1b_tfds.core.problems import OnError, Problems
 from sa1b_tfds.core.running.workers import OnProgress
 from sa1b_tfds.examples import image_ids, jpeg, record_files, records
 from sa1b_tfds.examples.example import Example
+from sa1b_tfds.examples.id_set import IdSet
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
 from sa1b_tfds.examples.parts import examples_of
 from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive
@@ -38,8 +40,8 @@ _LAYOUT = 1
 # The part of a compressed tar's time that inflating takes (benchmarks/build.py), for the progress.
 _INFLATING = 0.5
 # What must be the same even for shards that are kept: the first two are so for all tars of the
-# data, the last two say which of the tar's images are in it.
-_NEVER_KEPT = ("file_format", "long_side", "limit", "excluded")
+# data, the others say which of the tar's images are in it.
+_NEVER_KEPT = ("file_format", "long_side", "image_ids", "limit", "excluded")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,14 @@ class ShardSettings:
     file_format: 'tfrecord' or 'array_record'.
     long_side: shrink images to this many pixels; None keeps the JPEG bytes.
     max_shard_size: bytes that no shard exceeds, unless one record does.
+    image_ids: the fingerprint of the ids of the images to take, which are in the staging folder.
+      None takes all.
     """
 
     file_format: str = "tfrecord"
     long_side: int | None = None
     max_shard_size: int = MAX_SHARD_SIZE
+    image_ids: str | None = None
 
     def __post_init__(self) -> None:
         if self.file_format not in record_files.FORMATS:
@@ -75,6 +80,7 @@ class ConversionTask:
     is_kept: its shards are in data that is extended, and stay however they were cut and coded.
     md5: take the tar's MD5. Without this it is known only if a download has recorded it.
     expected_md5: what the MD5 has to be. None does not compare it.
+    share: about which share of its bytes is taken, for the room on the disk.
     """
 
     archive: Archive
@@ -87,6 +93,7 @@ class ConversionTask:
     is_kept: bool = False
     md5: bool = False
     expected_md5: str | None = None
+    share: float = 1.0
 
     @property
     def name(self) -> str:
@@ -103,7 +110,8 @@ class ConversionTask:
         return self.source_bytes() or TAR_BYTES
 
     def written(self, read: int) -> int:
-        return estimates.shard_bytes(self.archive, read, self.settings.long_side)
+        size = estimates.shard_bytes(self.archive, read, self.settings.long_side)
+        return int(self.share * size)
 
     def scratch_bytes(self) -> int:
         return estimates.scratch_bytes(self.archive, self.source_bytes())
@@ -158,9 +166,15 @@ def unique_examples(
     long_side: int | None,
     ids: ImageIds,
     problems: Problems,
+    wanted: IdSet | None = None,
 ) -> Iterator[Example]:
-    """Yields the example of each entry; reports what is no example, and image ids met before."""
+    """Yields the example of each entry; reports what is no example, and image ids met before.
+
+    wanted: the ids of the images to yield. None yields all.
+    """
     for json_name, example in examples_of(archive, entries, problems, long_side):
+        if wanted is not None and example.image_id not in wanted:
+            continue
         if earlier := ids.add(example.image_id, archive.name):
             reason = f"image id {example.image_id} was in {earlier} before"
             problems.report(archive.name, json_name, reason)
@@ -193,13 +207,19 @@ def convert(
         _md5(task, problems) as md5,
         readable_in_any_order(task.archive, folder, problems, on_inflated) as (reader, entries),
     ):
-        if task.limit is not None and task.limit >= len(entries):
+        pairs = len(entries)
+        if task.limit is not None and task.limit >= pairs:
             task = dataclasses.replace(task, limit=None)
-        entries = shuffled(entries)
+        wanted = read_wanted(task.staging, task.settings.image_ids)
+        entries = shuffled(may_be_wanted(entries, wanted))
         before = share * source["bytes"]
         scale = (source["bytes"] - before) / max(1, sum(entry.size for entry in entries))
         images = _Examples(
-            task, reader, problems, lambda n, read: on_progress(n, int(before + scale * read))
+            task,
+            reader,
+            wanted,
+            problems,
+            lambda n, read: on_progress(n, int(before + scale * read)),
         )
         parts = cut(
             entries,
@@ -216,7 +236,7 @@ def convert(
             archive=task.archive.name,
             settings=task.fingerprint(),
             source=source,
-            pairs=len(entries),
+            pairs=pairs,
             image_ids=np.array([*images.ids, *(i for i, _ in task.excluded)], np.int64),
             problems=problems.found,
             shards=writer.shards,
@@ -266,11 +286,17 @@ class _Examples:
     """Reads a task's examples part by part: up to its limit, and none that is excluded."""
 
     def __init__(
-        self, task: ConversionTask, reader: PairReader, problems: Problems, on_progress: OnProgress
+        self,
+        task: ConversionTask,
+        reader: PairReader,
+        wanted: IdSet | None,
+        problems: Problems,
+        on_progress: OnProgress,
     ):
         self.ids: list[int] = []
         self._task = task
         self._reader = reader
+        self._wanted = wanted
         self._problems = problems
         self._on_progress = on_progress
         self._read = 0
@@ -285,6 +311,7 @@ class _Examples:
             long_side=self._task.settings.long_side,
             ids=self._seen,
             problems=self._problems,
+            wanted=self._wanted,
         ):
             self.ids.append(example.image_id)
             yield example

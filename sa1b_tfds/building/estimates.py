@@ -14,6 +14,7 @@ _RESIZED_1024 = 0.5
 _BYTES_PER_SECOND = 200e6
 _RESIZED_BYTES_PER_SECOND = 20e6
 _INFLATED_PER_SECOND = 250e6
+_PAIR_BYTES = 1.5e6  # of SA-1B the mean is 1.07 MB
 
 
 def shard_bytes(archive: Archive, source: int, long_side: int | None) -> int:
@@ -22,6 +23,11 @@ def shard_bytes(archive: Archive, source: int, long_side: int | None) -> int:
     if long_side is None:
         return plain
     return int(plain * min(1.0, _RESIZED_1024 * max(1.0, (long_side / 1024) ** 2)))
+
+
+def share_of(images: int, source: int) -> float:
+    """About which share of `source` bytes of archives so many images are; rather too much."""
+    return min(1.0, images * _PAIR_BYTES / max(1, source))
 
 
 def scratch_bytes(archive: Archive, source: int) -> int:

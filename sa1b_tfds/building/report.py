@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 from absl import logging
 from etils import epath
@@ -16,6 +17,7 @@ from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.core.text import counted, format_bytes
 
 REPORT = "build_report.json"
+_NONE = np.empty(0, np.int64)
 _PACKAGES = ("sa1b_tfds", "tensorflow-datasets", "numpy", "pycocotools", "protobuf", "pillow")
 
 
@@ -24,6 +26,7 @@ def write_report(
     tars: Sequence[FinishedTar],
     options: Mapping[str, Any],
     shown_as: epath.Path,
+    missing_ids: np.ndarray = _NONE,
 ) -> None:
     """Writes the report, and logs its totals.
 
@@ -32,8 +35,9 @@ def write_report(
       tars: what is in the data.
       options: what it was built with.
       shown_as: the folder of the data once it is whole, for the log.
+      missing_ids: int64, ids of images that were asked for and are in no tar.
     """
-    (folder / REPORT).write_bytes(_report_of(tars, options))
+    (folder / REPORT).write_bytes(_report_of(tars, options, missing_ids))
     images = sum(tar.images for tar in tars)
     skipped = sum(len(tar.problems) for tar in tars)
     logging.log(
@@ -46,7 +50,9 @@ def write_report(
     )
 
 
-def _report_of(tars: Sequence[FinishedTar], options: Mapping[str, Any]) -> bytes:
+def _report_of(
+    tars: Sequence[FinishedTar], options: Mapping[str, Any], missing_ids: np.ndarray
+) -> bytes:
     """The report as JSON, for people and for programs."""
     content = {
         "options": options,
@@ -59,6 +65,7 @@ def _report_of(tars: Sequence[FinishedTar], options: Mapping[str, Any]) -> bytes
             "shards": sum(len(tar.shards) for tar in tars),
             "bytes": sum(tar.size for tar in tars),
         },
+        "missing_ids": missing_ids.tolist(),
         "reasons": Counter(problem.reason for tar in tars for problem in tar.problems),
         "tars": [
             {
@@ -97,3 +104,5 @@ def print_summary(report: Mapping[str, Any]) -> None:
         f" {counted(totals['shards'], 'shard')}, {format_bytes(totals['bytes'])};"
         f" {totals['skipped']} skipped"
     )
+    if missing := len(report.get("missing_ids", ())):
+        print(f"{counted(missing, 'image id')} in no tar; all of them are in {REPORT}")

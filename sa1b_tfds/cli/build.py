@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sa1b_tfds.cli.options import (
     Commands,
     add_command,
+    add_ids,
     add_on_error,
     add_workers,
     did_you_mean,
@@ -68,6 +69,7 @@ def add(commands: Commands) -> None:
         metavar="DIR",
         help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)",
     )
+    add_ids(group, "the data is that of the config NAME_ids")
     add(
         "--add",
         action="store_true",
@@ -112,6 +114,8 @@ def _build(options: argparse.Namespace) -> int:
             delete_tars=options.delete_tars,
             md5=options.md5,
             add=options.add,
+            image_ids=options.ids,
+            missing_ids=options.missing_ids,
         )
     if options.plan:
         return 0 if _print_build_plan(plan(config)) else 1

@@ -47,6 +47,12 @@ def add(commands: Commands) -> None:
         metavar="NAME",
         help="names of the files, instead of a range (default: all tars of the range)",
     )
+    add(
+        "--tars-from",
+        metavar="FILE",
+        help="names of the tars, one a line, as `sa1b locate` prints them; - reads them from stdin"
+        " (default: all tars of the range)",
+    )
     add("--with-ids", action="store_true", help="fetch sa_images_ids.txt as well (default: do not)")
     add = command.add_argument_group("connections").add_argument
     add(
@@ -146,6 +152,7 @@ def _download(options: argparse.Namespace) -> int:
     from sa1b_tfds.download.download import download, plan_download
     from sa1b_tfds.download.links import LinksError, read_links, select
     from sa1b_tfds.download.md5_table import read_md5_table
+    from sa1b_tfds.download.tar_list import read_tar_list
     from sa1b_tfds.download.transfer.progress import DownloadTally, JsonReporter
     from sa1b_tfds.download.transfer.settings import TransferConfig
 
@@ -165,6 +172,10 @@ def _download(options: argparse.Namespace) -> int:
         config = TransferConfig(**settings)
     links = read_links(options.links_file)
     with refused(options):
+        if options.tars_from is not None:
+            if options.names is not None:
+                raise ValueError("Choose tars by --names or by --tars-from, not by both.")
+            options.names = read_tar_list(options.tars_from)
         selection = select(
             links,
             start=options.start,

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from sa1b_tfds.cli.options import add_on_error, add_workers, positive, refused
+from sa1b_tfds.cli.options import add_ids, add_on_error, add_workers, positive, refused
 from sa1b_tfds.core.text import counted
 
 if TYPE_CHECKING:
@@ -30,6 +30,21 @@ def add_selection(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of images to take, the first ones (default: all)",
     )
+    add_ids(group)
+    add(
+        "--holdout",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the images to hold out for validation, such as 0.01; a hash of each image's"
+        " id decides, as in training (default: none)",
+    )
+    add(
+        "--holdout-part",
+        choices=("train", "val"),
+        default="train",
+        help="write the images that are not held out, or those that are (default: %(default)s)",
+    )
     add_on_error(group)
     add_workers(command.add_argument_group("run"))
 
@@ -50,6 +65,10 @@ def run_export(options: argparse.Namespace, format: Format, config: str | None =
             max_images=options.max_images,
             workers=options.workers,
             on_error=options.on_error,
+            ids=options.ids,
+            missing_ids=options.missing_ids,
+            holdout=options.holdout,
+            holdout_part=options.holdout_part,
         )
     try:
         exported = export(asked)
@@ -63,6 +82,8 @@ def run_export(options: argparse.Namespace, format: Format, config: str | None =
     if lines != [str(problem) for problem in skipped]:
         print(f"all of them are in {REPORT} in {options.output}")
     counts = ", ".join(_counted(number, what) for what, number in exported.counts.items())
+    if missing := len(exported.missing_ids):
+        print(f"{counted(missing, 'image id')} not in {options.source}; all are in {REPORT}")
     already = " already" if exported.was_there else ""
     print(f"{counts} are{already} in {exported.output}; {len(skipped)} skipped")
     return 0
@@ -81,5 +102,8 @@ def _numbers(text: str) -> set[int]:
         if not found:
             raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 0:10,20")
         start = int(found[1])
-        numbers.update(range(start, int(found[2]) if found[2] else start + 1))
+        some = range(start, int(found[2]) if found[2] else start + 1)
+        if not some:
+            raise argparse.ArgumentTypeError(f"{word} holds no number: its end is exclusive")
+        numbers.update(some)
     return numbers

@@ -17,6 +17,7 @@ from sa1b_tfds.cli import (
     download,
     eval,
     export,
+    locate,
     repack,
     show,
     sidecar,
@@ -28,7 +29,7 @@ from sa1b_tfds.cli.options import did_you_mean
 
 _PATHS = ("FILE", "DIR", "TARS", "SOURCE", "OUT")  # what a shell completes with names of files
 _COMPLETION = "--print-completion"
-_COMMANDS = (download, verify, unpack, build, stats, show, export, repack, sidecar, eval)
+_COMMANDS = (locate, download, verify, unpack, build, stats, show, export, repack, sidecar, eval)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -88,6 +88,28 @@ def add_on_error(group: Group) -> None:
     )
 
 
+def add_ids(group: Group, note: str = "") -> None:
+    """Adds the options for a list of image ids."""
+    group.add_argument(
+        "--ids",
+        metavar="FILE",
+        help="take only these images: ids, names or paths, one a line, or a JSON list"
+        + (f"; {note}" if note else "")
+        + " (default: all)",
+    )
+    add_missing_ids(group, "go on without them and list them")
+
+
+def add_missing_ids(group: Group, skip: str) -> None:
+    """Adds the option that chooses what happens to ids that no tar has."""
+    group.add_argument(
+        "--missing-ids",
+        choices=("raise", "skip"),
+        default="raise",
+        help=f"end with an error if no tar has an id, or {skip} (default: %(default)s)",
+    )
+
+
 def add_workers(group: Group, what: str = "number of processes") -> None:
     """Adds the option for the number of workers."""
     group.add_argument(

@@ -69,10 +69,12 @@ def _show(options: argparse.Namespace) -> int:
         out = options.out or output_file("batch.png")
         if out.suffix != ".png":
             options.parser.error(f"--batch draws a picture: --out must end in .png, got {out}")
-        n, content = _batch(options)
     else:
         out = options.out or output_file("sa1b.html")
-        n, content = _examples(options, is_page=out.suffix == ".html")
+    is_page = out.suffix == ".html"
+    if options.stats and not is_page:
+        options.parser.error(f"--stats is for a page, and {out} is a picture")
+    n, content = _batch(options) if options.batch else _examples(options, is_page=is_page)
     write_whole(out, content)
     print(f"{counted(n, 'image')} in {out}")
     if options.open:

@@ -19,14 +19,14 @@ def add(commands: Commands) -> None:
         examples=("tars", "tars/sa_000000.tar --out plain"),
         docs="tars.md",
     )
-    add = command.add_argument
+    add = command.add_argument_group("tars").add_argument
     add("tars", nargs="+", metavar="TARS", help="tars, and folders of tars")
     add(
         "--out",
         metavar="DIR",
         help="folder of the plain tars (default: they replace the compressed ones)",
     )
-    add_workers(command, "tars to unpack at a time")
+    add_workers(command.add_argument_group("run"), "tars to unpack at a time")
 
 
 def _unpack(options: argparse.Namespace) -> int:

@@ -13,10 +13,10 @@ _OF_A_REASON = 3
 OnError = Literal["raise", "skip"]
 
 
-def check_on_error(on_error: OnError) -> OnError:
-    """Returns it, or raises a ValueError if it is no `OnError`."""
+def check_on_error(on_error: OnError, name: str = "on_error") -> OnError:
+    """Returns it, or raises a ValueError that names the argument if it is no `OnError`."""
     if on_error not in get_args(OnError):
-        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
+        raise ValueError(f"{name} must be 'raise' or 'skip', got {on_error!r}.")
     return on_error
 
 

@@ -9,6 +9,7 @@ from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.examples.example import Example
+    from sa1b_tfds.examples.id_set import MissingIds
     from sa1b_tfds.examples.parts import find_parts, read_examples
 
-__all__ = ["Example", "find_parts", "read_examples"]
+__all__ = ["Example", "MissingIds", "find_parts", "read_examples"]

@@ -13,9 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from sa1b_tfds.core.problems import BadInput, Problems
 from sa1b_tfds.examples.example import Example
+from sa1b_tfds.examples.image_choice import ImageChoice
 from sa1b_tfds.examples.parts import ArchivePart, Part
+from sa1b_tfds.tars.name_ids import ids_in_names
 from sa1b_tfds.tars.pairs import Entry, Pair
 
 PIECES = "pieces"
@@ -82,16 +86,19 @@ class Format(abc.ABC):
           ValueError: if a part does not suit the format.
         """
 
-    def cut(self, part: Part, limit: int | None, problems: Problems) -> list[Span]:
+    def cut(
+        self, part: Part, limit: int | None, choice: ImageChoice, problems: Problems
+    ) -> list[Span]:
         """Divides a part into spans, each of which becomes a piece. By default it is one span.
 
         Args:
           part: a part of the source.
           limit: the number of images to take; None takes all.
+          choice: which images count.
           problems: receives problems of the part as a whole.
 
         Returns:
-          The spans, in order.
+          The spans, in order; their numbers count the images that `choice` may take.
 
         Raises:
           ValueError: if the part does not suit the format.
@@ -99,6 +106,8 @@ class Format(abc.ABC):
         size = (part.identity() or {"bytes": 0})["bytes"]
         if limit is not None and (count := part.count()) > limit:
             size = size * limit // count
+        if not choice.takes_all and isinstance(part, ArchivePart):
+            size = sum(entry.size for entry in entries_by_name(part, choice, problems))
         return [Span(0, limit, size)]
 
     @abc.abstractmethod
@@ -135,9 +144,15 @@ class Format(abc.ABC):
         """
 
 
-def entries_by_name(part: ArchivePart, problems: Problems) -> list[Entry]:
-    """Returns the pairs of an archive by file name, so that their order in it does not matter."""
-    return sorted(part.indexed(problems).index, key=lambda e: e.jpeg.name.rpartition("/")[2])
+def entries_by_name(part: ArchivePart, choice: ImageChoice, problems: Problems) -> list[Entry]:
+    """Returns the pairs of an archive by file name, so that their order in it does not matter.
+
+    Without those whose names have an id that the choice does not take.
+    """
+    index = part.indexed(problems).index
+    ids = ids_in_names(index)
+    entries = [index[int(i)] for i in np.flatnonzero((ids < 0) | choice.has(ids))]
+    return sorted(entries, key=lambda entry: entry.jpeg.name.rpartition("/")[2])
 
 
 def move(root: Path, label: str, source: str, target: str) -> None:

@@ -21,6 +21,7 @@ from sa1b_tfds.core import files, own_json
 from sa1b_tfds.core.problems import BadInput, OnError, Problems
 from sa1b_tfds.core.running.workers import OnProgress
 from sa1b_tfds.examples import image_ids
+from sa1b_tfds.examples.image_choice import ImageChoice
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
 from sa1b_tfds.examples.parts import ArchivePart, Part, example_of
 from sa1b_tfds.export.format import PIECES, Finished, Format, Item, Span, entries_by_name
@@ -40,6 +41,7 @@ class Piece:
     format: how they are written.
     on_error: 'raise' or 'skip', for images that cannot be read.
     excluded: (image id, piece) of each image that an earlier piece has already.
+    choice: which images of the span to take.
     """
 
     root: Path
@@ -49,6 +51,7 @@ class Piece:
     format: Format
     on_error: OnError = "raise"
     excluded: Excluded = ()
+    choice: ImageChoice = dataclasses.field(default_factory=ImageChoice)
 
     @property
     def name(self) -> str:
@@ -77,6 +80,7 @@ class Piece:
             "source": self.part.identity(),
             "span": list(self.span[:2]),
             "layout": _LAYOUT,
+            **self.choice.settings(),
             **self.format.settings(),
         }
 
@@ -162,6 +166,8 @@ class _Items:
         piece = self._piece
         for where, item in self._items():
             image_id = item.example.image_id
+            if not piece.choice.takes(image_id):
+                continue
             if earlier := self._seen.add(image_id, piece.label):
                 reason = f"image id {image_id} was in {earlier} before"
                 self._problems.report(piece.part.name, where, reason)
@@ -180,7 +186,7 @@ class _Items:
             return
         # Problems of the archive as a whole are reported once, by its first piece.
         problems = self._problems if start == 0 else Problems("skip")
-        entries = entries_by_name(part, problems)[start:stop]
+        entries = entries_by_name(part, self._piece.choice, problems)[start:stop]
         for pair in part.archive.read(entries, self._problems):
             self._read += len(pair.jpeg) + len(pair.json)
             if (found := example_of(part.name, pair, self._problems)) is not None:

@@ -7,6 +7,7 @@ If a run is interrupted, the same run again does only what is missing. The bytes
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 from collections import Counter
@@ -26,8 +27,11 @@ from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import check_workers, worker_count
 from sa1b_tfds.core.progress import reporter_for_people
 from sa1b_tfds.core.running.pool import ProcessPool, first_failure
+from sa1b_tfds.examples.id_set import as_id_set
+from sa1b_tfds.examples.image_choice import HoldoutPart, ImageChoice
 from sa1b_tfds.examples.image_ids import repeated
 from sa1b_tfds.examples.parts import ArchivePart, Part, find_parts
+from sa1b_tfds.export.chosen_images import check_chosen, with_chosen
 from sa1b_tfds.export.format import PIECES, Finished, Format
 from sa1b_tfds.export.pieces import Piece
 from sa1b_tfds.tars.archive import number_of
@@ -54,9 +58,16 @@ class ExportConfig:
       workers: the number of processes. Defaults to one per core.
       on_error: 'raise' stops at the first image that cannot be read; 'skip' leaves such images out
         and lists them. Defaults to 'raise'.
+      ids: the images to export: a file of ids, or ids, each a number, a name such as 'sa_1.jpg' or
+        a path (docs/subsets.md). Defaults to None: all images.
+      missing_ids: 'raise' or 'skip', for ids that the source does not have. Defaults to 'raise'.
+      holdout: the share of the images to hold out for validation. A hash of the image's id decides,
+        as in `TrainingConfig`. Defaults to 0: none.
+      holdout_part: 'train' exports the others, 'val' those that are held out. Defaults to 'train'.
 
     Raises:
       ValueError: if a field is invalid.
+      FileNotFoundError: if ids is a file that is not there.
     """
 
     source: epath.PathLike
@@ -67,12 +78,21 @@ class ExportConfig:
     max_images: int | None = None
     workers: int | None = None
     on_error: OnError = "raise"
+    ids: Any = None
+    missing_ids: OnError = "raise"
+    holdout: float = 0.0
+    holdout_part: HoldoutPart = "train"
 
     def __post_init__(self) -> None:
         if self.max_images is not None and self.max_images < 1:
             raise ValueError(f"max_images must be positive, got {self.max_images}.")
         check_workers(self.workers)
         check_on_error(self.on_error)
+        check_on_error(self.missing_ids, "missing_ids")
+        if not self.choice.takes_all and self.max_images is not None:
+            raise ValueError(
+                "max_images cannot apply with ids or holdout: shorten the list of ids instead."
+            )
         if not files.is_local(self.output):
             raise ValueError(f"output must be a local folder, got {self.output}.")
         if os.path.ismount(self.output):
@@ -80,6 +100,15 @@ class ExportConfig:
                 f"{self.output} is a mount point, and no folder can be renamed to one: name a"
                 " folder in it."
             )
+
+    @functools.cached_property
+    def choice(self) -> ImageChoice:
+        """Which images to export."""
+        return ImageChoice(
+            ids=None if self.ids is None else as_id_set(self.ids),
+            holdout=self.holdout,
+            holdout_part=self.holdout_part,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,12 +119,14 @@ class Exported:
       output: the folder.
       counts: 'images', 'masks' and what else the format counts.
       skipped: what could not be read.
+      missing_ids: the ids that were asked for and are not in the source.
       was_there: whether the export was complete before, so that nothing was done.
     """
 
     output: Path
     counts: Mapping[str, int]
     skipped: Sequence[BadInput]
+    missing_ids: Sequence[int] = ()
     was_there: bool = False
 
 
@@ -111,6 +142,7 @@ def export(config: ExportConfig) -> Exported:
     Raises:
       FileExistsError: if the output folder holds something else.
       BadInput: if an image cannot be read and on_error is 'raise'. Finished pieces are kept.
+      MissingIds: if an id is not in the source and missing_ids is 'raise'. Pieces are kept.
       OSError: if the source cannot be read or the output cannot be written.
     """
     output = Path(config.output).absolute()
@@ -128,12 +160,14 @@ def export(config: ExportConfig) -> Exported:
             unit = "part" if all(p.span.start == 0 for p in pieces) else "shard"
             workers = worker_count(config.workers)
             engine = ProcessPool(num_workers=workers, reporter=reporter_for_people(), unit=unit)
-            finished = convert(pieces, engine)
+            finished = convert(pieces, engine) if pieces else []
+            source = os.fspath(config.source)
+            missing = check_chosen(finished, config.choice, source, config.missing_ids)
             files.write_whole(epath.Path(root / _JOINING), own_json.dumps({"job": job}))
             config.format.join(root, finished)
             for path in root.iterdir():
                 files.sync(path)
-            files.write_whole(epath.Path(root / REPORT), _report(job, finished))
+            files.write_whole(epath.Path(root / REPORT), _report(job, finished, missing))
         shutil.rmtree(root / PIECES, ignore_errors=True)
         (root / _JOINING).unlink(missing_ok=True)
         files.give_name(root, output)
@@ -170,6 +204,7 @@ def _plan(config: ExportConfig, root: Path) -> list[Piece]:
         if not parts:
             raise FileNotFoundError(f"{config.source} holds none of the requested tars.")
     config.format.check(parts)
+    parts = with_chosen(parts, config.choice)
     labels = _labels(parts)
     pieces: list[Piece] = []
     remaining = config.max_images
@@ -180,7 +215,7 @@ def _plan(config: ExportConfig, root: Path) -> list[Piece]:
                 break
             limit = min(remaining, part.count())
             remaining -= limit
-        spans = config.format.cut(part, limit, Problems(config.on_error))
+        spans = config.format.cut(part, limit, config.choice, Problems(config.on_error))
         pieces += [
             Piece(
                 root=root,
@@ -189,6 +224,7 @@ def _plan(config: ExportConfig, root: Path) -> list[Piece]:
                 span=span,
                 format=config.format,
                 on_error=config.on_error,
+                choice=config.choice,
             )
             for number, span in enumerate(spans)
         ]
@@ -240,6 +276,7 @@ def _exported(output: Path, job: list[Any], was_there: bool = False) -> Exported
                 output=output,
                 counts=dict(report["counts"]),
                 skipped=[BadInput(**problem) for problem in report["skipped"]],
+                missing_ids=list(map(int, report.get("missing_ids", ()))),
                 was_there=was_there,
             ),
         ),
@@ -262,13 +299,14 @@ def _start_over(root: Path) -> None:
             path.unlink()
 
 
-def _report(job: list[Any], finished: Sequence[Finished]) -> bytes:
+def _report(job: list[Any], finished: Sequence[Finished], missing: np.ndarray) -> bytes:
     counts: Counter[str] = Counter()
     for piece in finished:
         counts.update(piece.counts)
     content = {
         "counts": counts,
         "skipped": [problem.as_dict() for piece in finished for problem in piece.problems],
+        "missing_ids": missing.tolist(),
         "job": job,
     }
     return orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n"

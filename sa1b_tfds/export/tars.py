@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.examples.image_choice import ImageChoice
 from sa1b_tfds.examples.parts import ArchivePart, Part
 from sa1b_tfds.examples.write_tars import add_file
 from sa1b_tfds.export.format import Finished, Format, Item, Span, entries_by_name, move
@@ -71,14 +72,16 @@ class WebDataset(_Tars):
         if self.shard_images is not None and self.shard_images < 1:
             raise ValueError(f"shard_images must be positive, got {self.shard_images}.")
 
-    def cut(self, part: Part, limit: int | None, problems: Problems) -> list[Span]:
+    def cut(
+        self, part: Part, limit: int | None, choice: ImageChoice, problems: Problems
+    ) -> list[Span]:
         # A shard begins with each tar, and where the next image would exceed a limit.
         if not isinstance(part, ArchivePart):
             raise ValueError(f"{part.name} is not an archive.")
         spans: list[Span] = []
         start = size = 0
         room = self.shard_size - tarfile.RECORDSIZE  # tarfile pads the end to a whole record
-        entries = entries_by_name(part, problems)[:limit]
+        entries = entries_by_name(part, choice, problems)[:limit]
         for i, entry in enumerate(entries):
             if i > start and (size + entry.size > room or i - start == self.shard_images):
                 spans.append(Span(start, i, size))
@@ -94,14 +97,17 @@ class WebDataset(_Tars):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SA1BTars(_Tars):
-    """Writes one `sa_*.tar` for each tar or folder, with `./sa_<id>.jpg` and `.json` in it."""
+    """Writes one `sa_*.tar` for each tar or folder, with `./sa_<id>.jpg` and `.json` in it.
+
+    A tar of which no image is taken makes none.
+    """
 
     name: ClassVar[str] = "sa1b"
     prefix: ClassVar[str] = "./"
 
     def join(self, root: Path, pieces: Sequence[Finished]) -> None:
         taken = {piece.label for piece in pieces}
-        for label in [piece.label for piece in pieces]:
+        for label in [piece.label for piece in pieces if piece.counts["images"]]:
             name = label if label.startswith("sa_") else f"sa_{label}"
             while name != label and name in taken:  # the folder `x` beside the tar `sa_x`
                 name += "_"

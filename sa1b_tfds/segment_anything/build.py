@@ -21,6 +21,7 @@ from sa1b_tfds.building.report import REPORT, checked
 from sa1b_tfds.building.source_record import is_from
 from sa1b_tfds.building.tar_deletion import TarDeletion
 from sa1b_tfds.building.tar_supply import IN_FLIGHT, TarSupply, is_in_flight
+from sa1b_tfds.building.wanted_ids import refuse_other_ids
 from sa1b_tfds.core import own_json
 from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.core.text import counted, first_few
@@ -44,6 +45,8 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     builder = config.builder()
     builder.clean_up()  # it may put data back
     state = read_state(config, builder)
+    if (ids := builder.builder_config.image_ids) is not None:
+        refuse_other_ids(state.folder.path, state.prepared.tars, ids)
     _refuse_new(state, config)
     changed = state.changed(state.prepared.tars)
     if changed and not config.add:

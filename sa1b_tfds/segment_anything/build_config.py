@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from sa1b_tfds.building.tar_deletion import DeleteTars, TarDeletion
 from sa1b_tfds.core.problems import OnError
 from sa1b_tfds.core.processes import worker_count
+from sa1b_tfds.segment_anything import configs
+from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 
 
@@ -29,6 +34,9 @@ class BuildConfig:
     delete_tars: 'downloaded' downloads and deletes tar by tar. 'all' also deletes the user's own
       tars, each once it is finished and all of it is in the data.
     md5: take the MD5 of every tar that no download of ours has checked, and compare it.
+    image_ids: take only these images, as `SegmentAnythingConfig` has it; the data is that of the
+      config `<config>_ids`. Defaults to all.
+    missing_ids: 'raise' or 'skip', for ids that no tar has.
     add: extend prepared data with tars that are new or have changed since. The shards that stay are
       read, and tars whose shards are damaged are converted again.
     """
@@ -43,6 +51,8 @@ class BuildConfig:
     delete_tars: DeleteTars = "never"
     md5: bool = False
     add: bool = False
+    image_ids: Any = None
+    missing_ids: OnError = "raise"
 
     def __post_init__(self) -> None:
         worker_count(self.workers)  # raises an error if it is not a number of workers
@@ -63,15 +73,21 @@ class BuildConfig:
 
     def builder(self) -> Builder:
         """Makes the builder; raises a ValueError if TFDS cannot read what is prepared."""
+        config: str | SegmentAnythingConfig = self.config
+        if self.image_ids is not None:
+            own = {own.name: own for own in configs.ALL}
+            config = own[self.config].only(self.image_ids)
         try:
-            return Builder(
-                config=self.config,
-                data_dir=self.data_dir,
-                file_format=self.file_format,
-                on_error=self.on_error,
-                num_workers=self.workers,
-                md5=self.md5,
-            )
+            with _without_line_of_tfds():
+                return Builder(
+                    config=config,
+                    data_dir=self.data_dir,
+                    file_format=self.file_format,
+                    on_error=self.on_error,
+                    num_workers=self.workers,
+                    md5=self.md5,
+                    missing_ids=self.missing_ids,
+                )
         except (ImportError, OSError, ValueError):
             raise
         except Exception as e:  # TFDS has an error of another kind for each damage
@@ -85,3 +101,18 @@ class BuildConfig:
         if self.delete_tars == "never":
             return None
         return TarDeletion(own_tars=self.delete_tars == "all")
+
+
+@contextlib.contextmanager
+def _without_line_of_tfds() -> Iterator[None]:
+    """Mutes TFDS's line on a config that the builder's class does not list: `only` makes one."""
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Using custom data configuration")
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_ours)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_ours)

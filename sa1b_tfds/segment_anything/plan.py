@@ -52,10 +52,14 @@ def plan(config: BuildConfig) -> BuildPlan:
     at_once = downloads if config.delete_tars == "never" else min(downloads, workers)
     long_side = builder.builder_config.long_side
     sizes = [(archives[tar.name], tar.bytes) for tar in to_do]
+    image_ids, share = builder.builder_config.image_ids, 1.0
+    if image_ids is not None:
+        share = estimates.share_of(len(image_ids), sum(size for _, size in sizes))
+    shards = sum(estimates.shard_bytes(archive, size, long_side) for archive, size in sizes)
     scratch = sorted(estimates.scratch_bytes(archive, size) for archive, size in sizes)
     return BuildPlan(
         tars=tuple(tars),
-        prepared=sum(estimates.shard_bytes(archive, size, long_side) for archive, size in sizes),
+        prepared=int(share * shards),
         in_flight=at_once * TAR_BYTES,
         scratch=sum(scratch[-workers:]),
         free=files.free_bytes(builder.data_path),

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow_datasets.public_api as tfds
 
 from sa1b_tfds import features
@@ -19,12 +20,14 @@ from sa1b_tfds.building.report import write_report
 from sa1b_tfds.building.shard_order import shuffled
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.building.tar_supply import is_in_flight
+from sa1b_tfds.building.wanted_ids import missing_ids_of, refuse_other_ids
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.core.text import counted
 from sa1b_tfds.download.links import LINKS_PAGE
 from sa1b_tfds.download.md5_table import read_md5_table
+from sa1b_tfds.examples.id_set import check_missing
 from sa1b_tfds.examples.image_ids import ImageIds
 from sa1b_tfds.segment_anything import configs, reading
 from sa1b_tfds.segment_anything.build_order import (
@@ -42,6 +45,8 @@ _HOW_TO_SKIP = (
     "To leave out what cannot be read, counted and listed: `sa1b build --on-error skip`,"
     " builder_kwargs={'on_error': 'skip'} or 'segment_anything/<config>/on_error=skip'"
 )
+
+_HOW_TO_GO_ON = "`--missing-ids skip`, or builder_kwargs={'missing_ids': 'skip'},"
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -72,6 +77,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         on_error: OnError = "raise",
         num_workers: int | None = None,
         md5: bool = False,
+        missing_ids: OnError = "raise",
         **kwargs: Any,
     ):
         """Constructs the builder.
@@ -84,6 +90,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
           md5: take the MD5 of every tar that no download of ours has checked, compare it with the
             community's table where that has the name, and list it in build_report.json. It costs
             1.4 seconds of a core for each GB.
+          missing_ids: 'raise' or 'skip', for ids of the config's image_ids that no tar has. 'skip'
+            lists them in build_report.json.
           **kwargs: data_dir, config, version and file_format, as in TFDS.
         """
         self._num_workers = worker_count(num_workers, "num_workers")
@@ -93,7 +101,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         super().__init__(**kwargs)
         # Survives pickling.
         self._original_state.update(on_error=on_error, num_workers=num_workers, md5=md5)
+        self._original_state.update(missing_ids=missing_ids)
         self._on_error = check_on_error(on_error)
+        self._missing_ids = check_on_error(missing_ids, "missing_ids")
         self._md5 = md5
         self._folder = prepared.Folder(self.data_path)
         self._tars = ConfigTars(self.builder_config, self._folder.staging)
@@ -131,6 +141,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                     long_side=self.builder_config.long_side,
                     ids=ids,
                     problems=problems,
+                    wanted=self.builder_config.image_ids,
                 ):
                     yield example.image_id, example.as_dict()
 
@@ -183,6 +194,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         self.clean_up()
         overwrites = config.download_mode.overwrite_dataset
         if self.data_path.exists() and not (config.order.extend or overwrites):
+            if (ids := self.builder_config.image_ids) is not None:
+                refuse_other_ids(self.data_path, self._folder.prepared().tars, ids)
             super().download_and_prepare(download_config=download_config, **kwargs)
             return
         refuse_what_cannot_apply(config)
@@ -259,6 +272,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         archives = supply.archives if supply else self._tars.of(dl_manager)
         conversion = self._conversion(archives, download_config)
         tars = conversion.run(self._engine(conversion, download_config))
+        missing = self._check_ids(tars)
         lengths = [shard.examples for tar in tars for shard in tar.shards]
         if not lengths:
             raise _nothing_left(tars)
@@ -278,10 +292,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             "version": str(self.version),
             "on_error": self._on_error,
             **dataclasses.asdict(conversion.settings),
+            "image_ids": conversion.image_ids and conversion.image_ids.fingerprint,
             "num_shards": conversion.num_shards,
             "max_examples": conversion.max_examples,
         }
-        write_report(self.data_path, tars, options, shown_as=self._folder.path)
+        write_report(self.data_path, tars, options, self._folder.path, missing)
         return [
             tfds.core.SplitInfo(
                 name="train",
@@ -290,6 +305,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 filename_template=template,
             )
         ]
+
+    def _check_ids(self, tars: Sequence[FinishedTar]) -> np.ndarray:
+        """The ids of the config that no tar has, int64; raises a MissingIds if that is an error."""
+        wanted = self.builder_config.image_ids
+        missing = missing_ids_of(tars, wanted)
+        if wanted is not None:
+            where = f"the {counted(len(tars), 'tar')} of {self._folder.path}"
+            check_missing(missing, len(wanted), where, self._missing_ids, _HOW_TO_GO_ON)
+        return missing
 
     def _conversion(self, archives: Sequence[archive.Archive], config: OrderedConfig) -> Conversion:
         return Conversion(
@@ -306,6 +330,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             md5=self._md5,
             known_md5=read_md5_table() if self._md5 else {},
             kept=config.kept,
+            image_ids=self.builder_config.image_ids,
         )
 
     def _engine(self, conversion: Conversion, config: OrderedConfig) -> Engine:

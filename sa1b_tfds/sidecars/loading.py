@@ -25,7 +25,7 @@ def load(
     """Reads the files of a split one after the other; see `sa1b_tfds.sidecar.load`."""
     files = [f for f in builder.info.splits[split].file_instructions if f.take]
     ids = ids_of_files(builder.data_path, files)
-    number = kept(sidecars, ids)
+    number = kept(sidecars, np.concatenate(ids))
     rows = AlignedRows(sidecars, ids)
     features = builder.info.features
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from sa1b_tfds.building.prepared import Folder
+from sa1b_tfds.building.prepared import TARS
+from sa1b_tfds.building.prepared_ids import ids_of_shards
 from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.examples import record_files
 from sa1b_tfds.sidecars.source import check_lists_tars, ids_of, sidecar_folder
@@ -103,18 +104,14 @@ def ids_of_files(folder: epath.Path, files: Sequence[Any]) -> list[np.ndarray]:
       files: TFDS's file instructions: which records of which shard.
 
     Raises:
-      ValueError: if the data does not list its tars.
+      FileNotFoundError: if a shard is gone.
+      ValueError: if the data does not list its tars, or the list is damaged.
     """
-    prepared = Folder(check_lists_tars(folder)).prepared()
-    of_shard = {}
-    for tar in prepared.tars:
-        begin = 0
-        for file, shard in zip(prepared.shard_files[tar.archive], tar.shards, strict=True):
-            if file.path is not None:
-                of_shard[file.path.name] = ids_of(tar)[begin : begin + shard.examples]
-            begin += shard.examples
+    if (of_shard := ids_of_shards(check_lists_tars(folder))) is None:
+        raise ValueError(f"{folder / TARS} is damaged, so it is not known which image is where.")
     found = []
     for file in files:
-        ids = of_shard[epath.Path(file.filename).name]
+        if (ids := of_shard.get(epath.Path(file.filename).name)) is None:
+            raise FileNotFoundError(f"{file.filename} is not there: put it back, or build again.")
         found.append(ids[file.skip : None if file.take < 0 else file.skip + file.take])
     return found

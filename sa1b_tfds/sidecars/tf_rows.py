@@ -6,7 +6,7 @@ Everything is TensorFlow ops on constants, so that it travels to the workers of 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,18 +45,26 @@ class AlignedRows:
         self._sidecars = sidecars
         self._runs = [runs_of(sidecar.index, ids_of_files) for sidecar in sidecars]
 
-    def beside(self, records: tf.data.Dataset, file: tf.Tensor) -> tf.data.Dataset:
+    def beside(
+        self,
+        records: tf.data.Dataset,
+        file: tf.Tensor,
+        is_chosen: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    ) -> tf.data.Dataset:
         """Dicts of `record` and `rows`, a tuple, for the images of one file that are kept.
 
         Args:
           records: of the file.
           file: int64 [], its number.
+          is_chosen: a record -> bool [], whether to take its image. None takes all.
         """
         rows = [
             _rows([os.fspath(path) for path in sidecar.index.paths], runs, file)
             for sidecar, runs in zip(self._sidecars, self._runs, strict=True)
         ]
         dataset = tf.data.Dataset.zip({"record": records, "rows": tuple(rows)})
+        if is_chosen is not None:
+            dataset = dataset.filter(_plain(lambda element: is_chosen(element["record"])))
         skipping = [i for i, s in enumerate(self._sidecars) if s.missing == "skip"]
         if not skipping:
             return dataset
@@ -84,14 +92,18 @@ def _rows(paths: Sequence[str], runs: Any, file: tf.Tensor) -> tf.data.Dataset:
     return each.flat_map(_plain(read))
 
 
-def kept(sidecars: Sequence[OpenSidecar], ids_of_files: Sequence[np.ndarray]) -> int:
-    """How many images of these files no sidecar leaves out.
+def kept(sidecars: Sequence[OpenSidecar], ids: np.ndarray) -> int:
+    """How many of these images no sidecar leaves out.
 
     Raises:
       MissingRows: if an image has no row where it must have one.
+      ValueError: if no image is left.
     """
-    ids = np.concatenate([np.empty(0, np.int64), *ids_of_files])
-    return int(np.logical_and.reduce([sidecar.check(ids) for sidecar in sidecars]).sum())
+    number = int(np.logical_and.reduce([sidecar.check(ids) for sidecar in sidecars]).sum())
+    if not number:
+        names = ", ".join(os.fspath(sidecar.folder) for sidecar in sidecars)
+        raise ValueError(f"None of the images has a row in {names}: is it a sidecar of other data?")
+    return number
 
 
 def parse_rows(

@@ -159,12 +159,17 @@ def index_archive(
     if not isinstance(archive, TarArchive):
         # The index holds the paths of all files in a tenth of the memory, so the reader needs none.
         return IndexedArchive(archive.reader(), PairIndex.of(archive.index(problems)))
-    found = _kept(archive) or _made(archive)
-    for problem in found.problems:
-        problems.report(archive.name, problem.member, problem.reason, type(problem))
+    found = _reported(archive, problems)
     if found.packed_end is not None and len(found.index):
         make_seek_points(archive.path, found.packed_end, found.index.end, threads)
     return IndexedArchive(archive, found.index)
+
+
+def find_pairs(archive: Archive, problems: Problems) -> PairIndex:
+    """As `index_archive`, but makes no seek points, so that the pairs may not be readable."""
+    if not isinstance(archive, TarArchive):
+        return PairIndex.of(archive.index(problems))
+    return _reported(archive, problems).index
 
 
 def index_all(
@@ -232,6 +237,13 @@ class _Found:
     index: PairIndex
     problems: list[BadInput]
     packed_end: int | None
+
+
+def _reported(archive: TarArchive, problems: Problems) -> _Found:
+    found = _kept(archive) or _made(archive)
+    for problem in found.problems:
+        problems.report(archive.name, problem.member, problem.reason, type(problem))
+    return found
 
 
 def _kept(archive: TarArchive) -> _Found | None:

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from etils import epath
 
-from sa1b_tfds.core.problems import OnError, Problems
+from sa1b_tfds.building.part_ids import chosen_parts
+from sa1b_tfds.core.problems import OnError, Problems, check_on_error
 from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.example import Example, in_pixels
+from sa1b_tfds.examples.id_set import as_id_set
+from sa1b_tfds.examples.image_choice import HoldoutPart, ImageChoice
 from sa1b_tfds.examples.parts import IndexedPart, find_parts, index_parts
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.runs import check_size
@@ -62,6 +65,10 @@ class SA1BDataset(torch.utils.data.Dataset):
         mask_choice: MaskChoice = "first",
         keep_aspect: bool = False,
         masks: bool = True,
+        ids: Any = None,
+        missing_ids: OnError = "raise",
+        holdout: float = 0.0,
+        holdout_part: HoldoutPart = "train",
         config: str | None = None,
         on_error: OnError = "raise",
         sidecars: Sidecars | None = None,
@@ -87,6 +94,13 @@ class SA1BDataset(torch.utils.data.Dataset):
           masks: False gives images alone, for captions or distillation: `masks` and the columns of
             the metadata have 0 rows. The JSON is not parsed if the image's name has its id, as in
             SA-1B, and the image's bytes come as they are. Defaults to True.
+          ids: the images to take: a file of ids, or ids, each a number, a name such as 'sa_1.jpg'
+            or a path (docs/subsets.md). Their order does not matter. Defaults to None: all images.
+          missing_ids: 'raise' or 'skip', for ids that root_dir does not have. Defaults to 'raise'.
+          holdout: the share of the images to hold out for validation. A hash of the image's id
+            decides, as in `TrainingConfig`. Defaults to 0: none.
+          holdout_part: 'train' takes the others, 'val' those that are held out. Defaults to
+            'train'.
           config: the config of prepared data in a data_dir, such as 'original'. Defaults to None.
           on_error: for torn tars and files without their other half: 'raise', or 'skip' and list
             them in `problems.found`. Reading a malformed image always raises. Defaults to 'raise'.
@@ -98,6 +112,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         Raises:
           ValueError: if an argument is invalid.
           FileNotFoundError: if root_dir holds neither tars, nor extracted files, nor prepared data.
+          MissingIds: if an id is not there and missing_ids is 'raise'. It is a ValueError.
           BadInput: if a tar is torn, or half of a pair is missing, and on_error is 'raise'.
         """
         if isinstance(mask_size, int):
@@ -119,8 +134,13 @@ class SA1BDataset(torch.utils.data.Dataset):
         self._keep_aspect = keep_aspect
         self._sidecars = _open(sidecars)
         self._with_masks = masks
+        choice = ImageChoice(
+            ids=None if ids is None else as_id_set(ids), holdout=holdout, holdout_part=holdout_part
+        )
+        check_on_error(missing_ids, "missing_ids")
         self.problems = Problems(on_error)
-        self._set_parts(index_parts(find_parts(root_dir, config), self.problems))
+        parts = index_parts(find_parts(root_dir, config), self.problems)
+        self._set_parts(chosen_parts(parts, choice, missing_ids, str(root_dir)))
 
     def _set_parts(self, parts: Sequence[IndexedPart]) -> None:
         self._parts = list(parts)

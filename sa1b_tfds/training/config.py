@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
+from sa1b_tfds.examples.image_choice import HoldoutPart, check_holdout
+
 Resize = Literal["letterbox", "square"]
 Normalise = Literal["imagenet"]
 ImageDtype = Literal["float32", "bfloat16", "uint8"]
@@ -121,6 +123,10 @@ class TrainingConfig:
     Stream:
       split: a split of TFDS, such as 'train[:99%]' to hold out the rest. A tf.data.Dataset needs
         'train'. Defaults to 'train'.
+      holdout, holdout_part: the share of the images to hold out for validation, and the part to
+        take: 'train' without them, or 'val', only them. A hash of the image's id decides, so that
+        images stay in their part when tars are added, and `SA1BDataset` and exports have the same
+        parts. Default to 0.0 and 'train': all images.
       shuffle: the images in the shuffle buffer, about 1 MB each; files are shuffled as well. 0
         keeps the order of the files. Defaults to 256, as prepared data already has the images of
         each tar in a random order.
@@ -172,6 +178,8 @@ class TrainingConfig:
     augment: Augment | None = None
 
     split: str = "train"
+    holdout: float = 0.0
+    holdout_part: HoldoutPart = "train"
     shuffle: int = 256
     seed: int = 0
     deterministic: bool = True
@@ -195,6 +203,7 @@ class TrainingConfig:
             raise TypeError(f"augment must be a function or None, got {self.augment!r}.")
         if not isinstance(self.split, str) or not self.split:
             raise TypeError(f"split must be a split's name such as 'train', got {self.split!r}.")
+        check_holdout(self.holdout, self.holdout_part)
         self._check_scale_range()
         if self.relevance and self.layout == "sam2":
             raise ValueError(

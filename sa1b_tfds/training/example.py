@@ -11,7 +11,7 @@ from sa1b_tfds.masks.tf_run_ends import RunEnds, run_ends
 from sa1b_tfds.sidecars.tf_rows import Column
 from sa1b_tfds.training import images, prompts, selection, views
 from sa1b_tfds.training.config import Augment, TrainingConfig
-from sa1b_tfds.training.sources import Record
+from sa1b_tfds.training.record import Record
 
 TrainingExample = dict[str, tf.Tensor]
 

@@ -8,13 +8,17 @@ from typing import Any
 
 import tensorflow as tf
 
+from sa1b_tfds.core.problems import OnError, check_on_error
 from sa1b_tfds.core.text import counted
+from sa1b_tfds.examples.id_set import as_id_set
+from sa1b_tfds.examples.image_choice import ImageChoice
 from sa1b_tfds.sidecars.reading import OpenSidecar, Sidecars, open_sidecars
 from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.example import TrainingExample, make_example
 from sa1b_tfds.training.layouts import to_layout
-from sa1b_tfds.training.sources import ImageStream, find_stream, parse_record
+from sa1b_tfds.training.record import parse_record
+from sa1b_tfds.training.sources import ImageStream, find_stream
 
 # AutoGraph would take seconds to find that there is no Python control flow on tensors here.
 _plain = tf.autograph.experimental.do_not_convert
@@ -31,6 +35,8 @@ def training_dataset(
     input_context: tf.distribute.InputContext | None = None,
     service: str | None = None,
     to_device: bool = False,
+    ids: Any = None,
+    missing_ids: OnError = "raise",
 ) -> tf.data.Dataset:
     """Makes batches of images, prompts and masks with static shapes, for `model.fit`.
 
@@ -56,6 +62,11 @@ def training_dataset(
         and deterministic have no effect. Defaults to None: this process prepares them.
       to_device: whether to prefetch into the memory of the first GPU, if there is one. Defaults to
         False.
+      ids: the images to take: a file of ids, or ids, each a number, a name such as 'sa_1.jpg' or a
+        path (docs/subsets.md). Their order does not matter. Defaults to None: all images.
+      missing_ids: 'raise' or 'skip', for ids that the source does not have. It must be 'skip' if
+        its ids are not known before it is read: for a tf.data.Dataset, and for data that the
+        official builder prepared. Defaults to 'raise'.
 
     Returns:
       A dataset of dicts; in 'raw' layout, for B images of S x S, K masks of M x M, P points:
@@ -81,7 +92,8 @@ def training_dataset(
 
     Raises:
       FileNotFoundError: if the source or a sidecar is not prepared or not there.
-      MissingRows: if images have no row in a sidecar. The error names them.
+      MissingIds: if an id is not in the source and missing_ids is 'raise'. It is a ValueError.
+      MissingRows: if images have no row in a sidecar. The error names them. It is a ValueError.
       TypeError: if the source is none of these kinds.
       ValueError: if the source is not data of SA-1B, or has fewer images than a batch.
     """
@@ -92,7 +104,13 @@ def training_dataset(
         batch_size = input_context.get_per_replica_batch_size(config.batch_size)
     opened = open_sidecars(sidecars)
     _check_sidecars(opened, config)
-    found = find_stream(source, config, data_dir, shard, opened)
+    choice = ImageChoice(
+        ids=None if ids is None else as_id_set(ids),
+        holdout=config.holdout,
+        holdout_part=config.holdout_part,
+    )
+    check_on_error(missing_ids, "missing_ids")
+    found = find_stream(source, config, data_dir, shard, choice, missing_ids, opened)
     # Keras needs the number of steps. It is known before any image is left out, so the stream runs
     # on into the next epoch to fill the places of those.
     steps = None

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from sa1b_tfds.core.progress import Totals
-from sa1b_tfds.core.text import format_bytes
+from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.core.throttle import Throttle
 from sa1b_tfds.download.transfer.plan import DownloadPlan
 from sa1b_tfds.download.transfer.report import DownloadReporter, FileProgress, FileResult
@@ -68,7 +68,7 @@ class DownloadTally(DownloadReporter):
     def summary(self) -> str:
         """One line, true whatever happened: what of all that was asked for is whole."""
         done, present = self.count("done"), self.count("present")
-        parts = [f"{done + present} of {self.asked} whole"]
+        parts = [f"{done + present} of {counted(self.asked, 'file')} whole"]
         parts[0] += f" ({done} downloaded, {present} already there)"
         parts += [f"{self.count(s)} {s}" for s in ("expired", "failed") if self.count(s)]
         not_finished = self.asked - len(self.results)
