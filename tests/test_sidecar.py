@@ -371,10 +371,10 @@ def test_images_that_are_not_chosen_need_no_row(prepared, of_one_tar):
     make = batches("segment_anything", {"t": of_one_tar}, shuffle=9)
     dataset = make(data_dir=prepared, ids=[3, 5])
     assert sorted(ids_in(in_batches(dataset), lambda image: image["mask_index"])) == [3, 5]
-    with pytest.raises(sidecar.MissingRows, match="has no row of 2 images: (9, 12|12, 9)"):
+    with pytest.raises(sidecar.MissingRows, match=r"has no row of 2 images: (9, 12|12, 9)"):
         make(data_dir=prepared, ids=[3, 9, 12])
     skipping = {"t": sidecar.Sidecar(path=of_one_tar, missing="skip")}
-    with pytest.raises(ValueError, match="None of the images has a row in .*teacher"):
+    with pytest.raises(ValueError, match=r"None of the images has a row in .*teacher"):
         batches("segment_anything", skipping)(data_dir=prepared, ids=[9, 12])
 
 
