@@ -106,13 +106,13 @@ class SA1BDataset(torch.utils.data.Dataset):
             them in `problems.found`. Reading a malformed image always raises. Defaults to 'raise'.
           sidecars: more columns of the images, by the names that the metadata gives them:
             `{"teacher": path}`, or a `sidecar.Sidecar` in place of a path. They are tensors, or
-            text; a column with a row for each mask has those of the item's masks. An image without
-            a row is an error, or gets the values of `Sidecar.missing`. Defaults to none.
+            text; a column with a row for each mask has those of the item's masks. Defaults to none.
 
         Raises:
           ValueError: if an argument is invalid.
           FileNotFoundError: if root_dir holds neither tars, nor extracted files, nor prepared data.
           MissingIds: if an id is not there and missing_ids is 'raise'. It is a ValueError.
+          MissingRows: if images have no row in a sidecar. The error names them. It is a ValueError.
           BadInput: if a tar is torn, or half of a pair is missing, and on_error is 'raise'.
         """
         if isinstance(mask_size, int):
@@ -140,7 +140,9 @@ class SA1BDataset(torch.utils.data.Dataset):
         check_on_error(missing_ids, "missing_ids")
         self.problems = Problems(on_error)
         parts = index_parts(find_parts(root_dir, config), self.problems)
-        self._set_parts(chosen_parts(parts, choice, missing_ids, str(root_dir)))
+        # With a value for images without a row, no sidecar has to be asked, so no ids are needed.
+        checks = [sidecar.check for sidecar in self._sidecars if sidecar.missing != "default"]
+        self._set_parts(chosen_parts(parts, choice, missing_ids, str(root_dir), checks))
 
     def _set_parts(self, parts: Sequence[IndexedPart]) -> None:
         self._parts = list(parts)
@@ -260,13 +262,7 @@ def _open(sidecars: Sidecars | None) -> list[OpenSidecar]:
         return []
     from sa1b_tfds.sidecars.reading import open_sidecars  # it loads TFDS, without TensorFlow
 
-    opened = open_sidecars(sidecars)
-    if skipping := [sidecar.name for sidecar in opened if sidecar.missing == "skip"]:
-        raise ValueError(
-            f"missing='skip' of the sidecar {skipping[0]!r} cannot apply to SA1BDataset, which has"
-            " every image at its number: give values for the images without a row."
-        )
-    return opened
+    return open_sidecars(sidecars)
 
 
 def _columns(sidecar: OpenSidecar, values: dict[str, Any], chosen: np.ndarray) -> dict[str, Any]:
