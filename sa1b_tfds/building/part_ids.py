@@ -51,8 +51,8 @@ def chosen_parts(
       choice: what to take.
       missing_ids: 'raise' or 'skip', for ids that no part has.
       where: what the parts are, for the error.
-      further: functions of int64 [N], the ids of all images that the choice takes -> bool [N], which
-        of them to take.
+      further: int64 [N], the ids of the images that the choice takes -> bool [N], which of them to
+        take; any number of these.
 
     Raises:
       MissingIds: if an id is in none of them and missing_ids is 'raise'.
