@@ -64,6 +64,7 @@ def transformers_teacher() -> tuple[Callable[[Any], Any], int]:
         output_channels=16,
         global_attn_indexes=[0],
         window_size=2,
+        initializer_range=0.02,  # the default makes all embeddings 0
     )
     model = SamVisionModel(config).eval()
 
@@ -132,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> keras.callbacks.History:
         model = student(side, shape)
         model.compile(optimizer=keras.optimizers.AdamW(1e-3), loss="mse")
         history = model.fit(dataset, epochs=args.epochs)
-        print(f"{args.epochs} epochs on embeddings {shape} of {args.teacher}")
+        print(f"trained on embeddings {shape} of {args.teacher}")
         return history
 
 
