@@ -122,6 +122,14 @@ class Folder:
             with contextlib.suppress(FolderInUse, OSError, DamagedJson), self.locked():
                 self.clean()
 
+    def put_back_if_free(self) -> None:
+        """Puts back data that a killed exchange has set aside, unless another build is at work.
+
+        Only then is the folder locked, so that processes which begin together do not meet there.
+        """
+        if self._replaced.exists() and not self.path.exists():
+            self.clean_if_free()
+
     def has_all_staged(self) -> bool:
         """Whether there is data and every staged tar is in it, undamaged."""
         try:

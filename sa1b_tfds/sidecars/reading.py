@@ -205,7 +205,7 @@ def find_version(path: epath.PathLike) -> epath.Path:
     path = epath.Path(path)
     if (path / "dataset_info.json").exists():
         return path
-    sidecar_folder(path / VERSION).clean_if_free()  # it puts back what a killed join has set aside
+    sidecar_folder(path / VERSION).put_back_if_free()
     if not (path / VERSION / "dataset_info.json").exists():
         raise FileNotFoundError(
             f"{path} holds no sidecar. If its pieces are written, join them: `sa1b sidecar join`."

@@ -5,6 +5,7 @@ Everything is TensorFlow ops on constants, so that it travels to the workers of 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from sa1b_tfds.sidecars.alignment import runs_of
+from sa1b_tfds.sidecars.alignment import Runs, runs_of
 from sa1b_tfds.sidecars.columns import IMAGE_ID, MASK_COUNT, UNKNOWN, Columns
 from sa1b_tfds.sidecars.reading import OpenSidecar
 
@@ -43,7 +44,16 @@ class AlignedRows:
 
     def __init__(self, sidecars: Sequence[OpenSidecar], ids_of_files: Sequence[np.ndarray]):
         self._sidecars = sidecars
-        self._runs = [runs_of(sidecar.index, ids_of_files) for sidecar in sidecars]
+        # Outside of the graphs, each of which would hold them again.
+        with tf.device("cpu"):
+            self._runs = [
+                Runs(*map(tf.constant, runs_of(sidecar.index, ids_of_files)))
+                for sidecar in sidecars
+            ]
+            self._paths = [
+                tf.constant([os.fspath(path) for path in sidecar.index.paths], tf.string)
+                for sidecar in sidecars
+            ]
 
     def beside(
         self,
@@ -58,11 +68,8 @@ class AlignedRows:
           file: int64 [], its number.
           is_chosen: a record -> bool [], whether to take its image. None takes all.
         """
-        rows = [
-            _rows([os.fspath(path) for path in sidecar.index.paths], runs, file)
-            for sidecar, runs in zip(self._sidecars, self._runs, strict=True)
-        ]
-        dataset = tf.data.Dataset.zip({"record": records, "rows": tuple(rows)})
+        rows = tuple(map(_rows, self._paths, self._runs, itertools.repeat(file)))
+        dataset = tf.data.Dataset.zip({"record": records, "rows": rows})
         if is_chosen is not None:
             dataset = dataset.filter(_plain(lambda element: is_chosen(element["record"])))
         skipping = [i for i, s in enumerate(self._sidecars) if s.missing == "skip"]
@@ -73,18 +80,17 @@ class AlignedRows:
         )
 
 
-def _rows(paths: Sequence[str], runs: Any, file: tf.Tensor) -> tf.data.Dataset:
+def _rows(paths: tf.Tensor, runs: Runs, file: tf.Tensor) -> tf.data.Dataset:
     """The rows of a file's images, as records; '' for an image without a row."""
-    begin = tf.constant(runs.begin)
-    own = slice(begin[file], begin[file + 1])
+    own = slice(runs.begin[file], runs.begin[file + 1])
     each = tf.data.Dataset.from_tensor_slices(
-        tuple(tf.constant(part)[own] for part in (runs.shard, runs.first, runs.length))
+        tuple(part[own] for part in (runs.shard, runs.first, runs.length))
     )
 
     def read(shard: tf.Tensor, first: tf.Tensor, length: tf.Tensor) -> tf.data.Dataset:
         there = shard >= 0
         number = tf.where(there, length, 0)
-        path = tf.constant(paths)[tf.maximum(shard, 0)]
+        path = paths[tf.maximum(shard, 0)]
         rows = tf.data.TFRecordDataset(path).skip(first).take(number)
         none = tf.data.Dataset.from_tensors(tf.constant("")).repeat(length - number)
         return rows.concatenate(none)

@@ -89,7 +89,7 @@ class SidecarWriter:
           FolderInUse: if another process joins the sidecar, or writes the same tar.
           ValueError: if the sidecar has other columns.
         """
-        self.folder.clean_if_free()
+        self.folder.put_back_if_free()
         found: list[BadInput] = []
         with lock_folder(self.out, shared=True):
             self.folder.staging.folder.mkdir(parents=True, exist_ok=True)
