@@ -24,6 +24,7 @@ from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.shard_order import MAX_SHARD_SIZE
 from sa1b_tfds.building.shard_writer import shard_writer
 from sa1b_tfds.building.staging import FinishedTar
+from sa1b_tfds.core import files
 from sa1b_tfds.core.lock import lock_folder
 from sa1b_tfds.core.problems import BadInput, OnError, Problems
 from sa1b_tfds.examples.example import Example
@@ -121,6 +122,8 @@ class SidecarWriter:
         ids: list[int] = []
         with contextlib.ExitStack() as stack:
             stack.enter_context(lock_folder(staging.lock(tar.name)))
+            full = f"in {staging.folder}, while writing {tar.name}"
+            stack.enter_context(files.full_disk_named(full))
             staging.remove_drafts(tar.name)
             source = tar.identity()
             number, examples = stack.enter_context(tar.open(staging.folder, problems))
