@@ -213,15 +213,15 @@ def versions() -> dict[str, str]:
 
 def with_results(page: str, results: dict[str, Any]) -> str:
     """The page with these results in place of those that it had."""
-    return _replaced(page, (_BEGIN, _END), as_markdown(results))
+    return replaced(page, (_BEGIN, _END), as_markdown(results))
 
 
 def with_figures(readme: str, results: dict[str, Any]) -> str:
     """The README with the figures of these results in place of those that it had."""
-    return _replaced(readme, _FIGURES, "\n".join(["", *comparisons(results, short=True), "", ""]))
+    return replaced(readme, _FIGURES, "\n".join(["", *comparisons(results, short=True), "", ""]))
 
 
-def _replaced(page: str, marks: tuple[str, str], text: str) -> str:
+def replaced(page: str, marks: tuple[str, str], text: str) -> str:
     before, _, rest = page.partition(marks[0])
     _, _, after = rest.partition(marks[1])
     return before + marks[0] + text + marks[1] + after

@@ -1,0 +1,222 @@
+"""SA-1B in count: what every step costs with its number of tars and images, and how that grows.
+
+    python benchmarks/cardinality.py [--tars 1 10] [--images 11186] [--record]
+
+SA-1B has 1,000 tars of 11,186 images; the default is a thousandth and a hundredth of it. The images
+are 24 x 32 pixels with two masks (`tiny_tars.py`), 3 kB of tar each, so that all else than their
+number is small. `--tars 1000` is all of it: 34 GB of tars, as much as half of that again for the
+shards, and hours. It takes too long for `make bench`: run it by hand. `--record` writes the figures
+to cardinality.json and into docs/performance.md.
+
+Each step is a process of its own. Memory is the sum of the resident sizes of its tree (pages that
+processes share count twice). Metadata is what the step wrote that is neither a tar nor a shard.
+Growth is the factor from one size to the next: a step that is linear has the factor of the images
+(or of the tars) at most, as all have a part that does not grow. The ratio is that of the step which
+grew most, over the factor of the images: above 1 it grows faster than they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import psutil
+import run_all
+import tiny_tars
+from memory import resident
+
+FOLDER = pathlib.Path(__file__).parent
+RECORD = FOLDER / "cardinality.json"
+_IMAGES = 11_186
+_MARKS = "<!-- cardinality: written by benchmarks/cardinality.py -->\n", "<!-- end of it -->\n"
+_SHARD = re.compile(r"-train\.[a-z_]+-\d+-of-\d+\Z")
+
+_LOAD = """
+import sa1b_tfds, tensorflow_datasets as tfds
+dataset = tfds.load('segment_anything', split='train', data_dir='data')
+"""
+_FIRST_BATCH = _LOAD + "next(iter(dataset.batch(8)))\n"
+_TRAINING = """
+import sa1b_tfds
+config = sa1b_tfds.TrainingConfig(batch_size=8, image_size=64, mask_size=32, masks_per_image=2)
+next(iter(sa1b_tfds.training_dataset('data/segment_anything/original/2.0.0', config)))
+"""
+_TORCH = """
+from sa1b_tfds.torch import SA1BDataset
+dataset = SA1BDataset('tars')
+dataset[len(dataset) // 2]
+"""
+
+
+class Cost(NamedTuple):
+    """What a step took: seconds, bytes of memory, bytes of metadata that it wrote."""
+
+    seconds: float
+    memory: int
+    metadata: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tars", type=int, nargs="+", default=[1, 10], help="sizes (%(default)s)")
+    parser.add_argument("--images", type=int, default=_IMAGES, help="a tar (%(default)s)")
+    parser.add_argument("--record", action="store_true", help="keep the figures in the docs")
+    options = parser.parse_args()
+    worst, before = 1.0, None
+    for tars in options.tars:
+        costs = _costs(tars, options.images)
+        if options.record:
+            _record(tars, options.images, costs)
+        if before is not None:
+            worst = _print_growth(before, (tars, costs))
+        before = tars, costs
+    print(f"ratio: {worst:.2f}")
+
+
+def _costs(tars: int, images: int) -> dict[str, Cost]:
+    with tempfile.TemporaryDirectory(prefix="sa1b_cardinality") as name:
+        folder = pathlib.Path(name)
+        (folder / "tars").mkdir()
+        for number in range(tars):
+            _write_tar(folder, number, images)
+        size = sum(path.stat().st_size for path in (folder / "tars").iterdir())
+        ids = range(0, tars * images, 100)
+        (folder / "ids.txt").write_text("".join(f"{image_id}\n" for image_id in ids))
+        print(f"{tars:,} tars of {images:,} images, {size / 1e9:.2f} GB")
+        print(f"{'':28} {'seconds':>9} {'memory MB':>10} {'metadata bytes':>15}", flush=True)
+        costs = {}
+        for step, command in _steps(folder, tars, images):
+            cost = costs[step] = _watch(command, folder)
+            memory = cost.memory / 1e6
+            print(f"{step:28} {cost.seconds:9.1f} {memory:10.0f} {cost.metadata:15,}", flush=True)
+        return costs
+
+
+def _write_tar(folder: pathlib.Path, number: int, images: int) -> None:
+    tiny_tars.write_tar(folder / "tars" / f"sa_{number:06d}.tar", number * images, images)
+
+
+def _steps(
+    folder: pathlib.Path, tars: int, images: int
+) -> Iterator[tuple[str, Sequence[str | os.PathLike]]]:
+    """Yields each step's name and command, and makes ready what it needs."""
+    command = pathlib.Path(sys.executable).parent / "sa1b"
+    python = (sys.executable, "-c")
+    build = (command, "build", "tars", "--data-dir", "data", "--workers", "2")
+    yield "verify", (command, "verify", "tars", "--workers", "2")
+    yield "plan", (*build, "--plan")
+    yield "build", build
+    yield "build, nothing to do", build
+    yield "tfds.load", (*python, _LOAD)
+    yield "tfds.load, first batch", (*python, _FIRST_BATCH)
+    yield "training_dataset, first batch", (*python, _TRAINING)
+    yield "SA1BDataset, cold", (*python, _TORCH)
+    yield "SA1BDataset, warm", (*python, _TORCH)
+    yield "locate 1 of 100 ids", (command, "locate", "ids.txt", "--tars", "tars")
+    yield "stats", (command, "stats", "tars", "--workers", "2", "--json", "stats.json")
+    _write_tar(folder, tars, images)
+    yield "build --add of one tar", (*build, "--add")
+
+
+def _watch(command: Sequence[str | os.PathLike], folder: pathlib.Path) -> Cost:
+    """Runs a command in the folder; looks at the memory of its tree and at what it wrote."""
+    there = _metadata(folder)
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            # As in an installed package, modules are compiled once and not by every process.
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        tree = psutil.Process(process.pid)
+        memory = 0
+        while process.poll() is None:
+            try:
+                memory = max(memory, resident([tree, *tree.children(recursive=True)]))
+                process.wait(0.1)
+            except (subprocess.TimeoutExpired, psutil.NoSuchProcess):
+                continue
+        seconds = time.monotonic() - began
+        if process.returncode:
+            log.seek(0)
+            raise RuntimeError(f"{command} failed:\n{log.read().decode()[-2000:]}")
+    written = _metadata(folder)
+    new = (size for path, (size, time_) in written.items() if there.get(path) != (size, time_))
+    return Cost(seconds, memory, sum(new))
+
+
+def _metadata(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file that is neither a tar nor a shard."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if not (name.endswith(".tar") or _SHARD.search(name)):
+                stat = os.stat(path := os.path.join(parent, name))
+                found[path] = stat.st_size, stat.st_mtime_ns
+    return found
+
+
+def _print_growth(
+    before: tuple[int, Mapping[str, Cost]], after: tuple[int, Mapping[str, Cost]]
+) -> float:
+    """Prints the factors from one size to the next; returns the greatest of seconds, by size."""
+    factor = after[0] / before[0]
+    print(f"growth from {before[0]:,} to {after[0]:,} tars, which is {factor:g} times")
+    print(f"{'':28} {'seconds':>9} {'memory':>10} {'metadata':>15}")
+    growths = {}
+    for step, cost in after[1].items():
+        one = before[1][step]
+        growths[step] = cost.seconds / one.seconds
+        metadata = f"{cost.metadata / one.metadata:.2f}" if one.metadata else "-"
+        print(f"{step:28} {growths[step]:9.2f} {cost.memory / one.memory:10.2f} {metadata:>15}")
+    return max(growths.values()) / factor
+
+
+def _record(tars: int, images: int, costs: Mapping[str, Cost]) -> None:
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else []
+    others = [run for run in record if (run["tars"], run["images"]) != (tars, images)]
+    run = {
+        "tars": tars,
+        "images": images,
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "machine": run_all.machine(),
+        "steps": {step: cost._asdict() for step, cost in costs.items()},
+    }
+    record = sorted([*others, run], key=lambda run: (-run["images"], run["tars"]))
+    RECORD.write_text(json.dumps(record, indent=2) + "\n")
+    run_all.PAGE.write_text(with_table(run_all.PAGE.read_text(), record))
+
+
+def with_table(page: str, record: Sequence[Mapping[str, Any]]) -> str:
+    """The page with the table of these runs in place of the one that it had."""
+    titles = [f"{run['tars']:,} tars of {run['images']:,}" for run in record]
+    lines = ["", "| | " + " | ".join(titles) + " |", "|---" * (len(record) + 1) + "|"]
+    for step in record[0]["steps"]:
+        cells = [_cell(Cost(**run["steps"][step])) for run in record]
+        lines.append(f"| {step} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for title, run in zip(titles, record, strict=True):
+        lines += [f"{title}: {run['date']}, {run['machine']}.", ""]
+    return run_all.replaced(page, _MARKS, "\n".join(lines))
+
+
+def _cell(cost: Cost) -> str:
+    metadata = f", {cost.metadata / 1e6:.3g} MB" if cost.metadata else ""
+    return f"{cost.seconds:.1f} s, {cost.memory / 1e6:,.0f} MB{metadata}"
+
+
+if __name__ == "__main__":
+    main()
