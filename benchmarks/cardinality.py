@@ -8,7 +8,8 @@ number is small. `--tars 1000` is all of it: 34 GB of tars, as much as half of t
 shards, and hours. It takes too long for `make bench`: run it by hand. `--record` writes the figures
 to cardinality.json and into docs/performance.md.
 
-Each step is a process of its own. Memory is the sum of the resident sizes of its tree (pages that
+Each step is a process of its own. CPU seconds are those of all its processes: on a machine that
+does other things as well, only they can be compared, so growth is of them. Memory is the sum of the resident sizes of its tree (pages that
 processes share count twice). Metadata is what the step wrote that is neither a tar nor a shard.
 Growth is the factor from one size to the next: a step that is linear has the factor of the images
 (or of the tars) at most, as all have a part that does not grow. The ratio is that of the step which
@@ -23,6 +24,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -59,9 +61,10 @@ dataset[len(dataset) // 2]
 
 
 class Cost(NamedTuple):
-    """What a step took: seconds, bytes of memory, bytes of metadata that it wrote."""
+    """What a step took: seconds, those of the processor, bytes of memory and written metadata."""
 
     seconds: float
+    cpu: float
     memory: int
     metadata: int
 
@@ -93,13 +96,17 @@ def _costs(tars: int, images: int) -> dict[str, Cost]:
         ids = range(0, tars * images, 100)
         (folder / "ids.txt").write_text("".join(f"{image_id}\n" for image_id in ids))
         print(f"{tars:,} tars of {images:,} images, {size / 1e9:.2f} GB")
-        print(f"{'':28} {'seconds':>9} {'memory MB':>10} {'metadata bytes':>15}", flush=True)
+        print(_row("", "seconds", "CPU s", "memory MB", "metadata bytes"), flush=True)
         costs = {}
         for step, command in _steps(folder, tars, images):
             cost = costs[step] = _watch(command, folder)
-            memory = cost.memory / 1e6
-            print(f"{step:28} {cost.seconds:9.1f} {memory:10.0f} {cost.metadata:15,}", flush=True)
+            seconds, memory = f"{cost.seconds:.1f}", f"{cost.memory / 1e6:.0f}"
+            print(_row(step, seconds, f"{cost.cpu:.1f}", memory, f"{cost.metadata:,}"), flush=True)
         return costs
+
+
+def _row(*cells: str) -> str:
+    return "{:30}{:>10}{:>10}{:>11}{:>16}".format(*cells)
 
 
 def _write_tar(folder: pathlib.Path, number: int, images: int) -> None:
@@ -131,6 +138,7 @@ def _steps(
 def _watch(command: Sequence[str | os.PathLike], folder: pathlib.Path) -> Cost:
     """Runs a command in the folder; looks at the memory of its tree and at what it wrote."""
     there = _metadata(folder)
+    cpu_before = _cpu_of_children()
     began = time.monotonic()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -155,7 +163,12 @@ def _watch(command: Sequence[str | os.PathLike], folder: pathlib.Path) -> Cost:
             raise RuntimeError(f"{command} failed:\n{log.read().decode()[-2000:]}")
     written = _metadata(folder)
     new = (size for path, (size, time_) in written.items() if there.get(path) != (size, time_))
-    return Cost(seconds, memory, sum(new))
+    return Cost(seconds, _cpu_of_children() - cpu_before, memory, sum(new))
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of those that ended, and of theirs
+    return used.ru_utime + used.ru_stime
 
 
 def _metadata(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
@@ -172,17 +185,17 @@ def _metadata(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
 def _print_growth(
     before: tuple[int, Mapping[str, Cost]], after: tuple[int, Mapping[str, Cost]]
 ) -> float:
-    """Prints the factors from one size to the next; returns the greatest of seconds, by size."""
+    """Prints the factors from one size to the next.
+
+    Returns:
+      The greatest of those of CPU seconds, over the factor of the sizes.
+    """
     factor = after[0] / before[0]
     print(f"growth from {before[0]:,} to {after[0]:,} tars, which is {factor:g} times")
-    print(f"{'':28} {'seconds':>9} {'memory':>10} {'metadata':>15}")
-    growths = {}
     for step, cost in after[1].items():
-        one = before[1][step]
-        growths[step] = cost.seconds / one.seconds
-        metadata = f"{cost.metadata / one.metadata:.2f}" if one.metadata else "-"
-        print(f"{step:28} {growths[step]:9.2f} {cost.memory / one.memory:10.2f} {metadata:>15}")
-    return max(growths.values()) / factor
+        pairs = zip(before[1][step], cost, strict=True)
+        print(_row(step, *(f"{b / a:.2f}" if a else "-" for a, b in pairs)), flush=True)
+    return max(cost.cpu / before[1][step].cpu for step, cost in after[1].items()) / factor
 
 
 def _record(tars: int, images: int, costs: Mapping[str, Cost]) -> None:
@@ -215,7 +228,7 @@ def with_table(page: str, record: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(cost: Cost) -> str:
     metadata = f", {cost.metadata / 1e6:.3g} MB" if cost.metadata else ""
-    return f"{cost.seconds:.1f} s, {cost.memory / 1e6:,.0f} MB{metadata}"
+    return f"{cost.seconds:.1f} ({cost.cpu:.1f}) s, {cost.memory / 1e6:,.0f} MB{metadata}"
 
 
 if __name__ == "__main__":
