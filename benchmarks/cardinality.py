@@ -9,11 +9,11 @@ shards, and hours. It takes too long for `make bench`: run it by hand. `--record
 to cardinality.json and into docs/performance.md.
 
 Each step is a process of its own. CPU seconds are those of all its processes: on a machine that
-does other things as well, only they can be compared, so growth is of them. Memory is the sum of the resident sizes of its tree (pages that
-processes share count twice). Metadata is what the step wrote that is neither a tar nor a shard.
-Growth is the factor from one size to the next: a step that is linear has the factor of the images
-(or of the tars) at most, as all have a part that does not grow. The ratio is that of the step which
-grew most, over the factor of the images: above 1 it grows faster than they do.
+does other things as well, only they can be compared, so the ratio is of them. Memory is the sum of
+the resident sizes of its tree (pages that processes share count twice). Metadata is what the step
+wrote that is neither a tar nor a shard. Growth is the factor from one size to the next: a step that
+is linear has the factor of the sizes at most, as all have a part that does not grow. The ratio is
+that of the step which grew most, over the factor of the sizes: above 1 it grows faster than they.
 """
 
 from __future__ import annotations
