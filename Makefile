@@ -16,6 +16,14 @@ export PYTHONDONTWRITEBYTECODE =
 	$(BIN)/pip install --quiet --editable '.[test]'
 	touch $@
 
+# What the benchmarks compare with. Two loaders cannot be installed beside ours (pyproject.toml).
+.venv/bench: .venv/ready
+	$(BIN)/pip install --quiet --editable '.[test,bench]'
+	$(PYTHON) -m venv .venv/apart
+	.venv/apart/bin/pip install --quiet litdata mosaicml-streaming torch==2.13.0 \
+	  pycocotools pillow orjson psutil
+	touch $@
+
 demo: .venv/package
 	$(BIN)/python examples/demo.py
 
@@ -30,5 +38,6 @@ lint: .venv/ready
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/ready
+bench: .venv/bench
 	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python benchmarks/scale_out.py

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
-import http.server
 import os
 import pathlib
 import shutil
@@ -34,6 +32,7 @@ import bars
 import psutil
 import synthetic
 from memory import resident
+from served import served
 
 _OURS = """
 import sys
@@ -121,7 +120,7 @@ def _compare(folder: pathlib.Path, in_memory: pathlib.Path, options: argparse.Na
         for name, command, source, target, arguments in contestants[first:] + contestants[:first]:
             runs[name].append(_watch(command, source, target, *arguments))
     if not options.skip_official:
-        with _served(tars) as links:
+        with served(tars) as links:
             official = _watch([sys.executable, "-c", _OFFICIAL], links, folder)
         runs[_OFFICIAL_BUILDER] = [official] * options.rounds
     print(f"{'median':24} {'images/s':>9} {'MB/s':>6} {'memory MB':>10} {'disk MB':>8}")
@@ -215,29 +214,6 @@ def _without_name(tree: list[psutil.Process]) -> int:
                     if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
                         sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
     return sum(sizes.values())
-
-
-@contextlib.contextmanager
-def _served(tars: pathlib.Path) -> Any:
-    """A folder with the links file that the official builder wants, its tars on loopback."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    handler = functools.partial(Handler, directory=str(tars))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    links = tars.parent / "links"
-    links.mkdir()
-    lines = ["file_name\tcdn_link"]
-    for tar in sorted(tars.iterdir()):
-        lines.append(f"{tar.name}\thttp://127.0.0.1:{server.server_port}/{tar.name}")
-    (links / "segment_anything_links.txt").write_text("\n".join(lines) + "\n")
-    try:
-        yield links
-    finally:
-        server.shutdown()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
 """`make bench`: every benchmark is run, one that fails is named, and the page is what they gave."""
 
+import importlib
+import importlib.metadata
 import json
 import pathlib
 import re
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from benchmarks import run_all
+from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.masks import rle
+from sa1b_tfds.tars import archive
 
 ROOT = pathlib.Path(__file__).parents[1]
 _GOOD = '"""Ours beside theirs."""\nprint("a 1")\nprint("ratio: 2.50")\n'
@@ -71,29 +79,11 @@ def test_unknown_names_are_refused(bench, capsys):
 
 
 def test_every_benchmark_prints_a_ratio_and_is_in_the_results():
-    helpers = {"bars.py", "loaders.py", "run_all.py", "synthetic.py"}
+    helpers = {"bars.py", "run_all.py", "served.py", "synthetic.py"}
     names = {path.name for path in (ROOT / "benchmarks").glob("*.py")} - helpers
     assert set(run_all.scripts()) == names
     results = json.loads(run_all.RESULTS.read_text())
     assert results.keys() <= names
-
-
-def test_other_loaders_are_a_table_that_says_where_they_are_better():
-    printed = [
-        f"{'':34}{'images/s':>11}{'CPU ms':>11}",
-        f"  {'theirs':32}{'10.0':>11}{'1,000.0':>11}",
-        f"* {'ours':32}{'20.0':>11}{'2,000.0':>11}",
-        "Other: not measured, no other",
-    ]
-    assert run_all.loaders(printed) == [
-        "| | images/s | CPU ms |",
-        "|---|---|---|",
-        "| theirs | 10.0 | 1,000.0 |",
-        "| **ours** | 20.0 | 2,000.0 |",
-        "",
-        "Other: not measured, no other",
-        "Best in CPU ms is theirs.",
-    ]
 
 
 def test_the_page_is_what_the_results_give():
@@ -104,3 +94,86 @@ def test_the_page_is_what_the_results_give():
 def test_the_readme_is_what_the_results_give():
     readme = run_all.README.read_text()
     assert readme == run_all.with_figures(readme, json.loads(run_all.RESULTS.read_text()))
+
+
+def test_other_loaders_make_the_masks_that_ours_make(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    sample = importlib.import_module("loaders.sample")
+    monkeypatch.setattr(sample.random, "sample", lambda rows, n: rows[:n])
+    tar = ROOT / "dummy_data" / "sa_000000.tar"
+    ours = {pair.jpeg: pair.json for pair in archive.TarArchive(tar).pairs(Problems())}
+    assert {jpeg: content for _, jpeg, content in sample.pairs(tar)} == ours
+    for jpeg, content in ours.items():
+        made, parsed = sample.make(jpeg, content), json.loads(content)
+        height, width = sample.fitted((parsed["image"]["height"], parsed["image"]["width"]), 256)
+        rles = [row["segmentation"] for row in parsed["annotations"][:32]]
+        counts = [r["counts"].encode() for r in rles]
+        masks = np.zeros((32, 256, 256), np.uint8)
+        masks[: len(rles), :height, :width] = rle.decode_rles(
+            counts, rles[0]["size"], (height, width)
+        )
+        np.testing.assert_array_equal(made["masks"], masks)
+        for mask, ((x, y),) in zip(masks, made["points"], strict=True):
+            assert mask[int(y * 256 / 1024), int(x * 256 / 1024)] or not mask.any()
+        assert made["image"].shape == (1024, 1024, 3)
+        assert not made["image"][4 * height + 4 :].any()
+        assert not made["image"][:, 4 * width + 4 :].any()
+
+
+@pytest.fixture
+def alternatives(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("alternatives")
+
+
+def test_alternatives_measures_ours_and_another_loader():
+    command = [sys.executable, ROOT / "benchmarks" / "alternatives.py", "--images", "2"]
+    command += ["--turns", "1", "--seconds", "0.1", "--only", "SA1BDataset", "torch"]
+    command += ["--like", ROOT / "dummy_data" / "sa_000000.tar"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    heading, _, *rows = [line for line in printed.splitlines() if line.startswith("|")]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| `SA1BDataset`, plain tars",
+        f"| torch `Dataset` of files ({importlib.metadata.version('torch')})",
+    ]
+    for row in rows:
+        figures = [float(value.replace(",", "")) for value in row.strip("| ").split(" | ")[1:]]
+        assert len(figures) == heading.count(" | ")
+        assert all(figure > 0 for figure in figures), row
+    assert re.search(r"\nratio: [\d.]+\n$", printed)
+
+
+def test_alternatives_says_what_is_missing(alternatives, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    loader = alternatives.LOADERS["torch"]
+    assert alternatives._missing(loader) == ""
+    assert "[bench]" in alternatives._missing(loader._replace(package="not_a_package"))
+    assert "`make bench`" in alternatives._missing(alternatives.LOADERS["litdata"])
+
+
+def test_alternatives_says_where_another_loader_is_better(alternatives, capsys):
+    rows = {
+        "original": alternatives.Row(90, 20, 600, 1.171, 5, 10),
+        "grain": alternatives.Row(30, 50, 400, 1.169, 3, 12),
+        "webdataset": alternatives.Row(20, 60, 700, 1.2, 4, 30),
+    }
+    alternatives._print(rows, dict.fromkeys(rows, "1.0"), {"litdata": "not installed"})
+    assert capsys.readouterr().out.partition("\n\n")[2].splitlines() == [
+        "- `training_dataset` of `original`: 90.0 images/s, 20 ms of CPU an image,"
+        " 600 MB of memory.",
+        "- The fastest alternative, Grain of array_record: 30.0 images/s, 50 ms of CPU an image,"
+        " 400 MB of memory.",
+        "- An alternative has less memory than `training_dataset` of `original` (600):"
+        " Grain of array_record (400).",
+        "- An alternative has an earlier first batch than `training_dataset` of `original` (5.0):"
+        " Grain of array_record (3.0), webdataset (4.0).",
+    ]
+
+
+def test_the_table_of_other_loaders_is_on_the_page(bench):
+    code = '"""Beside."""\nprint("| LitData | 3 |")\nprint("ratio: 2")\n'
+    (bench / "alternatives.py").write_text(code)
+    assert run_all.main([]) == 0
+    page = (bench / "performance.md").read_text()
+    assert "## Beside other loaders\n" in page
+    assert "\n| LitData | 3 |\n" in page
