@@ -6,7 +6,7 @@ SA-1B has 1,000 tars of 11,186 images; the default is a thousandth and a hundred
 are 24 x 32 pixels with two masks (`tiny_tars.py`), 3 kB of tar each, so that all else than their
 number is small. `--tars 1000` is all of it: 34 GB of tars, as much as half of that again for the
 shards, and hours. It takes too long for `make bench`: run it by hand. `--record` writes the figures
-to cardinality.json and into docs/performance.md.
+to cardinality.json and into docs/performance.md, after each step: a run may be stopped.
 
 Each step is a process of its own. CPU seconds are those of all its processes: on a machine that
 does other things as well, only they can be compared, so the ratio is of them. Memory is the sum of
@@ -77,16 +77,19 @@ def main() -> None:
     options = parser.parse_args()
     worst, before = 1.0, None
     for tars in options.tars:
-        costs = _costs(tars, options.images)
-        if options.record:
-            _record(tars, options.images, costs)
+        costs = {}
+        for step, cost in run(tars, options.images):
+            costs[step] = cost
+            if options.record:
+                _record(tars, options.images, costs)
         if before is not None:
             worst = _print_growth(before, (tars, costs))
         before = tars, costs
     print(f"ratio: {worst:.2f}")
 
 
-def _costs(tars: int, images: int) -> dict[str, Cost]:
+def run(tars: int, images: int) -> Iterator[tuple[str, Cost]]:
+    """Makes tars in a temporary folder, takes all steps, prints and yields what each cost."""
     with tempfile.TemporaryDirectory(prefix="sa1b_cardinality") as name:
         folder = pathlib.Path(name)
         (folder / "tars").mkdir()
@@ -97,12 +100,11 @@ def _costs(tars: int, images: int) -> dict[str, Cost]:
         (folder / "ids.txt").write_text("".join(f"{image_id}\n" for image_id in ids))
         print(f"{tars:,} tars of {images:,} images, {size / 1e9:.2f} GB")
         print(_row("", "seconds", "CPU s", "memory MB", "metadata bytes"), flush=True)
-        costs = {}
         for step, command in _steps(folder, tars, images):
-            cost = costs[step] = _watch(command, folder)
+            cost = _watch(command, folder)
             seconds, memory = f"{cost.seconds:.1f}", f"{cost.memory / 1e6:.0f}"
             print(_row(step, seconds, f"{cost.cpu:.1f}", memory, f"{cost.metadata:,}"), flush=True)
-        return costs
+            yield step, cost
 
 
 def _row(*cells: str) -> str:
@@ -217,8 +219,8 @@ def with_table(page: str, record: Sequence[Mapping[str, Any]]) -> str:
     """The page with the table of these runs in place of the one that it had."""
     titles = [f"{run['tars']:,} tars of {run['images']:,}" for run in record]
     lines = ["", "| | " + " | ".join(titles) + " |", "|---" * (len(record) + 1) + "|"]
-    for step in record[0]["steps"]:
-        cells = [_cell(Cost(**run["steps"][step])) for run in record]
+    for step in max((run["steps"] for run in record), key=len):
+        cells = [_cell(run["steps"].get(step)) for run in record]
         lines.append(f"| {step} | " + " | ".join(cells) + " |")
     lines.append("")
     for title, run in zip(titles, record, strict=True):
@@ -226,7 +228,10 @@ def with_table(page: str, record: Sequence[Mapping[str, Any]]) -> str:
     return run_all.replaced(page, _MARKS, "\n".join(lines))
 
 
-def _cell(cost: Cost) -> str:
+def _cell(fields: Mapping[str, Any] | None) -> str:
+    if fields is None:
+        return "not run"
+    cost = Cost(**fields)
     metadata = f", {cost.metadata / 1e6:.3g} MB" if cost.metadata else ""
     return f"{cost.seconds:.1f} ({cost.cpu:.1f}) s, {cost.memory / 1e6:,.0f} MB{metadata}"
 
