@@ -132,9 +132,9 @@ def _steps(
     yield "SA1BDataset, cold", (*python, _TORCH)
     yield "SA1BDataset, warm", (*python, _TORCH)
     yield "locate 1 of 100 ids", (command, "locate", "ids.txt", "--tars", "tars")
-    yield "stats", (command, "stats", "tars", "--workers", "2", "--json", "stats.json")
     _write_tar(folder, tars, images)
     yield "build --add of one tar", (*build, "--add")
+    yield "stats", (command, "stats", "tars", "--workers", "2", "--json", "stats.json")
 
 
 def _watch(command: Sequence[str | os.PathLike], folder: pathlib.Path) -> Cost:
@@ -156,7 +156,7 @@ def _watch(command: Sequence[str | os.PathLike], folder: pathlib.Path) -> Cost:
         while process.poll() is None:
             try:
                 memory = max(memory, resident([tree, *tree.children(recursive=True)]))
-                process.wait(0.1)
+                process.wait(0.2)
             except (subprocess.TimeoutExpired, psutil.NoSuchProcess):
                 continue
         seconds = time.monotonic() - began
