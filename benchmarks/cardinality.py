@@ -37,6 +37,8 @@ import run_all
 import tiny_tars
 from memory import resident
 
+from sa1b_tfds.core.text import counted, format_bytes
+
 FOLDER = pathlib.Path(__file__).parent
 RECORD = FOLDER / "cardinality.json"
 _IMAGES = 11_186
@@ -98,13 +100,17 @@ def run(tars: int, images: int) -> Iterator[tuple[str, Cost]]:
         size = sum(path.stat().st_size for path in (folder / "tars").iterdir())
         ids = range(0, tars * images, 100)
         (folder / "ids.txt").write_text("".join(f"{image_id}\n" for image_id in ids))
-        print(f"{tars:,} tars of {images:,} images, {size / 1e9:.2f} GB")
+        print(f"{_title(tars, images)}, {format_bytes(size)}")
         print(_row("", "seconds", "CPU s", "memory MB", "metadata bytes"), flush=True)
         for step, command in _steps(folder, tars, images):
             cost = _watch(command, folder)
             seconds, memory = f"{cost.seconds:.1f}", f"{cost.memory / 1e6:.0f}"
             print(_row(step, seconds, f"{cost.cpu:.1f}", memory, f"{cost.metadata:,}"), flush=True)
             yield step, cost
+
+
+def _title(tars: int, images: int) -> str:
+    return f"{counted(tars, 'tar')} of {counted(images, 'image')}"
 
 
 def _row(*cells: str) -> str:
@@ -217,7 +223,7 @@ def _record(tars: int, images: int, costs: Mapping[str, Cost]) -> None:
 
 def with_table(page: str, record: Sequence[Mapping[str, Any]]) -> str:
     """The page with the table of these runs in place of the one that it had."""
-    titles = [f"{run['tars']:,} tars of {run['images']:,}" for run in record]
+    titles = [_title(run["tars"], run["images"]) for run in record]
     lines = ["", "| | " + " | ".join(titles) + " |", "|---" * (len(record) + 1) + "|"]
     for step in max((run["steps"] for run in record), key=len):
         cells = [_cell(run["steps"].get(step)) for run in record]
@@ -232,7 +238,7 @@ def _cell(fields: Mapping[str, Any] | None) -> str:
     if fields is None:
         return "not run"
     cost = Cost(**fields)
-    metadata = f", {cost.metadata / 1e6:.3g} MB" if cost.metadata else ""
+    metadata = f", {format_bytes(cost.metadata)}" if cost.metadata else ""
     return f"{cost.seconds:.1f} ({cost.cpu:.1f}) s, {cost.memory / 1e6:,.0f} MB{metadata}"
 
 

@@ -190,9 +190,10 @@ def _drafts_in(folder: str, hour: int) -> dict[str, list[str]]:
     tars, and would be listed 1,000 times.
     """
     found: dict[str, list[str]] = {}
-    for name in os.listdir(folder):
-        if draft := _DRAFT.fullmatch(name):
-            found.setdefault(draft[1], []).append(name)
+    with suppress(OSError):  # it may be written but not listed
+        for name in os.listdir(folder):
+            if draft := _DRAFT.fullmatch(name):
+                found.setdefault(draft[1], []).append(name)
     return found
 
 

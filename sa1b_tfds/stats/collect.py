@@ -55,7 +55,8 @@ def statistics_of(
 ) -> Statistics:
     """Computes the statistics of a source. What cannot be read is listed in `problems`.
 
-    Memory holds one image per worker, and 16 bytes per image of the source.
+    Memory holds one image per worker, and 16 bytes per image of the source; `Statistics.duplicates`
+    takes as much again.
 
     Args:
       source, config: see `examples.find_parts`.

@@ -43,7 +43,7 @@ _NOT_ONE = (
     "it is compressed and damaged, so no image of it can be read by its number: a build, read_tars"
     " and huggingface.streaming keep those before the damage"
 )
-_WORTH_PROCESSES = 4  # plain tars, which take as long as the processes take to start
+_WORTH_PROCESSES = 4  # so many plain tars take as long as the processes take to start
 _ROW = np.dtype(
     [
         ("jpeg_offset", "<u8"),
