@@ -228,9 +228,9 @@ def with_table(page: str, record: Sequence[Mapping[str, Any]]) -> str:
     for step in max((run["steps"] for run in record), key=len):
         cells = [_cell(run["steps"].get(step)) for run in record]
         lines.append(f"| {step} | " + " | ".join(cells) + " |")
+    for where in sorted({f"Run on {run['date']}: {run['machine']}." for run in record}):
+        lines += ["", where]
     lines.append("")
-    for title, run in zip(titles, record, strict=True):
-        lines += [f"{title}: {run['date']}, {run['machine']}.", ""]
     return run_all.replaced(page, _MARKS, "\n".join(lines))
 
 
