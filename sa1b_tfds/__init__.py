@@ -9,7 +9,8 @@ Where to begin:
   * `sa1b download` fetches tars by Meta's links, and `sa1b build` converts them to shards.
   * `tfds.load('segment_anything')` reads the shards as TFDS's builders do.
   * `training_dataset` makes batches for training from shards; `read_tars` reads tars without a
-    build; `sa1b_tfds.torch` has a dataset for PyTorch.
+    build; `sa1b_tfds.torch` has a dataset for PyTorch; `sa1b_tfds.grain` makes the same batches
+    for JAX and PyTorch.
   * `write_tars` writes your own images and masks in the same form.
 
 Importing this package makes `tfds.load('segment_anything')` and `tfds build` use its builder. It
@@ -21,6 +22,7 @@ from etils import epy as _epy
 with _epy.lazy_api_imports(globals()):
     # Modules that are imported as such. They are not in __all__, because some need an extra.
     from sa1b_tfds import export as export
+    from sa1b_tfds import grain as grain
     from sa1b_tfds import huggingface as huggingface
     from sa1b_tfds import keras as keras
     from sa1b_tfds import metrics as metrics

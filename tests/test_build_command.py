@@ -624,6 +624,22 @@ def test_download_convert_delete(tars, links, tmp_path):
     assert list(disk.iterdir()) == [own]
 
 
+def test_two_configs_download_each_tar_once(tars, links, tmp_path):
+    links_file, asked = links
+    disk, arguments = tmp_path / "disk", ("--links-file", links_file, "--delete-tars")
+    disk.mkdir()
+    assert _sa1b(disk, "--data-dir", tmp_path / "one", *arguments) == 0
+    of_one = sorted(asked)
+    asked.clear()
+    data = tmp_path / "two"
+    assert _sa1b(disk, "--data-dir", data, *arguments, "--also", "resized_1024") == 0
+    assert sorted(asked) == of_one
+    for config in ("original", "resized_1024"):
+        folder = data / "segment_anything" / config / "2.0.0"
+        assert sorted(e.image_id for e in read_examples(folder)) == list(range(12))
+    assert not list(disk.iterdir())
+
+
 def test_a_finished_build_removes_nothing_of_another_one_in_flight(tars, links, tmp_path):
     disk = tmp_path / "disk"
     arguments = (disk, "--data-dir", tmp_path / "data", "--links-file", links[0], "--delete-tars")

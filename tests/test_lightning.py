@@ -71,6 +71,87 @@ def test_a_trainer_fits(tars, tmp_path):
     assert set(data.train_dataset.source_names).isdisjoint(data.val_dataset.source_names)
 
 
+class Seen(lightning.LightningModule):
+    """Notes the images of each step and validation, and trains nothing."""
+
+    def __init__(self, stop_after=None):
+        super().__init__()
+        self.automatic_optimization = False
+        self.seen, self.validated, self.stop_after = [], 0, stop_after
+
+    def training_step(self, batch, _):
+        self.seen.append([m["image_id"] for m in batch[2]])
+
+    def on_train_batch_end(self, *_):
+        if len(self.seen) == self.stop_after:
+            self.trainer.save_checkpoint(self.trainer.default_root_dir + "/saved.ckpt")
+            raise KeyError("as if it were killed")
+
+    def validation_step(self, batch, _):
+        self.validated += 1
+
+    def configure_optimizers(self):
+        return None
+
+
+def fit(folder, tars, batch_size, stop_after=None, **options):
+    """-> (what the model saw, the trainer)."""
+    model = Seen(stop_after)
+    data = SA1BDataModule(
+        tars,
+        batch_size,
+        val_fraction=0.25,
+        mask_size=8,
+        block_size=5,
+        **{"num_workers": 0, **options},
+    )
+    trainer = lightning.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+    saved = folder / "saved.ckpt"
+    if stop_after:
+        with pytest.raises(KeyError, match="as if it were killed"):
+            trainer.fit(model, data)
+    else:
+        trainer.fit(model, data, ckpt_path=saved if saved.exists() else None)
+    return model, trainer
+
+
+@pytest.fixture(scope="module")
+def four_tars(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resumed")
+    return write_tars(folder, tars=4, images=8, height=24, width=32, shapes=2)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "stop_after", "then"),
+    [(4, 8, 4), (4, 8, 2), (4, 8, 8), (2, 17, 3), (3, 8, 4), (4, 6, 2)],
+    # batches of the same size, of others, and a checkpoint at the end of an epoch
+)
+def test_a_trainer_resumes_in_mid_epoch(four_tars, tmp_path, batch_size, stop_after, then):
+    begun, _ = fit(tmp_path, four_tars, batch_size, stop_after)
+    rest, trainer = fit(tmp_path, four_tars, then)
+    images = [i for step in begun.seen + rest.seen for i in step]
+    assert len(images) == 3 * 24
+    epochs = [images[i : i + 24] for i in range(0, 72, 24)]
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    whole, _ = fit(tmp_path / "none", four_tars, 24)
+    assert sorted(map(sorted, whole.seen)) == [sorted(epochs[0])] * 3
+    assert [i for step in whole.seen for i in step] == images
+    # Lightning does not validate after an epoch whose last batch the checkpoint has.
+    ended = stop_after * batch_size // 24
+    assert rest.validated == (3 - ended) * -(-8 // then)
+    assert trainer.current_epoch == 3
+
+
 def test_loaders(tars):
     data = SA1BDataModule(tars, batch_size=3, num_workers=1, val_fraction=0.3, mask_size=8)
     with pytest.raises(RuntimeError, match=r"Call setup\(\) first"):

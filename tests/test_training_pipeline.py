@@ -245,6 +245,23 @@ def test_a_restored_iterator_gives_the_very_next_batch(of, tmp_path):
     assert all(equal(next(restored), batch) for batch in expected)
 
 
+def test_a_checkpoint_holds_the_images_of_the_shuffle_buffer(data_dir, tmp_path):
+    stored = tfds.load("segment_anything", split="train", data_dir=data_dir, decoders=UNDECODED)
+    noise = np.random.default_rng(0).bytes(100_000)  # TensorFlow compresses; decoders ignore it
+    large = stored.map(lambda e: {**e, "image": e["image"] + noise})
+    sizes = {}
+    for shuffle in (1, 12):
+        config = TrainingConfig(
+            batch_size=1, image_size=16, mask_size=8, repeat=True, shuffle=shuffle, prefetch=1
+        )
+        iterator = iter(training_dataset(large, config))
+        next(iterator)
+        folder = tmp_path / str(shuffle)
+        tf.train.Checkpoint(iterator=iterator).write(str(folder / "iterator"))
+        sizes[shuffle] = sum(path.stat().st_size for path in folder.iterdir())
+    assert sizes[12] - sizes[1] > 4 * 100_000  # some are on their way into a batch
+
+
 def test_no_mask_left_anywhere_is_an_error(of):
     for fields in ({}, {"drop_remainder": False}, {"repeat": True}):
         with pytest.raises(
@@ -498,7 +515,7 @@ def test_array_record_cannot_be_read_by_tf_data(tars, tmp_path):
     )
     config = tfds.download.DownloadConfig(manual_dir=str(tars))
     builder.download_and_prepare(download_config=config)
-    with pytest.raises(ValueError, match="prepare it with file_format='tfrecord'"):
+    with pytest.raises(ValueError, match=r"with sa1b_tfds\.grain\.dataset, which makes the same"):
         training_dataset(builder)
 
 

@@ -69,8 +69,8 @@ LOADERS = {
     "SA1BDataset": Loader(
         "`SA1BDataset`, plain tars", "ours.sa1b_dataset", "plain", "sa1b_tfds", ours=True
     ),
-    "data_source": Loader(
-        "`tfds.data_source` in Grain, our masks", "grain.ours", "array_record", "grain", ours=True
+    "sa1b_grain": Loader(
+        "`sa1b_tfds.grain` of array_record", "ours.grain", "array_record", "grain", ours=True
     ),
     "torch": Loader("torch `Dataset` of files", "files.batches", "files", "torch"),
     "webdataset": Loader("webdataset", "webdataset.batches", "webdataset", "webdataset"),

@@ -1,4 +1,4 @@
-"""What this package offers: training_dataset of prepared data and of tars, and SA1BDataset."""
+"""What this package offers: training_dataset of prepared data and of tars, SA1BDataset, Grain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from loaders import BATCH, IMAGE, MASK, MASKS, SHUFFLE
+from loaders import BATCH, IMAGE, MASK, MASKS, SHUFFLE, WORKERS
 
 
 def original(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -28,10 +28,24 @@ def tars(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
     )
 
 
+def grain(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
+    import sa1b_tfds
+
+    name = "segment_anything/original"
+    dataset = sa1b_tfds.grain.dataset(name, _config(), data_dir=folder, num_workers=WORKERS)
+    return iter(dataset)
+
+
 def _batches(source: Any, **options: Any) -> Iterator[dict[str, Any]]:
     import sa1b_tfds
 
-    config = sa1b_tfds.TrainingConfig(
+    return iter(sa1b_tfds.training_dataset(source, _config(), **options))
+
+
+def _config() -> Any:
+    import sa1b_tfds
+
+    return sa1b_tfds.TrainingConfig(
         batch_size=BATCH,
         image_size=IMAGE,
         mask_size=MASK,
@@ -39,7 +53,6 @@ def _batches(source: Any, **options: Any) -> Iterator[dict[str, Any]]:
         shuffle=SHUFFLE,
         repeat=True,
     )
-    return iter(sa1b_tfds.training_dataset(source, config, **options))
 
 
 def sa1b_dataset(folder: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -43,6 +43,7 @@ class Conversion:
     md5: take the MD5 of every tar, and compare it with `known_md5` by file name.
     kept: names of tars in data that is extended, see `ConversionTask.is_kept`.
     image_ids: take only the images with these ids. None takes all.
+    also: tasks of another conversion, by the names of their tars, that are done in the same pass.
     """
 
     archives: Sequence[Archive]
@@ -55,6 +56,7 @@ class Conversion:
     known_md5: Mapping[str, str] = dataclasses.field(default_factory=dict)
     kept: Container[str] = ()
     image_ids: IdSet | None = None
+    also: Mapping[str, ConversionTask] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_shards is not None and self.num_shards < len(self.archives):
@@ -81,12 +83,7 @@ class Conversion:
           Exception: the first failure in the order of the archives. The others are logged, and all
             tars that could be converted are staged.
         """
-        self.staging.folder.mkdir(parents=True, exist_ok=True)
-        self.staging.remove_drafts()
-        self.staging.want(archive.name for archive in self.archives)
-        if self.image_ids is not None:
-            keep_wanted(self.staging, self.image_ids)
-        staged = self.staged()
+        staged = self._begin()
         while True:
             tasks = self.tasks(staged)
             missing = [task for task in tasks if not _is_done(task, staged)]
@@ -99,6 +96,21 @@ class Conversion:
             if failures:
                 raise first_failure(failures, missing)
             staged.update(self._read(missing))
+
+    def tasks_to_do(self) -> dict[str, ConversionTask]:
+        """The tasks that another conversion can do in its pass, by the names of their tars."""
+        staged = self._begin()
+        tasks = self.tasks(staged)
+        return {task.archive.name: task for task in tasks if not _is_done(task, staged)}
+
+    def _begin(self) -> dict[str, FinishedTar]:
+        """Makes the staging folder ready for tasks; returns the staged tars that can be used."""
+        self.staging.folder.mkdir(parents=True, exist_ok=True)
+        self.staging.remove_drafts()
+        self.staging.want(archive.name for archive in self.archives)
+        if self.image_ids is not None:
+            keep_wanted(self.staging, self.image_ids)
+        return self.staged()
 
     def staged(self) -> dict[str, FinishedTar]:
         """The staged tars that can be used, by name; logs why the others are converted again."""
@@ -163,6 +175,7 @@ class Conversion:
                 md5=self.md5,
                 expected_md5=self.known_md5.get(archive.name.rpartition("/")[2]),
                 share=share,
+                also=tuple(filter(None, [self.also.get(archive.name)])),
             )
         return tasks
 

@@ -1,5 +1,7 @@
 """The one task of a build: a tar -> its shards, all of them or none. No TensorFlow here.
 
+A task may have others with it, of the same tar for another config: the tar is inflated once.
+
 A process pool (`core/running/`) and Beam (`beam_engine.py`) run the same `convert`. What it writes
 depends on the tar and the task's settings alone: not on the worker, the engine, the order of files
 in the tar, whether it is compressed, or what was interrupted before.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,10 +22,12 @@ from etils import epath
 
 from sa1b_tfds.building import estimates
 from sa1b_tfds.building.shard_order import MAX_SHARD_SIZE, cut, shuffled
-from sa1b_tfds.building.shard_writer import shard_writer
+from sa1b_tfds.building.shard_writer import ShardWriter, shard_writer
 from sa1b_tfds.building.source_record import is_from, md5_taken, recorded_md5, report_mismatch
 from sa1b_tfds.building.staging import FinishedTar, Staging
+from sa1b_tfds.building.task_progress import TaskProgress
 from sa1b_tfds.building.wanted_ids import may_be_wanted, read_wanted
+from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import OnError, Problems
 from sa1b_tfds.core.running.workers import OnProgress
 from sa1b_tfds.examples import image_ids, jpeg, record_files
@@ -37,8 +42,6 @@ from sa1b_tfds.tars.scratch import readable_in_any_order
 
 # Raised whenever the same settings would give other bytes: what an older version staged is redone.
 _LAYOUT = 1
-# The part of a compressed tar's time that inflating takes (benchmarks/build.py), for the progress.
-_INFLATING = 0.5
 # What must be the same even for shards that are kept: the first two are so for all tars of the
 # data, the others say which of the tar's images are in it.
 _NEVER_KEPT = ("file_format", "long_side", "image_ids", "limit", "excluded")
@@ -81,6 +84,7 @@ class ConversionTask:
     md5: take the tar's MD5. Without this it is known only if a download has recorded it.
     expected_md5: what the MD5 has to be. None does not compare it.
     share: about which share of its bytes is taken, for the room on the disk.
+    also: tasks of other builds, of the same tar, that are done with this one.
     """
 
     archive: Archive
@@ -94,6 +98,7 @@ class ConversionTask:
     md5: bool = False
     expected_md5: str | None = None
     share: float = 1.0
+    also: tuple[ConversionTask, ...] = ()
 
     @property
     def name(self) -> str:
@@ -111,7 +116,7 @@ class ConversionTask:
 
     def written(self, read: int) -> int:
         size = estimates.shard_bytes(self.archive, read, self.settings.long_side)
-        return int(self.share * size)
+        return int(self.share * size) + sum(task.written(read) for task in self.also)
 
     def scratch_bytes(self) -> int:
         return estimates.scratch_bytes(self.archive, self.source_bytes())
@@ -187,6 +192,8 @@ def convert(
 ) -> FinishedTar:
     """Writes the shards of a tar into the staging folder, and then its sidecar.
 
+    The tasks in `also` are done first, each for itself: where this one is finished, they are.
+
     Raises:
       BadInput: what is wrong in the tar, if the task's on_error is 'raise'.
       OSError: if the tar cannot be read or the shards cannot be written.
@@ -196,54 +203,63 @@ def convert(
     if source is None:
         raise _tar_is_gone(task)
     problems = Problems(task.on_error)
-    folder = task.staging.folder
-    share = _INFLATING if task.archive.is_packed() else 0.0  # of the progress
-
-    def on_inflated(size: int) -> None:
-        on_progress(0, int(share * size))
-
+    progress = TaskProgress(
+        size=source["bytes"],
+        is_packed=task.archive.is_packed(),
+        tasks=1 + len(task.also),
+        on_progress=on_progress,
+    )
     with (
-        shard_writer(task.staging, task.name, task.settings.file_format) as writer,
+        files.full_disk_named(f"in {task.folder}, while writing {task.archive.name}"),
         _md5(task, problems) as md5,
-        readable_in_any_order(task.archive, folder, problems, on_inflated) as (reader, entries),
-    ):
-        pairs = len(entries)
-        if task.limit is not None and task.limit >= pairs:
-            task = dataclasses.replace(task, limit=None)
-        wanted = read_wanted(task.staging, task.settings.image_ids)
-        entries = shuffled(may_be_wanted(entries, wanted))
-        before = share * source["bytes"]
-        scale = (source["bytes"] - before) / max(1, sum(entry.size for entry in entries))
-        images = _Examples(
-            task,
+        readable_in_any_order(task.archive, task.folder, problems, progress.inflated) as (
             reader,
-            wanted,
-            problems,
-            lambda n, read: on_progress(n, int(before + scale * read)),
-        )
-        parts = cut(
             entries,
-            limit=task.limit,
-            num_shards=task.num_shards,
-            max_shard_size=task.settings.max_shard_size,
-        )
-        for part in parts:
-            writer.write(images.of(part))
-        if task.archive.identity() != source:
-            raise OSError(f"{task.archive.name} changed while it was read: build again.")
-        finished = FinishedTar(
-            md5=md5(),
-            archive=task.archive.name,
-            settings=task.fingerprint(),
-            source=source,
-            pairs=pairs,
-            image_ids=np.array([*images.ids, *(i for i, _ in task.excluded)], np.int64),
-            problems=problems.found,
-            shards=writer.shards,
-            seconds=round(time.monotonic() - began, 3),
-        )
-        task.staging.finish(finished, writer.drafts)
+        ),
+    ):
+        for one in (*task.also, task):
+            if one.limit is not None and one.limit >= len(entries):
+                one = dataclasses.replace(one, limit=None)
+            with shard_writer(one.staging, one.name, one.settings.file_format) as writer:
+                images = _write(one, reader, entries, writer, progress)
+                if task.archive.identity() != source:
+                    raise OSError(f"{task.archive.name} changed while it was read: build again.")
+                finished = FinishedTar(
+                    md5=md5(),
+                    archive=task.archive.name,
+                    settings=one.fingerprint(),
+                    source=source,
+                    pairs=len(entries),
+                    image_ids=np.array([*images.ids, *(i for i, _ in one.excluded)], np.int64),
+                    problems=[*problems.found, *images.problems.found],
+                    shards=writer.shards,
+                    seconds=round(time.monotonic() - began, 3),
+                )
+                one.staging.finish(finished, writer.drafts)
     return finished
+
+
+def _write(
+    task: ConversionTask,
+    reader: PairReader,
+    entries: Sequence[Entry],
+    writer: ShardWriter,
+    progress: TaskProgress,
+) -> _Examples:
+    """Writes the drafts of a task's shards; returns what was read for them."""
+    wanted = read_wanted(task.staging, task.settings.image_ids)
+    entries = shuffled(may_be_wanted(entries, wanted))
+    on_progress = progress.of_next(sum(entry.size for entry in entries))
+    images = _Examples(task, reader, wanted, on_progress)
+    parts = cut(
+        entries,
+        limit=task.limit,
+        num_shards=task.num_shards,
+        max_shard_size=task.settings.max_shard_size,
+    )
+    for part in parts:
+        writer.write(images.of(part))
+    return images
 
 
 def _tar_is_gone(task: ConversionTask) -> FileNotFoundError:
@@ -273,6 +289,7 @@ def _md5(task: ConversionTask, problems: Problems) -> Iterator[Callable[[], str 
         return
     with md5_taken(task.archive) as taken:
 
+        @functools.cache
         def checked() -> str:
             digest = taken()
             if task.expected_md5 and task.archive.is_packed():  # the table has no MD5 of plain tars
@@ -290,14 +307,13 @@ class _Examples:
         task: ConversionTask,
         reader: PairReader,
         wanted: IdSet | None,
-        problems: Problems,
         on_progress: OnProgress,
     ):
         self.ids: list[int] = []
+        self.problems = Problems(task.on_error)
         self._task = task
         self._reader = reader
         self._wanted = wanted
-        self._problems = problems
         self._on_progress = on_progress
         self._read = 0
         self._seen = ImageIds(task.excluded)
@@ -310,7 +326,7 @@ class _Examples:
             self._counted(entries),
             long_side=self._task.settings.long_side,
             ids=self._seen,
-            problems=self._problems,
+            problems=self.problems,
             wanted=self._wanted,
         ):
             self.ids.append(example.image_id)

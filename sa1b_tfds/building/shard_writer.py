@@ -59,14 +59,9 @@ class ShardWriter:
 
 @contextlib.contextmanager
 def shard_writer(staging: Staging, archive: str, file_format: str) -> Iterator[ShardWriter]:
-    """Gives the body a writer of an archive's shards, and removes the drafts that it leaves.
-
-    Raises:
-      DiskFull: if the disk becomes full in the body, naming the folder and the archive.
-    """
+    """Gives the body a writer of an archive's shards, and removes the drafts that it leaves."""
     writer = ShardWriter(staging, archive, file_format)
     try:
-        with files.full_disk_named(f"in {staging.folder}, while writing {archive}"):
-            yield writer
+        yield writer
     finally:
         writer.remove_drafts()

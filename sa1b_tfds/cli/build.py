@@ -65,6 +65,11 @@ def add(commands: Commands) -> None:
         help="config of the dataset (default: %(default)s)",
     )
     add(
+        "--also",
+        metavar="NAME",
+        help="another config, written in the same pass over the tars (default: none)",
+    )
+    add(
         "--data-dir",
         metavar="DIR",
         help="where TFDS keeps prepared data (default: ~/tensorflow_datasets)",
@@ -99,13 +104,15 @@ def _build(options: argparse.Namespace) -> int:
     from sa1b_tfds.segment_anything.plan import plan
 
     names = [config.name for config in ALL]
-    if options.config not in names:
-        question = did_you_mean(options.config, names) or f". Choose from {', '.join(names)}"
-        options.parser.error(f"no such config: {options.config}{question}")
+    for name in filter(None, (options.config, options.also)):
+        if name not in names:
+            question = did_you_mean(name, names) or f". Choose from {', '.join(names)}"
+            options.parser.error(f"no such config: {name}{question}")
     with refused(options):
         config = BuildConfig(
             tars=Path(options.tars),
             config=options.config,
+            also=options.also,
             data_dir=Path(options.data_dir) if options.data_dir else None,
             links_file=Path(options.links_file) if options.links_file else None,
             workers=options.workers,
@@ -120,11 +127,15 @@ def _build(options: argparse.Namespace) -> int:
     if options.plan:
         return 0 if _print_build_plan(plan(config)) else 1
     try:
-        report = build(config)
+        configs = list(filter(None, (config, config.of_also())))
+        reports = [build(one) for one in configs]
     except KeyboardInterrupt:
         print("Interrupted. Run the same command again; it continues.", file=sys.stderr)
         raise
-    print_summary(report)
+    for one, report in zip(configs, reports, strict=True):
+        if len(configs) > 1:
+            print(f"{one.config}:")
+        print_summary(report)
     return 0
 
 

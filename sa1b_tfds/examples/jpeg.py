@@ -304,7 +304,32 @@ def resize(image: Image.Image, long_side: int) -> Image.Image:
     A JPEG that was opened and not loaded is decoded at a half, a quarter or an eighth of its size
     where that leaves `DCT_MARGIN` for the resizing.
     """
-    width, height = fit(image.size, (long_side, long_side))
+    return _resized(image, fit(image.size, (long_side, long_side)))
+
+
+def decode_to(data: bytes, size: tuple[int, int], exact: bool = False) -> np.ndarray:
+    """Decodes an image to a size, as `resize` does.
+
+    Args:
+      data: the JPEG.
+      size: (height, width) of the result.
+      exact: whether to decode at full size before resizing.
+
+    Returns:
+      uint8 [height, width, 3], RGB.
+
+    Raises:
+      ValueError: if it does not decode.
+    """
+    height, width = size
+    if exact:
+        return np.asarray(_resized(Image.fromarray(decode(data)), (width, height)))
+    with _opened(data) as image:
+        return np.asarray(_resized(image, (width, height)))
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    width, height = size
     image.draft("RGB", (int(width * DCT_MARGIN), int(height * DCT_MARGIN)))
     return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
 

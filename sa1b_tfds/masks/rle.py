@@ -29,6 +29,7 @@ from sa1b_tfds.masks.runs import (
     NEGATIVE_RUN,
     WRONG_SUM,
     MalformedRLE,
+    Runs,
     areas,
     as_bytes,
     bboxes,
@@ -78,10 +79,25 @@ def decode_rles(
     """
     height, width = check_size(size)
     out_height, out_width = check_size(size if output_size is None else output_size, "output_size")
-    lengths, splits = run_lengths(counts, size)
-    n = len(counts)
     rows, columns = sampled(height, out_height), sampled(width, out_width)
-    grid = columns if out_width <= width else np.unique(columns)  # a repeated one is drawn once
+    return draw(run_lengths(counts, size), (height, width), rows, columns)
+
+
+def draw(runs: Runs, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Draws N masks at some of their rows and columns.
+
+    Args:
+      runs: of the masks.
+      size: (H, W) of the masks.
+      rows, columns: int64 [h] and [w], ascending. One may come several times.
+
+    Returns:
+      uint8 [N, h, w] of 0 and 1.
+    """
+    height, width = size
+    lengths, splits = runs
+    n = len(splits) - 1
+    grid = np.unique(columns)  # a repeated one is drawn once
 
     # The full mask is never built: only the sampled columns exist, each a bit in rows of bytes.
     mask = np.repeat(np.arange(n), np.diff(splits))
@@ -92,7 +108,7 @@ def decode_rles(
     # At the top of a grid column stands the parity of the run ends to the left of it.
     to_the_left = np.bincount(right_of[x] + mask * (len(grid) + 1), minlength=n * (len(grid) + 1))
     top = np.cumsum(to_the_left.reshape(n, len(grid) + 1)[:, :-1], axis=1) & 1
-    bits = np.empty((out_height + 1, n, -(-len(grid) // 8)), np.uint8)
+    bits = np.empty((len(rows) + 1, n, -(-len(grid) // 8)), np.uint8)
     bits[0] = np.packbits(top.astype(np.uint8), axis=1)
     bits[1:] = 0
     # Below, each end of a run adds its column's bit or takes it away; nothing ever carries over.
@@ -109,7 +125,7 @@ def decode_rles(
         np.add(above, below, out=below)
     packed = np.ascontiguousarray(bits[:-1].transpose(1, 0, 2))
     masks = np.unpackbits(packed, axis=2, count=len(grid))
-    if len(grid) == out_width:
+    if len(grid) == len(columns):
         return masks
     return np.take(masks, np.searchsorted(grid, columns), axis=2)
 

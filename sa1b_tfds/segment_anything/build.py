@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
+from sa1b_tfds.building.conversion_task import ConversionTask
 from sa1b_tfds.building.prepared import Folder, PreparedTars
 from sa1b_tfds.building.report import REPORT, checked
 from sa1b_tfds.building.source_record import is_from
@@ -61,8 +62,11 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     if state.new() or not state.is_prepared or (config.add and (changed or damaged)):
         if config.links_file is not None and config.delete_tars == "never":
             supply = _with_downloads(state, damaged, config.links_file, config.tars)
-        order = BuildOrder(supply=supply, deletion=deletion, extend=config.add, damaged=damaged)
-        builder.download_and_prepare(order=order)
+        with _tasks_of(config.of_also(), supply) as also:
+            order = BuildOrder(
+                supply=supply, deletion=deletion, extend=config.add, damaged=damaged, also=also
+            )
+            builder.download_and_prepare(order=order)
         prepared = state.folder.prepared()
     _say_what_is_wrong(prepared, state.folder, config.md5)
     if deletion is not None:
@@ -70,6 +74,27 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     with contextlib.suppress(OSError):  # it is not empty, or never was there
         os.rmdir(config.tars / IN_FLIGHT)
     return own_json.read(state.folder.path / REPORT, checked, "the prepared data is not affected")
+
+
+@contextlib.contextmanager
+def _tasks_of(
+    config: BuildConfig | None, supply: TarSupply
+) -> Iterator[Mapping[str, ConversionTask]]:
+    """Gives the body what is to be staged of another config, whose folder it locks.
+
+    config: of the other config. None gives nothing.
+    supply: the archives of this build.
+    """
+    if config is None:
+        yield {}
+        return
+    builder = config.builder()
+    builder.clean_up()
+    state = read_state(config, builder)
+    _refuse_new(state, config)
+    new = state.new()
+    with state.folder.locked():
+        yield builder.tasks_to_do([a for a in supply.archives if a.name in new])
 
 
 def _refuse_new(state: BuildState, config: BuildConfig) -> None:

@@ -25,6 +25,8 @@ class BuildConfig:
     tars: the folder of the tars, which downloaded ones come to as well; or one tar, without a
       links_file.
     config: the name of the dataset's config.
+    also: the name of another config, whose shards are written in the same pass over the tars. Build
+      it after this one: it takes them. Defaults to none.
     data_dir: where TFDS keeps prepared data. Defaults to TFDS's own folder.
     links_file: download the config's tars that are missing in the folder. Defaults to no downloads.
     workers: how many tars are converted at a time. Defaults to one for each core.
@@ -43,6 +45,7 @@ class BuildConfig:
 
     tars: Path
     config: str = "original"
+    also: str | None = None
     data_dir: Path | None = None
     links_file: Path | None = None
     workers: int | None = None
@@ -65,6 +68,13 @@ class BuildConfig:
                 raise ValueError(f"'{path}' is no local path: for gs:// and s3:// use tfds build.")
         if self.links_file is not None and os.path.isfile(self.tars):
             raise ValueError(f"links_file needs a folder for its tars, and {self.tars} is a file.")
+        if self.also == self.config:
+            raise ValueError(f"also must be another config than {self.config!r}.")
+        if self.also and self.delete_tars == "all":
+            raise ValueError(
+                "also cannot apply with delete_tars='all': your own tars would be deleted before"
+                " both configs have all of them. Delete them after the build."
+            )
         if self.delete_tars == "downloaded" and self.links_file is None:
             raise ValueError(
                 "delete_tars='downloaded' needs a links_file: it deletes what the build downloads,"
@@ -95,6 +105,10 @@ class BuildConfig:
                 f"The prepared data of {self.config!r} cannot be read: its dataset_info.json or"
                 f" features.json is damaged ({e}). Move that folder away and build again."
             ) from e
+
+    def of_also(self) -> BuildConfig | None:
+        """The same of the config `also`; None if there is none."""
+        return dataclasses.replace(self, config=self.also, also=None) if self.also else None
 
     def deletion(self) -> TarDeletion | None:
         """What deletes finished tars; None if none is to be deleted."""

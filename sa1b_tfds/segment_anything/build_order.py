@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 import tensorflow_datasets.public_api as tfds
 
+from sa1b_tfds.building.conversion_task import ConversionTask
 from sa1b_tfds.building.tar_deletion import TarDeletion
 from sa1b_tfds.building.tar_supply import TarSupply
 
@@ -20,12 +21,14 @@ class BuildOrder:
     extend: if there is data, exchange it for data with the archives that are not in it as well.
       Staged shards are read first, and tars whose shards are damaged are converted again.
     damaged: names of the data's tars whose shards are damaged.
+    also: tasks of another config, by the names of their tars, that are done in the same pass.
     """
 
     supply: TarSupply | None = None
     deletion: TarDeletion | None = None
     extend: bool = False
     damaged: Container[str] = ()
+    also: Mapping[str, ConversionTask] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(eq=False)
@@ -35,7 +38,7 @@ class OrderedConfig(tfds.download.DownloadConfig):
     kept: names of the tars in data that is extended, whose shards stay.
     """
 
-    order: BuildOrder = BuildOrder()
+    order: BuildOrder = dataclasses.field(default_factory=BuildOrder)
     kept: Container[str] = ()
 
     @classmethod

@@ -42,6 +42,23 @@ class BuildPlan:
 
 def plan(config: BuildConfig) -> BuildPlan:
     """What `build` would do. Writes nothing and reads no tar."""
+    own, config_also = _plan(config), config.of_also()
+    if config_also is None:
+        return own
+    also = _plan(config_also)
+    states = {tar.name: tar for tar in also.tars}
+    states |= {tar.name: tar for tar in own.tars if tar.state != "finished"}
+    return dataclasses.replace(
+        own,
+        tars=tuple(states[name] for name in sorted(states)),
+        prepared=own.prepared + also.prepared,
+        in_flight=max(own.in_flight, also.in_flight),
+        scratch=max(own.scratch, also.scratch),
+        seconds=own.seconds + also.seconds,  # rather too many: a tar is inflated once
+    )
+
+
+def _plan(config: BuildConfig) -> BuildPlan:
     builder = config.builder()
     state = read_state(config, builder)
     archives = {archive.name: archive for archive in state.supply.archives}

@@ -14,7 +14,11 @@ import tensorflow_datasets.public_api as tfds
 from sa1b_tfds import features
 from sa1b_tfds.building import prepared
 from sa1b_tfds.building.conversion import Conversion, Engine
-from sa1b_tfds.building.conversion_task import ShardSettings, unique_examples
+from sa1b_tfds.building.conversion_task import (
+    ConversionTask,
+    ShardSettings,
+    unique_examples,
+)
 from sa1b_tfds.building.engines import choose_engine
 from sa1b_tfds.building.report import write_report
 from sa1b_tfds.building.shard_order import shuffled
@@ -331,7 +335,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             known_md5=read_md5_table() if self._md5 else {},
             kept=config.kept,
             image_ids=self.builder_config.image_ids,
+            also=config.order.also,
         )
+
+    def tasks_to_do(self, archives: Sequence[archive.Archive]) -> dict[str, ConversionTask]:
+        """What the build of another config can do in its pass over these archives.
+
+        What it stages, `download_and_prepare` takes.
+        """
+        return self._conversion(archives, OrderedConfig.of(None, None)).tasks_to_do()
 
     def _engine(self, conversion: Conversion, config: OrderedConfig) -> Engine:
         return choose_engine(

@@ -1,4 +1,4 @@
-"""SA-1B for PyTorch and Lightning, without TensorFlow: datasets, collate functions, a data module.
+"""SA-1B for PyTorch and Lightning, without TensorFlow: dataset, sampler, collate, data module.
 
 Each name is imported when it is first used. Only `SA1BDataModule` needs Lightning.
 """
@@ -13,5 +13,6 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds.torch.batches import TransformersCollate, collate
     from sa1b_tfds.torch.datamodule import SA1BDataModule
     from sa1b_tfds.torch.dataset import SA1BDataset
+    from sa1b_tfds.torch.sampler import BlockShuffleSampler
 
-__all__ = ["SA1BDataModule", "SA1BDataset", "TransformersCollate", "collate"]
+__all__ = ["BlockShuffleSampler", "SA1BDataModule", "SA1BDataset", "TransformersCollate", "collate"]

@@ -15,6 +15,7 @@ from sa1b_tfds.core.processes import available_cores
 from sa1b_tfds.masks.runs import are_large
 from sa1b_tfds.torch.batches import collate
 from sa1b_tfds.torch.dataset import SA1BDataset
+from sa1b_tfds.torch.sampler import BlockShuffleSampler, ResumableLoader
 
 if TYPE_CHECKING:
     import lightning
@@ -28,6 +29,10 @@ class SA1BDataModule(lightning.LightningDataModule):
     The split is by tar (by shard for prepared data, by folder for extracted files). It depends only
     on the names: all processes of a distributed run make the same split, and most of it stays when
     tars are added to the folder.
+
+    The training images come in the order of a `BlockShuffleSampler`. A checkpoint in the middle of
+    an epoch has the place in it. `trainer.fit(..., ckpt_path=...)` goes on from there, also with
+    another number of processes or another batch size: no image is lost or comes twice.
     """
 
     def __init__(
@@ -37,6 +42,8 @@ class SA1BDataModule(lightning.LightningDataModule):
         num_workers: int | None = None,
         val_fraction: float = 0.1,
         *,
+        block_size: int = 1024,
+        seed: int = 0,
         collate_fn: Callable[[Sequence[Any]], Any] = collate,
         start_method: str | None = None,
         prefetch_factor: int | None = None,
@@ -53,6 +60,8 @@ class SA1BDataModule(lightning.LightningDataModule):
             because each batch in advance then takes 1.4 GB of shared memory.
           val_fraction: the share of the tars for validation, at least one tar. 0 makes no val
             loader. Defaults to 0.1.
+          block_size, seed: of the order of the training images, see `BlockShuffleSampler`. Default
+            to 1024 and 0.
           collate_fn: `collate`, which returns lists, or a `TransformersCollate`. Defaults to
             `collate`.
           start_method: 'fork', 'spawn' or 'forkserver'. Defaults to Python's own default.
@@ -70,6 +79,8 @@ class SA1BDataModule(lightning.LightningDataModule):
         self._root_dir = root_dir
         self._val_fraction = val_fraction
         self._dataset_options = dataset_options
+        self._block_size = block_size
+        self._seed = seed
         large = _leave_large_masks(collate_fn, dataset_options)
         workers = (
             (1 if large else min(8, available_cores())) if num_workers is None else num_workers
@@ -87,6 +98,8 @@ class SA1BDataModule(lightning.LightningDataModule):
         }
         self.train_dataset: SA1BDataset | None = None
         self.val_dataset: SA1BDataset | None = None
+        self._train_loader: ResumableLoader | None = None
+        self._to_load: dict[str, int] | None = None  # a state for the next training loader
 
     def setup(self, stage: str | None = None) -> None:
         """Finds the images and splits them. The trainer calls it in each process.
@@ -106,19 +119,55 @@ class SA1BDataModule(lightning.LightningDataModule):
         self.val_dataset = dataset.only(val) if val else None
 
     def train_dataloader(self) -> DataLoader:
-        """Makes the loader of the training split, shuffled."""
-        return self._loader(self.train_dataset, shuffle=True)
+        """Makes the loader of the training split, shuffled, for this process."""
+        dataset = self._after_setup(self.train_dataset)
+        if self.trainer is not None and self.trainer.overfit_batches:
+            return DataLoader(dataset, **self._loader_options)  # always the same few batches
+        sampler = BlockShuffleSampler(dataset, block_size=self._block_size, seed=self._seed)
+        self._train_loader = ResumableLoader(dataset, sampler, **self._loader_options)
+        if self._to_load is not None:
+            self._train_loader.load_state_dict(self._to_load)
+            self._to_load = None
+            if self.trainer is not None:
+                _count_again(self.trainer, self._train_loader)
+        return self._train_loader
 
     def val_dataloader(self) -> DataLoader | list:
         """Makes the loader of the validation split; an empty list if there is none."""
-        if self.val_dataset is None:
-            return []
-        return self._loader(self.val_dataset, shuffle=False)
+        self._after_setup(self.train_dataset)
+        return (
+            [] if self.val_dataset is None else DataLoader(self.val_dataset, **self._loader_options)
+        )
 
-    def _loader(self, dataset: SA1BDataset | None, shuffle: bool) -> DataLoader:
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the place in the training images, for a checkpoint; the trainer calls it."""
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the place of a checkpoint for the next training loader; the trainer calls it.
+
+        Args:
+          state_dict: what `state_dict` returned, in any process.
+        """
+        if self.trainer is None or self.trainer.state.fn == "fit":
+            self._to_load = state_dict or None
+
+    def _after_setup(self, dataset: SA1BDataset | None) -> SA1BDataset:
         if dataset is None:
             raise RuntimeError("Call setup() first; a Lightning trainer does.")
-        return DataLoader(dataset, shuffle=shuffle, **self._loader_options)
+        return dataset
+
+
+def _count_again(trainer: Any, loader: ResumableLoader) -> None:
+    """Sets the trainer's count of the batches of this epoch to what the loader has not left.
+
+    The checkpoint has the count of the processes and the batch size that saved it. With others, the
+    trainer would end the epoch too early or too late.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress.current
+    moved = len(loader) - loader.batches_left() - progress.processed
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(progress, name, getattr(progress, name) + moved)
 
 
 def _leave_large_masks(collate_fn: Any, options: Mapping[str, Any]) -> bool:

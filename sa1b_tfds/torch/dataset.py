@@ -16,6 +16,7 @@ from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.example import Example, in_pixels
 from sa1b_tfds.examples.id_set import as_id_set
 from sa1b_tfds.examples.image_choice import HoldoutPart, ImageChoice
+from sa1b_tfds.examples.indexed_images import IndexedImages
 from sa1b_tfds.examples.parts import IndexedPart, find_parts, index_parts
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.runs import check_size
@@ -134,13 +135,17 @@ class SA1BDataset(torch.utils.data.Dataset):
         self._set_parts(chosen_parts(parts, choice, missing_ids, str(root_dir)))
 
     def _set_parts(self, parts: Sequence[IndexedPart]) -> None:
-        self._parts = list(parts)
-        self._ends = np.cumsum([part.count() for part in parts])
+        self._images = IndexedImages(parts)
 
     @property
     def source_names(self) -> list[str]:
         """The names of the tars, folders or shards, in order."""
-        return [part.name for part in self._parts]
+        return self._images.names
+
+    @property
+    def source_counts(self) -> list[int]:
+        """The number of images of each tar, folder or shard, in order."""
+        return self._images.counts
 
     def only(self, source_names: Sequence[str]) -> SA1BDataset:
         """Makes a dataset of some of the tars, folders or shards, to split by tar.
@@ -159,15 +164,15 @@ class SA1BDataset(torch.utils.data.Dataset):
             raise ValueError(f"No such tar, folder or shard: {', '.join(sorted(unknown))}.")
         some = object.__new__(type(self))
         some.__dict__.update(self.__dict__)
-        some._set_parts([part for part in self._parts if part.name in wanted])
+        some._set_parts([part for part in self._images.parts if part.name in wanted])
         return some
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return len(self._images)
 
     def __repr__(self) -> str:
         """Says what it holds: 'SA1BDataset(11,186 images of 1 part: sa_000000.tar)'."""
-        held = f"{counted(len(self), 'image')} of {counted(len(self._parts), 'part')}"
+        held = f"{counted(len(self), 'image')} of {counted(len(self.source_names), 'part')}"
         return f"{type(self).__name__}({held}: {first_few(self.source_names)})"
 
     def __getitem__(self, i: int) -> Any:
@@ -188,12 +193,7 @@ class SA1BDataset(torch.utils.data.Dataset):
           IndexError: if there is no such image.
           BadInput: if the image is malformed.
         """
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"Image {i} of {len(self)}.")
-        i %= len(self)
-        number = int(np.searchsorted(self._ends, i, "right"))
-        part = self._parts[number]
-        return part.example(i - int(self._ends[number]) + part.count(), self._with_masks)
+        return self._images.example(i, self._with_masks)
 
     def _tensors(self, example: Example) -> Item:
         pixels = jpeg.decode(example.image)

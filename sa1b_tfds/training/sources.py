@@ -152,8 +152,10 @@ def _of_builder(
         )
     if (file_format := builder.info.file_format.value) != "tfrecord":
         raise ValueError(
-            f"{builder.data_path} holds {file_format} files, which tf.data cannot read: prepare"
-            " it with file_format='tfrecord'."
+            f"{builder.data_path} holds {file_format} files, which tf.data cannot read. Read them"
+            " with sa1b_tfds.grain.dataset, which makes the same batches, with"
+            " sa1b_tfds.torch.SA1BDataset or with tfds.data_source; or prepare the data with"
+            " file_format='tfrecord'."
         )
     features = builder.info.features
     if "masks" in features:
