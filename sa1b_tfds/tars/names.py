@@ -9,6 +9,9 @@ _NUMBERED = re.compile(r"sa_([0-9]{1,18})")
 _SA1B = re.compile(r"sa_[0-9]{6}")
 # SA-Co Gold, the benchmark of SAM 3: Meta's links file lists it beside SA-1B's tars.
 _OTHER_DATASETS = frozenset(("sa_co_gold",))
+# `sa1b download` writes NAME.part, and NAME.part.json, which says what that is a part of.
+PART = ".part"
+PART_STATE = ".part.json"
 # These programs download under the final name, often at full size from the start, and keep a state
 # file beside it until the download ends. Browsers and most others use another name until then.
 STATE_FILES = {".aria2": "aria2", ".st": "axel", ".lftp-pget-status": "lftp"}
@@ -38,6 +41,12 @@ def is_other_dataset(name: str) -> bool:
 def is_sa1b_name(name: str) -> bool:
     """Whether this is the name of one of SA-1B's own tars: `sa_` and six digits."""
     return is_tar_name(name) and _SA1B.fullmatch(tar_stem(name)) is not None
+
+
+def unfinished_tar(name: str) -> str | None:
+    """Returns `sa_000020.tar` for `sa_000020.tar.part.json`; None if it is no such state file."""
+    tar = name.removesuffix(PART_STATE)
+    return tar if tar != name and is_tar_name(tar) else None
 
 
 def tar_number(name: str) -> int | None:
