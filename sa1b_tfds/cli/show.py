@@ -108,7 +108,8 @@ def _batch(options: argparse.Namespace) -> tuple[int, bytes]:
     else:
         skip = tfds.decode.SkipDecoding()
         source = sa1b_tfds.read_tars(source, decoders={"image": skip, "masks": skip})
-    batch = next(iter(sa1b_tfds.training_dataset(source, config)))
+    with quiet.errors_in_a_line():
+        batch = next(iter(sa1b_tfds.training_dataset(source, config)))
     return len(batch["image"]), encode_png(np.asarray(show_batch(batch)))
 
 
