@@ -814,7 +814,13 @@ def test_a_mirror_gets_the_token_and_its_damaged_copy_is_found(tmp_path):
         token = ("--header", "Authorization: Bearer fake-token")
         out, err = sa1b(*command, "--end", "3", *token).communicate(timeout=120)
 
-    assert f"{damaged} failed: the MD5 is " in out
+    assert f"1 file failed, see above: {damaged}\n" in out
+    assert err.count(f"{damaged}: its MD5 is not the known one; fetching it again") == 1
+    said = (
+        rf"{damaged}: failed: the MD5 is \w{{32}}, the table says \w{{32}}, .*; if not, delete it"
+    )
+    assert re.search(said, err)
+    assert (out + err).count("the table says") == 1
     assert "2 of 3 files whole (2 downloaded, 0 already there), 1 failed" in out
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("sa_*.tar")} == {
         name: data for name, data in files.items() if name != damaged
@@ -890,7 +896,7 @@ def test_a_wrong_token_is_not_reported_as_an_expired_link(server, tmp_path):
     server.faults[NAME] = always(status=401)
     token = ("--header", "Authorization: Bearer wrong-token")
     out, err = sa1b(*write_inputs(server, tmp_path), *token).communicate(timeout=120)
-    assert "HTTP 401 (Unauthorized): the server refuses access" in out
+    assert "HTTP 401 (Unauthorized): the server refuses access" in err
     assert "links expired" not in out
     assert "wrong-token" not in out + err
 

@@ -528,6 +528,8 @@ def test_a_folder_that_holds_something_else_is_left_alone(tars, tmp_path, coco):
     for options in ({"format": Coco(images="none")}, {"format": Coco(), "max_images": 5}):
         with pytest.raises(FileExistsError, match="an export of another source or with other"):
             run(tars, coco, **options)
+    with pytest.raises(FileExistsError, match="format coco, and this command writes yolo; its exp"):
+        run(tars, coco, Yolo())
     assert digests(coco) == before
     (tmp_path / "empty").mkdir()
     assert run(tars, tmp_path / "empty", Coco(images="none")).counts["images"] == 8

@@ -71,11 +71,6 @@ def test_a_number_of_a_table(value, said):
     assert table.number(value) == said
 
 
-def test_a_long_text_is_shortened():
-    assert text.shortened("the MD5 is " + "0" * 32) == "the MD5 is " + "0" * 32
-    assert text.shortened("word " * 99) == "word " * 15 + "..."
-
-
 def test_a_name_is_not_said_twice():
     assert text.with_name("a.tar", "broken") == "a.tar: broken"
     assert text.with_name("a.tar", "a.tar: broken") == "a.tar: broken"

@@ -192,11 +192,12 @@ def downloaded(tmp_path):
     return tmp_path
 
 
-CHECKED = "it was checked when it was downloaded, and has not changed since"
-
-
-@pytest.mark.parametrize("settings", [{}, {"md5": {}}], ids=["md5", "size"])
-def test_what_a_download_has_checked_is_not_inflated(tmp_path, monkeypatch, settings):
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [({}, "MD5"), ({"md5": {}}, "form, not its MD5,"), ({"verify": "size"}, "form, not its MD5,")],
+    ids=["md5", "size", "md5 not looked at"],
+)
+def test_what_a_download_has_checked_is_not_inflated(tmp_path, monkeypatch, settings, what):
     with FaultServer({NAME: PACKED}) as server:
         fetch_all(server, tmp_path, **settings)
     inflated = []
@@ -209,7 +210,7 @@ def test_what_a_download_has_checked_is_not_inflated(tmp_path, monkeypatch, sett
         "whole",
         "gzip",
         None,
-        CHECKED,
+        f"its {what} was checked when it was downloaded, and it has not changed since",
     )
     assert inflated == []
 
@@ -219,6 +220,20 @@ def test_what_a_download_has_checked_is_not_inflated(tmp_path, monkeypatch, sett
     os.utime(tmp_path / NAME)
     (report,) = verify_folder(tmp_path)
     assert (report.status, report.pairs, report.note, len(inflated)) == ("whole", 1, None, 2)
+
+
+def test_a_download_with_another_md5_is_wrong(tmp_path):
+    with FaultServer({NAME: PACKED}) as server:
+        (failed,) = fetch_all(server, tmp_path, md5={NAME: ZEROS})
+    (report,) = verify_folder(tmp_path)
+    assert (report.status, report.reasons) == ("wrong", (failed.reason,))
+    assert (
+        f"{ZEROS}, fetched from the start and checked again. The file is kept as {NAME}.part: "
+        in (failed.reason)
+    )
+    (tmp_path / f"{NAME}.part").write_bytes(PACKED[:99])
+    (report,) = verify_folder(tmp_path)
+    assert report.status == "unfinished"
 
 
 def test_a_tar_that_changed_since_the_download_is_read_again(downloaded):
@@ -465,7 +480,8 @@ def test_a_tar_without_an_md5_that_the_download_checked_is_said(tmp_path, capsys
         fetch_all(server, tmp_path, md5={})
     assert main(["verify", str(tmp_path), "--md5"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"sa_123456.tar: whole; {CHECKED}",
+        "sa_123456.tar: whole; its form, not its MD5, was checked when it was downloaded, and it has"
+        " not changed since",
         "1 of 1 tar whole",
         IN_GZIP.format(1) + ", now or when they were downloaded.",
     ]

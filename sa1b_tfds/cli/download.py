@@ -252,7 +252,7 @@ def _print_summary(
     selection: Selection,
     options: argparse.Namespace,
 ) -> None:
-    from sa1b_tfds.core.text import shortened
+    from sa1b_tfds.core.text import counted
     from sa1b_tfds.download.links import LINKS_PAGE
 
     failed = {r.name: r.reason or "" for r in tally.results.values() if r.status == "failed"}
@@ -272,8 +272,8 @@ def _print_summary(
             command=command,
         )
         return
-    for name, reason in sorted(failed.items()):
-        print(f"{name} failed: {shortened(reason)}")
+    if failed:
+        print(f"{counted(len(failed), 'file')} failed, see above: {' '.join(sorted(failed))}")
     if expired:
         print(
             f"{len(expired)} of the links expired: {' '.join(expired)}\n"

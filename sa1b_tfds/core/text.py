@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 
@@ -37,11 +36,6 @@ def first_few(texts: Sequence[str]) -> str:
 def with_name(name: str, text: str) -> str:
     """'name: text'; just `text` if it begins with the name already."""
     return text if text.startswith(f"{name}: ") else f"{name}: {text}"
-
-
-def shortened(text: str) -> str:
-    """The beginning of a long text, to be known again by."""
-    return textwrap.shorten(text, 80, placeholder=" ...")
 
 
 def printable(text: str) -> str:

@@ -19,12 +19,17 @@ from sa1b_tfds.core.running.workers import Ended, OnProgress, Running, events
 from sa1b_tfds.download.check import hash_file, md5_problem
 from sa1b_tfds.download.links import first_of_range, missing_of_range
 from sa1b_tfds.download.transfer.checked_files import CheckedFiles
+from sa1b_tfds.download.transfer.partial import Partial
 from sa1b_tfds.examples.annotations import member_of
 from sa1b_tfds.examples.consistency import check_pair
 from sa1b_tfds.tars.archive import TarArchive, identity_of
 from sa1b_tfds.tars.names import PART, is_tar_name, tar_number
 
 _MAX_REASONS = 20
+_CHECKED = {
+    by: f"its {what} was checked when it was downloaded, and it has not changed since"
+    for by, what in {"md5": "MD5", "size": "form, not its MD5,"}.items()
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +118,18 @@ def verify_folder(
         for name in names
     ]
     missing = missing_of_range(first, end, [*names, *unfinished])
-    reason = "a download that was not finished: run it again"
-    absent = [TarReport(name=n, status="unfinished", reasons=(reason,)) for n in unfinished]
+    absent = [_report_of_partial(Partial(folder, name)) for name in unfinished]
     reason = "not in the folder"
     absent += [TarReport(name=n, status="missing", reasons=(reason,)) for n in missing]
     return _in_order(absent, tasks, workers, reporter or Reporter())
+
+
+def _report_of_partial(partial: Partial) -> TarReport:
+    name = partial.final.name
+    if partial.is_complete and partial.source and partial.source.problem:
+        return TarReport(name=name, status="wrong", reasons=(partial.source.problem,))
+    reason = "a download that was not finished: run it again"
+    return TarReport(name=name, status="unfinished", reasons=(reason,))
 
 
 def _in_order(
@@ -238,7 +250,7 @@ class VerifyTask:
         elif is_packed and look.md5 and not look.reasons:
             return
         elif is_packed and not look.md5 and self.checked_by is not None:
-            look.note = "it was checked when it was downloaded, and has not changed since"
+            look.note = _CHECKED[self.checked_by]
             return
         else:
             look.pairs = len(archive.index(problems, on_read))

@@ -284,10 +284,21 @@ def _exported(output: Path, job: list[Any], was_there: bool = False) -> Exported
     )
     if made_of != job:
         raise FileExistsError(
-            f"{output} holds an export of another source or with other options; its {REPORT} lists"
-            " them. Remove it, or name another folder."
+            f"{output} holds {_difference(made_of, job)}; its {REPORT} lists what it was made of."
+            " Name another folder, or remove this one."
         )
     return exported
+
+
+def _difference(made_of: Any, job: list[Any]) -> str:
+    """What an export is, of which the job is not this one."""
+    was, now = (
+        {str(piece.get("format")) for piece in pieces if isinstance(piece, dict)}
+        for pieces in (made_of if isinstance(made_of, list) else [], job)
+    )
+    if len(was) == len(now) == 1 and was != now:
+        return f"an export in the format {was.pop()}, and this command writes {now.pop()}"
+    return "an export of another source or with other options"
 
 
 def _start_over(root: Path) -> None:

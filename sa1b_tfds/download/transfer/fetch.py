@@ -99,9 +99,13 @@ class Fetch:
                     self._finish()
                     return "md5" if self._expected_md5 else self._checked_without_md5()
                 if was_wrong or not self._config.retries:
-                    raise Refused(self._wrong_for_good(problem))
+                    reason = self._wrong_for_good(problem)
+                    self._part.learn_problem(reason)
+                    raise Refused(reason)
                 was_wrong = True
-                self._note(f"{problem}; fetching it again from the start")
+                # The two MD5s are in the reason, if it fails again.
+                what = "its MD5 is not the known one" if self._has_other_md5 else problem
+                self._note(f"{what}; fetching it again from the start")
                 self._restart()
                 attempts = Attempts(0, self._config.slow_bytes)
                 continue

@@ -24,13 +24,17 @@ _sync_data = getattr(os, "fdatasync", os.fsync)
 
 @dataclass(frozen=True, kw_only=True)
 class ServedFile:
-    """What a partial file is a part of: enough to know the same file behind another link."""
+    """What a partial file is a part of: enough to know the same file behind another link.
+
+    problem: what is wrong with the partial, whose bytes are all there; None if it was not checked.
+    """
 
     name: str
     size: int | None
     etag: str | None
     last_modified: str | None
     host: str | None = None
+    problem: str | None = None
 
     @classmethod
     def of(
@@ -108,6 +112,12 @@ class Partial:
             self.source = replace(self.source, size=size)
             write_json(self._state_file, asdict(self.source))
 
+    def learn_problem(self, problem: str) -> None:
+        """Keeps what is wrong with it, for `verify`."""
+        if self.source is not None:
+            self.source = replace(self.source, problem=problem)
+            write_json(self._state_file, asdict(self.source))
+
     def open(self) -> int:
         """A descriptor to `append` to, without a buffer of ours: what was read is on disk."""
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -148,7 +158,7 @@ class Partial:
             source = ServedFile(**orjson.loads(self._state_file.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
-        texts = (source.etag, source.last_modified, source.host)
+        texts = (source.etag, source.last_modified, source.host, source.problem)
         sound = (
             self.final.name == source.name
             and (source.size is None or (isinstance(source.size, int) and source.size >= 0))
