@@ -24,7 +24,8 @@ DOWNLOAD = "download --links-file links.txt --output-dir out"
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "the following arguments are required: COMMAND"),
+        ("--", "the following arguments are required: COMMAND"),
+        ("help fly", "no such command: fly\n"),
         ("bulid tars", "no such command: bulid. Did you mean build?"),
         ("fly", "no such command: fly\n"),
         ("unpack tars --worker 2", "no such option: --worker. Did you mean --workers?"),
@@ -54,6 +55,20 @@ def test_options_that_make_no_sense_are_2_with_usage(capsys, line, message):
     assert err.startswith(f"{usage} ")
     assert message in err
     assert "secret" not in err
+
+
+@pytest.mark.parametrize(
+    ("line", "same"),
+    [("", "--help"), ("help", "--help"), ("help build", "build --help")],
+)
+def test_who_asks_for_nothing_or_for_help_gets_it(capsys, line, same):
+    texts = []
+    for arguments in (line, same):
+        with pytest.raises(SystemExit, match="0"):
+            main(arguments.split())
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("usage: sa1b ")
 
 
 def test_the_version_is_that_of_the_package(capsys):

@@ -480,8 +480,8 @@ def test_a_tar_without_an_md5_that_the_download_checked_is_said(tmp_path, capsys
         fetch_all(server, tmp_path, md5={})
     assert main(["verify", str(tmp_path), "--md5"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "sa_123456.tar: whole; its form, not its MD5, was checked when it was downloaded, and it has"
-        " not changed since",
+        "sa_123456.tar: whole; its form, not its MD5, was checked when it was downloaded, and it"
+        " has not changed since",
         "1 of 1 tar whole",
         IN_GZIP.format(1) + ", now or when they were downloaded.",
     ]

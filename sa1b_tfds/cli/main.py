@@ -104,6 +104,8 @@ def _actions_of(command: argparse.ArgumentParser) -> Mapping[str, argparse.Argum
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the arguments; an error in them prints the usage of their command."""
     parser, commands = _parser()
+    if arguments[:1] in ([], ["help"]):
+        arguments = [*arguments[1:], "--help"]
     # argparse checks what is missing before it names what it does not know, and prints the usage of
     # `sa1b` then. A misspelt word is the likelier mistake, so it is looked for first.
     name = next((word for word in arguments if not word.startswith("-")), None)
