@@ -181,6 +181,24 @@ def test_a_folder_without_tars_is_said(tmp_path, capsys, flags):
     assert not (tmp_path / "data").exists()
 
 
+def test_a_plan_without_work_says_so(tars, tmp_path, capsys):
+    arguments = (tars, "--data-dir", tmp_path / "data")
+    assert _sa1b(*arguments) == 0
+    capsys.readouterr()
+    assert _sa1b(*arguments, "--plan") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "Nothing to convert: 3 tars, all finished"
+    assert len(lines) == 4
+
+
+def test_a_config_in_the_place_of_the_folder_is_seen(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for tars, hint in (("original_1pct", " A config goes after --config."), ("my/tars", "")):
+        assert _sa1b(tars, "--data-dir", "data") == 1
+        said = f"{tars} is not there: name the folder of the tars.{hint}\n"
+        assert capsys.readouterr().err == f"sa1b build: {said}"
+
+
 def test_a_plan_of_add_has_the_tars_that_changed(tars, tmp_path, capsys):
     arguments = (tars, "--data-dir", tmp_path / "data", "--add")
     assert _sa1b(*arguments) == 0

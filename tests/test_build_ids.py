@@ -299,7 +299,8 @@ def test_beam_takes_the_same_images(tars, tmp_path):
     ],
     ids=str,
 )
-def test_a_list_that_cannot_be_is_refused_at_once(options, error, message):
+def test_a_list_that_cannot_be_is_refused_at_once(tmp_path, monkeypatch, options, error, message):
+    monkeypatch.chdir(tmp_path)  # where no ids.txt is
     with pytest.raises(error, match=message):
         sa1b_tfds.SegmentAnythingConfig(name="mine", **options)
     with pytest.raises(ValueError, match="missing_ids must be 'raise' or 'skip', got 'drop'"):

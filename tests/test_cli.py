@@ -13,6 +13,7 @@ import pytest
 import sa1b_tfds
 from sa1b_tfds.cli import main as cli
 from sa1b_tfds.cli.main import main
+from sa1b_tfds.segment_anything import configs
 from tests import building
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -30,6 +31,10 @@ DOWNLOAD = "download --links-file links.txt --output-dir out"
         ("fly", "no such command: fly\n"),
         ("unpack tars --worker 2", "no such option: --worker. Did you mean --workers?"),
         ("download --links-fil=secret", "no such option: --links-fil. Did you mean --links-file?"),
+        (
+            "show tars --limit 3",
+            "no such option: --limit. `sa1b show --help` describes those there",
+        ),
         ("show a b --out page.html", "unrecognized arguments: b"),
         ("build tars --config orignal", "no such config: orignal. Did you mean original?"),
         ("build tars --config x", "no such config: x. Choose from original, original_1pct,"),
@@ -114,6 +119,26 @@ def test_help_has_examples_that_parse_and_a_page(capsys, command):
     for example in examples:
         cli._parse(shlex.split(example))
     assert (ROOT / re.search(r"^more: (\S+)$", text, re.MULTILINE)[1]).exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("export", "OUT folder to write: a new one, or one that this command began"),
+        ("repack", "OUT folder to write: a new one, or one that this command began"),
+        ("locate", "Exact for tars in --tars; an estimate for others"),
+        ("verify", "DIR folder of the tars, or one tar"),
+    ],
+)
+def test_help_answers_what_was_asked(command, sentence):
+    assert sentence in " ".join(cli._parser()[1][command].format_help().split())
+
+
+def test_help_of_build_says_all_configs():
+    help = cli._parser()[1]["build"]._option_string_actions["--config"].help
+    sizes, ends = ("original", "resized_1024"), ("", "_1pct", "_10pct")
+    assert {f"{size}{end}" for size in sizes for end in ends} == {c.name for c in configs.ALL}
+    assert all(part in help for part in (*sizes, *ends))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -205,5 +230,5 @@ def test_output_is_the_commands_own(tmp_path):
         "1 tar, kB to do",
         "sa_000000.tar: done",
         "4 images of 1 tar in 1 shard, kB; 0 skipped",
-        "4 images in TMP/batch.png",
+        "4 images in TMP/batch.png; --open opens it in the browser",
     ]

@@ -73,7 +73,8 @@ def test_a_line_far_into_a_file_is_named_by_its_number(tmp_path, monkeypatch):
         as_id_set(path)
 
 
-def test_ids_in_python():
+def test_ids_in_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no ids.txt is
     values = [3, "sa_1.jpg", pathlib.Path("a/sa_2.jpg"), np.int64(3)]
     assert as_id_set(values).ids.tolist() == [1, 2, 3]
     assert as_id_set(iter(range(3))).ids.tolist() == [0, 1, 2]

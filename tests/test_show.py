@@ -514,7 +514,10 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         assert main(["show", str(tars), "--batch", "--n", "2"]) == 0
         assert main(["show", str(builder.data_path), "--batch", "--out", "b.png"]) == 0
-        assert capsys.readouterr().out == "2 images in batch.png\n4 images in b.png\n"
+        assert capsys.readouterr().out == (
+            "2 images in batch.png; --open opens it in the browser\n"
+            "4 images in b.png; --open opens it in the browser\n"
+        )
         assert Image.open("batch.png").size == (8 + 2 * 648, 8 + 648)
         assert Image.open("b.png").size == (8 + 2 * 648, 8 + 2 * 648)
         with pytest.raises(SystemExit, match="2"):

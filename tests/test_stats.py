@@ -464,6 +464,16 @@ def test_a_good_source_is_0_and_a_wrong_one_1(tmp_path, capsys):
     assert "holds neither sa_*.tar" in capsys.readouterr().err
 
 
+def test_where_nothing_can_be_read_only_the_reason_is_said(tmp_path, capsys):
+    (tmp_path / "sa_000000.tar").write_bytes(b"x" * 2000)
+    assert main(["stats", str(tmp_path), "--workers", "1"]) == 1
+    first, empty, number, reason = capsys.readouterr().out.splitlines()
+    assert first == "0 images, 0 masks, 0 bytes of JPEG in 1 part"
+    assert (empty, number) == ("", "1 could not be read")
+    assert reason.startswith("  sa_000000.tar: ")
+    assert "it is no tar" in reason
+
+
 def test_a_torn_tar_is_read_as_far_as_it_goes(tars, tmp_path):
     whole = (tars / "sa_000000.tar").read_bytes()
     is_packed = whole.startswith(b"\x1f\x8b")

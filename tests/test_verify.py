@@ -380,6 +380,17 @@ def test_what_cannot_be_read_leaves_the_others_alone(tmp_path, workers):
     assert "Is a directory" in reports["000001"].reasons[0]
 
 
+def test_one_tar_is_looked_at_alone(tmp_path, capsys):
+    for name in (NAME, "sa_000001.tar", f"{NAME}.part"):
+        (tmp_path / name).write_bytes(GOOD)
+    assert main(["verify", str(tmp_path / NAME)]) == 0
+    said = f"{NAME}: whole, 1 pair\n1 of 1 tar whole\n"
+    assert capsys.readouterr().out == said
+    (tmp_path / "notes.txt").write_text("no tar")
+    (report,) = verify_folder(tmp_path / "notes.txt")
+    assert (report.name, report.status) == ("notes.txt", "torn")
+
+
 def test_many_reasons_are_cut(tmp_path):
     (tmp_path / NAME).write_bytes(tar_of(**{f"sa_{n}.jpg": b"" for n in range(100, 150)}))
 
@@ -395,7 +406,8 @@ def test_many_reasons_are_cut(tmp_path):
         ({"start": 2, "end": 2}, ValueError, "start=2, end=2 holds no tar"),
         ({"start": -1}, ValueError, "start=-1"),
         ({"workers": 0}, ValueError, "workers must be positive, got 0"),
-        ({"folder": "none"}, NotADirectoryError, "none is not a folder: verify takes the folder"),
+        ({"folder": "none"}, FileNotFoundError, "none is not there: name the folder of the tars, "),
+        ({"folder": __file__, "end": 3}, ValueError, "range of numbers is for a folder, and .* is"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path, options, error, message):

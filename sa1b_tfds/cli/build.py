@@ -62,7 +62,8 @@ def add(commands: Commands) -> None:
         "--config",
         default="original",
         metavar="NAME",
-        help="config of the dataset (default: %(default)s)",
+        help="config of the dataset: original, with the images as they are, or resized_1024; with"
+        " _10pct or _1pct at its end for the first 100 or 10 tars (default: %(default)s)",
     )
     add(
         "--also",
@@ -146,6 +147,9 @@ def _print_build_plan(plan: BuildPlan) -> bool:
     for tar in plan.tars:
         print(f"{tar.name}: {tar.state}, {format_bytes(tar.bytes)}")
     to_do = sum(tar.state != "finished" for tar in plan.tars)
+    if not to_do:
+        print(f"Nothing to convert: {counted(len(plan.tars), 'tar')}, all finished")
+        return True
     needed = plan.prepared + plan.in_flight + plan.scratch
     free = "unknown" if plan.free is None else format_bytes(plan.free)
     how_long, shards = format_duration(plan.seconds), f"{format_bytes(plan.prepared)} of shards"

@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
     group = command.add_argument_group("input and output")
     add = group.add_argument
     add("source", metavar="SOURCE", help="a tar, a folder of tars or files, or prepared data")
-    add("output", metavar="OUT", help="folder to write, which must not exist yet")
+    add("output", metavar="OUT", help="folder to write: a new one, or one that this command began")
     add_config(group)
     add("--format", choices=("coco", "yolo"), required=True, help="format to write")
     add(

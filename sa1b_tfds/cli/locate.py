@@ -21,9 +21,9 @@ def add(commands: Commands) -> None:
         commands,
         "locate",
         _locate,
-        "Print the names of the tars that hold the images of a list. Tars that are there say it"
-        " exactly, by their indexes. For other tars it is an estimate, which includes the"
-        " neighbours of each tar. stderr says what is exact.",
+        "Print the names of the tars that hold the images of a list. Exact for tars in --tars; an"
+        " estimate for others, which includes the neighbours of each tar. stderr says what is"
+        " exact.",
         examples=(
             "ids.txt --links-file links.txt",
             "ids.txt --tars tars --known known.csv",

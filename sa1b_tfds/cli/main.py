@@ -123,7 +123,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         for word in given:
             option = word.partition("=")[0]  # what follows may be a secret
             if option.startswith("--") and option not in known:
-                command.error(f"no such option: {option}{did_you_mean(option, known)}")
+                there = f". `{command.prog} --help` describes those there are"
+                question = did_you_mean(option, known) or there
+                command.error(f"no such option: {option}{question}")
     options, others = parser.parse_known_args(arguments)
     if others:
         options.parser.error(f"unrecognized arguments: {' '.join(others)}")

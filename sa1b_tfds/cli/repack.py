@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
     )
     add = command.add_argument_group("input and output").add_argument
     add("source", metavar="SOURCE", help="a tar, a folder of tars or of extracted files")
-    add("output", metavar="OUT", help="folder to write, which must not exist yet")
+    add("output", metavar="OUT", help="folder to write: a new one, or one that this command began")
     add(
         "--form",
         choices=("webdataset", "sa1b"),

@@ -76,7 +76,8 @@ def _show(options: argparse.Namespace) -> int:
         options.parser.error(f"--stats is for a page, and {out} is a picture")
     n, content = _batch(options) if options.batch else _examples(options, is_page=is_page)
     write_whole(out, content)
-    print(f"{counted(n, 'image')} in {out}")
+    hint = "" if options.open else "; --open opens it in the browser"
+    print(f"{counted(n, 'image')} in {out}{hint}")
     if options.open:
         import webbrowser
 

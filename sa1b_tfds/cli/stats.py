@@ -71,7 +71,6 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def _print(statistics: Statistics) -> None:
-    from sa1b_tfds.cli.table import number, print_table
     from sa1b_tfds.core.text import counted, format_bytes
     from sa1b_tfds.stats.anomalies import KINDS
 
@@ -79,14 +78,8 @@ def _print(statistics: Statistics) -> None:
         f"{counted(statistics.images, 'image')}, {counted(statistics.masks, 'mask')},"
         f" {format_bytes(statistics.jpeg_bytes)} of JPEG in {counted(statistics.parts, 'part')}"
     )
-    print()
-    shares = (0.05, 0.5, 0.95)
-    rows = [["", "min", *(f"{share:.0%}" for share in shares), "max", "mean"]]
-    for name, histogram in statistics.distributions.items():
-        values = [histogram.minimum, *map(histogram.quantile, shares), histogram.maximum]
-        values = values if histogram.count else [None] * len(values)
-        rows.append([name, *map(number, [*values, histogram.mean])])
-    print_table(rows)
+    if statistics.images:
+        _print_distributions(statistics)
     for name, duplicates in statistics.duplicates.items():
         what = {"image_id": "an id", "jpeg": "a JPEG"}[name]
         images = counted(duplicates.count, "image")
@@ -96,6 +89,19 @@ def _print(statistics: Statistics) -> None:
     _print_findings(f"{statistics.problems.count:,} could not be read", statistics.problems)
     if not (statistics.anomalies or statistics.problems.count):
         print("\nNo anomalies.")
+
+
+def _print_distributions(statistics: Statistics) -> None:
+    from sa1b_tfds.cli.table import number, print_table
+
+    print()
+    shares = (0.05, 0.5, 0.95)
+    rows = [["", "min", *(f"{share:.0%}" for share in shares), "max", "mean"]]
+    for name, histogram in statistics.distributions.items():
+        values = [histogram.minimum, *map(histogram.quantile, shares), histogram.maximum]
+        values = values if histogram.count else [None] * len(values)
+        rows.append([name, *map(number, [*values, histogram.mean])])
+    print_table(rows)
 
 
 def _print_findings(what: str, findings: Findings) -> None:

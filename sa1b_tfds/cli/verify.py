@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
         docs="download.md",
     )
     add = command.add_argument_group("tars").add_argument
-    add("folder", metavar="DIR", help="folder of the tars")
+    add("folder", metavar="DIR", help="folder of the tars, or one tar")
     add(
         "--start",
         type=int,

@@ -74,7 +74,7 @@ def verify_folder(
     download of ours has checked it and it has not changed since.
 
     Args:
-      folder: where the tars are.
+      folder: where the tars are; or one tar, which alone is looked at.
       start: first number of a range, 0 where only `end` is given.
       end: the number after the last one; with it, every number of the range has to be there.
       md5: MD5 by name, to compare with; then a compressed tar is not inflated. None compares
@@ -87,16 +87,23 @@ def verify_folder(
       reporter: receives how far it is. Without one nothing is printed.
 
     Raises:
-      NotADirectoryError: there is no such folder.
-      ValueError: a range that holds nothing, or workers below 1.
+      FileNotFoundError: there is no such folder or tar.
+      ValueError: a range that holds nothing, a range with one tar, or workers below 1.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder: verify takes the folder of the tars.")
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} is not there: name the folder of the tars, or one tar.")
     first = first_of_range(start, end)
     workers = worker_count(workers)
+    only = None if folder.is_dir() else folder.name
+    if only is not None:
+        if (start, end) != (None, None):
+            raise ValueError(f"A range of numbers is for a folder, and {folder} is one tar.")
+        folder = folder.parent
 
     def asked_for(name: str) -> bool:
+        if only is not None:
+            return name == only
         number = tar_number(name)
         if start is None and end is None:
             return is_tar_name(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Mapping
 
 from absl import logging
@@ -107,7 +108,9 @@ def _supply(config: BuildConfig, dataset: SegmentAnythingConfig) -> TarSupply:
 def _refuse_without_tars(config: BuildConfig, state: BuildState, is_any_staged: bool) -> None:
     there = state.prepared.names | state.staged
     if not (config.links_file or config.tars.exists() or config.tars.name in there):
-        raise FileNotFoundError(f"{config.tars} is not there: name the folder of the tars.")
+        is_word = re.fullmatch(r"\w+", str(config.tars)) is not None
+        hint = " A config goes after --config." if is_word else ""
+        raise FileNotFoundError(f"{config.tars} is not there: name the folder of the tars.{hint}")
     if state.supply.archives or state.is_prepared:
         return
     refuse_unfinished(config.tars)
