@@ -27,6 +27,7 @@ with _epy.lazy_api_imports(globals()):
     from sa1b_tfds import keras as keras
     from sa1b_tfds import metrics as metrics
     from sa1b_tfds import show as show
+    from sa1b_tfds import sidecar as sidecar
     from sa1b_tfds import torch as torch
     from sa1b_tfds.core.problems import BadInput
     from sa1b_tfds.examples.amg import read_amg_output

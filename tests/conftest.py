@@ -36,6 +36,7 @@ gc.set_threshold(50_000, 20, 50)
 # What takes longest begins first, so that nothing long is left for one process at the end.
 _SLOWEST = (
     "training_pipeline",
+    "sidecar",
     "keras",
     "docs",
     "builder",
@@ -59,6 +60,7 @@ _SLOWEST = (
     "metrics",
     "model_docs",
     "training_transforms",
+    "dask",
     "beam",
     "shards",
     "training_config",

@@ -557,7 +557,7 @@ def test_data_that_may_only_be_read_is_loaded_beside_what_a_build_left(tars, sma
     assert len(_ids(_build(tars, disk))) == 15
 
 
-def test_tasks_and_sidecars_are_plain_values(tars, tmp_path):
+def test_tasks_and_receipts_are_plain_values(tars, tmp_path):
     import pickle
 
     task = _conversion(tars, tmp_path).tasks({})[0]

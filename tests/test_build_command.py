@@ -253,9 +253,9 @@ def test_add_keeps_shards_however_they_were_cut_and_coded(tars, tmp_path, caplog
     config = tfds.download.DownloadConfig(manual_dir=tars, num_shards=4)
     Builder(data_dir=data, config="resized_1024").download_and_prepare(download_config=config)
     before = list(building.shards_of(data / final).values())
-    sidecars = data / final / "tars.jsonl"
-    text = re.sub('"checksum":[0-9]+,', "", sidecars.read_text())
-    sidecars.write_text(re.sub('"pillow":"[^"]*"', '"pillow":"1.0"', text))
+    receipts = data / final / "tars.jsonl"
+    text = re.sub('"checksum":[0-9]+,', "", receipts.read_text())
+    receipts.write_text(re.sub('"pillow":"[^"]*"', '"pillow":"1.0"', text))
     held_back.rename(tars / "sa_000001.tar")
     arguments = (tars, "--data-dir", data, "--config", "resized_1024", "--add", "--md5")
     assert _sa1b(*arguments, "--on-error", "skip") == 0

@@ -598,8 +598,8 @@ def test_servers_that_drop_expire_and_die_cost_no_byte_twice(tmp_path, form):
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(lambda part, side: side.unlink(), id="no sidecar"),
-        pytest.param(lambda part, side: side.write_text("{"), id="half a sidecar"),
+        pytest.param(lambda part, side: side.unlink(), id="no state file"),
+        pytest.param(lambda part, side: side.write_text("{"), id="half a state file"),
         pytest.param(lambda part, side: side.write_text('["size"]'), id="a list"),
         pytest.param(lambda part, side: side.write_text('{"size": -1}'), id="other fields"),
         pytest.param(
@@ -619,7 +619,7 @@ def test_a_partial_that_cannot_be_trusted_is_fetched_from_the_start(server, tmp_
 
     assert result.status == "done"
     assert (tmp_path / NAME).read_bytes() == TAR
-    assert any("has no sidecar that fits it; starting over" in text for text in notes.texts)
+    assert any("has no state file that fits it; starting over" in text for text in notes.texts)
 
 
 def test_bytes_that_rotted_in_a_partial_are_found(server, tmp_path):
@@ -1234,10 +1234,10 @@ def test_kill_9_at_twenty_moments_loses_nothing_and_fetches_nothing_twice(tmp_pa
 @pytest.mark.parametrize(
     ("function", "call", "when"),
     [
-        pytest.param("replace", 1, "before", id="before the sidecar has its name"),
+        pytest.param("replace", 1, "before", id="before the state file has its name"),
         pytest.param("replace", 1, "after", id="after that, before the first byte"),
         pytest.param("replace", 2, "before", id="whole and checked, not renamed"),
-        pytest.param("replace", 2, "after", id="renamed, the sidecar still there"),
+        pytest.param("replace", 2, "after", id="renamed, the state file still there"),
         pytest.param("replace", 3, "before", id="before the record is written"),
         pytest.param("fsync", 3, "before", id="not synced"),
     ],

@@ -439,7 +439,7 @@ def test_no_more_than_a_tar_a_worker_is_there_twice(tmp_path, workers):
     check_slow(tmp_path, number)
     final = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert 1 <= twice <= workers
-    assert most <= final + workers * len(slow_tar(0)) + 10_000  # the record and the sidecars
+    assert most <= final + workers * len(slow_tar(0)) + 10_000  # the record and the state files
 
 
 def test_a_disk_as_large_as_the_plan_says_is_enough(small_disk):

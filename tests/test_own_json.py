@@ -110,10 +110,10 @@ def test_what_is_wrong_is_said_plainly(content, make, reason):
 
 
 @any_damage
-def test_a_damaged_sidecar_is_no_finished_tar(tmp_path, damage):
+def test_a_damaged_receipt_is_no_finished_tar(tmp_path, damage):
     staging = Staging(epath.Path(tmp_path))
     for name in ("sa_000000.tar", "x" * 300):
-        staging.sidecar(name).write_bytes(damage)
+        staging.receipt(name).write_bytes(damage)
         assert staging.finished(name) is None
     with pytest.raises(
         own_json.DamagedJson, match=r"\.json is damaged \(.*: remove it and build again"

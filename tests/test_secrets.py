@@ -176,8 +176,8 @@ def run(url, options, shown):
         command += ["--md5-file", folder / "md5.txt", "--retries", "0", "--timeout", "5", *options]
         main([str(word) for word in command])
         main([str(word) for word in [*command, "--json"]])
-        sidecars = [path for path in (folder / "out").iterdir() if path.suffix == ".json"]
-        shown["sidecars"] = "".join(path.read_text() for path in sidecars)
+        state_files = [path for path in (folder / "out").iterdir() if path.suffix == ".json"]
+        shown["state_files"] = "".join(path.read_text() for path in state_files)
     if options:  # which a stream does not have, so that no server can echo them
         return
     try:

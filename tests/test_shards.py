@@ -178,7 +178,7 @@ def test_a_failure_leaves_nothing_behind(tar, tmp_path):
     assert skipping.reason_to_redo(finished) is None
 
 
-def test_a_sidecar_without_its_shards_is_no_finished_tar(tar, tmp_path):
+def test_a_receipt_without_its_shards_is_no_finished_tar(tar, tmp_path):
     task = _task(tar, tmp_path / "out", max_shard_size=8192)
     finished = convert(task)
     assert len(finished.shards) > 1
@@ -190,7 +190,7 @@ def test_a_sidecar_without_its_shards_is_no_finished_tar(tar, tmp_path):
     assert task.staging.finished("sa_000000.tar") is None
     last.unlink()
     assert task.staging.finished("sa_000000.tar") is None
-    task.staging.sidecar("sa_000000.tar").write_text("{")
+    task.staging.receipt("sa_000000.tar").write_text("{")
     assert task.staging.finished("sa_000000.tar") is None
 
 
@@ -277,4 +277,4 @@ def test_an_extracted_folder_is_a_task_as_well(tmp_path):
     from_tar = _task(tmp_path / "sa_000000.tar", tmp_path / "a")
     assert _bytes_of(dataclasses.replace(from_tar, archive=folder)) == _bytes_of(from_tar)
     assert len(folder.index(Problems())) == 4
-    assert json.loads(from_tar.staging.sidecar(".").read_bytes())["pairs"] == 4
+    assert json.loads(from_tar.staging.receipt(".").read_bytes())["pairs"] == 4

@@ -289,8 +289,8 @@ def test_shards_are_those_of_the_plain_tar(tar, plain, tmp_path, options):
     packed, of_plain = map(shards_of, tasks)
     assert packed == of_plain
     assert len(packed) > 1 or options == {"limit": 7}
-    sidecars = [json.loads(t.staging.sidecar("sa_000000.tar").read_bytes()) for t in tasks]
-    for sidecar in sidecars:
+    receipts = [json.loads(t.staging.receipt("sa_000000.tar").read_bytes()) for t in tasks]
+    for receipt in receipts:
         for name in ("checksum", "source", "seconds", "md5"):  # of the file, another one
-            del sidecar[name]
-    assert sidecars[0] == sidecars[1]
+            del receipt[name]
+    assert receipts[0] == receipts[1]

@@ -30,7 +30,7 @@ from sa1b_tfds.building.wanted_ids import may_be_wanted, read_wanted
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import OnError, Problems
 from sa1b_tfds.core.running.workers import OnProgress
-from sa1b_tfds.examples import image_ids, jpeg, record_files
+from sa1b_tfds.examples import image_ids, jpeg, record_files, records
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.id_set import IdSet
 from sa1b_tfds.examples.image_ids import Excluded, ImageIds
@@ -125,7 +125,7 @@ class ConversionTask:
         convert(self, on_progress)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the shards depend on, besides the tar. It stands in the sidecar."""
+        """What the shards depend on, besides the tar. It stands in the receipt."""
         how = {"layout": _LAYOUT, **dataclasses.asdict(self.settings)}
         if self.settings.long_side is not None:
             how |= {"quality": jpeg.QUALITY, "scaling_margin": jpeg.DCT_MARGIN}
@@ -190,7 +190,7 @@ def unique_examples(
 def convert(
     task: ConversionTask, on_progress: OnProgress = lambda images, size: None
 ) -> FinishedTar:
-    """Writes the shards of a tar into the staging folder, and then its sidecar.
+    """Writes the shards of a tar into the staging folder, and then its receipt.
 
     The tasks in `also` are done first, each for itself: where this one is finished, they are.
 
@@ -258,24 +258,24 @@ def _write(
         max_shard_size=task.settings.max_shard_size,
     )
     for part in parts:
-        writer.write(images.of(part))
+        writer.write(map(records.serialise, images.of(part)))
     return images
 
 
 def _tar_is_gone(task: ConversionTask) -> FileNotFoundError:
-    name, sidecar = task.name, task.staging.sidecar
+    name, receipt = task.name, task.staging.receipt
     gone = f"{name} is not there any more"
     if task.excluded:
         image_id, other = task.excluded[0]
         return FileNotFoundError(
             f"image id {image_id} is in {name} and in {other}, so {name} has to be converted again"
-            f" without it. But {gone}: put it back, or remove {other} and {sidecar(other)}."
+            f" without it. But {gone}: put it back, or remove {other} and {receipt(other)}."
         )
-    if not sidecar(name).exists():
+    if not receipt(name).exists():
         return FileNotFoundError(f"{gone}: put it back, or build again without it.")
     return FileNotFoundError(
         f"{gone}, and its finished shards are damaged or were built with other options: put it"
-        f" back, build with the options as they were, or remove {sidecar(name)} to build without"
+        f" back, build with the options as they were, or remove {receipt(name)} to build without"
         " it."
     )
 

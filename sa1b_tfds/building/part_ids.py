@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -38,7 +38,11 @@ class ChosenPart:
 
 
 def chosen_parts(
-    parts: Sequence[IndexedPart], choice: ImageChoice, missing_ids: OnError, where: str
+    parts: Sequence[IndexedPart],
+    choice: ImageChoice,
+    missing_ids: OnError,
+    where: str,
+    further: Sequence[Callable[[np.ndarray], np.ndarray]] = (),
 ) -> list[IndexedPart]:
     """The parts with the images that a choice takes, without parts that have none of them.
 
@@ -47,20 +51,26 @@ def chosen_parts(
       choice: what to take.
       missing_ids: 'raise' or 'skip', for ids that no part has.
       where: what the parts are, for the error.
+      further: int64 [N], the ids of the images that the choice takes -> bool [N], which of them to
+        take; any number of these.
 
     Raises:
       MissingIds: if an id is in none of them and missing_ids is 'raise'.
       BadInput: if an image that has no id in its name is malformed.
     """
-    if choice.takes_all:
+    if choice.takes_all and not further:
         return list(parts)
-    ids = _ids_of(parts)
+    of_parts = _ids_of(parts)
+    ids = np.concatenate([np.empty(0, np.int64), *of_parts])
     if choice.ids is not None:
-        missing = choice.ids.not_in(np.concatenate([np.empty(0, np.int64), *ids]))
+        missing = choice.ids.not_in(ids)
         check_missing(missing, len(choice.ids), where, missing_ids, "missing_ids='skip'")
+    taken = choice.has(ids)
+    taken[taken] = np.logical_and.reduce([has(ids[taken]) for has in further], initial=True)
+    ends = np.cumsum([len(own) for own in of_parts])
     chosen = [
-        ChosenPart(part, np.flatnonzero(choice.has(own)))
-        for part, own in zip(parts, ids, strict=True)
+        ChosenPart(part, np.flatnonzero(taken[end - part.count() : end]))
+        for part, end in zip(parts, ends, strict=True)
     ]
     return [part for part in chosen if part.count()]
 

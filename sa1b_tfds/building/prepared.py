@@ -27,7 +27,7 @@ from sa1b_tfds.core.own_json import DamagedJson
 from sa1b_tfds.core.text import counted, first_few
 
 TARS = "tars.jsonl"
-_SHARD = re.compile(r"segment_anything-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z")
+_SHARD = r"-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z"
 _STAGED, _REPLACED, _INCOMPLETE = "staged.", "replaced.", "incomplete."
 
 
@@ -69,9 +69,13 @@ class PreparedTars:
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A dataset version at `path`, which need not exist yet."""
+    """A dataset version at `path`, which need not exist yet.
+
+    dataset: the pattern of the dataset's name, with which those of its shards begin.
+    """
 
     path: epath.Path
+    dataset: str = "segment_anything"
 
     @property
     def staging(self) -> Staging:
@@ -117,6 +121,14 @@ class Folder:
         if self.staging.folder.exists():
             with contextlib.suppress(FolderInUse, OSError, DamagedJson), self.locked():
                 self.clean()
+
+    def put_back_if_free(self) -> None:
+        """Puts back data that a killed exchange has set aside, unless another build is at work.
+
+        Only then is the folder locked, so that processes which begin together do not meet there.
+        """
+        if self._replaced.exists() and not self.path.exists():
+            self.clean_if_free()
 
     def has_all_staged(self) -> bool:
         """Whether there is data and every staged tar is in it, undamaged."""
@@ -191,7 +203,7 @@ class Folder:
         paths = {}
         of = None
         for path in self.path.glob("*-train.*"):
-            if found := _SHARD.match(path.name):
+            if found := re.match(self.dataset + _SHARD, path.name):
                 paths[int(found[1])] = path
                 of = int(found[2])
         return paths, of

@@ -11,8 +11,7 @@ from etils import epath
 from sa1b_tfds.building.shard_files import Shard
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.core import files
-from sa1b_tfds.examples import record_files, records
-from sa1b_tfds.examples.example import Example
+from sa1b_tfds.examples import record_files
 
 
 class ShardWriter:
@@ -30,9 +29,9 @@ class ShardWriter:
         self._archive = archive
         self._file_format = file_format
 
-    def write(self, examples: Iterable[Example]) -> None:
-        """Writes a shard of these examples; none if there are none."""
-        remaining = iter(examples)
+    def write(self, records: Iterable[bytes]) -> None:
+        """Writes a shard of these records; none if there are none."""
+        remaining = iter(records)
         first = next(remaining, None)
         if first is None:
             return
@@ -42,8 +41,7 @@ class ShardWriter:
         synced = files.BackgroundSync(path)
         count = 0
         with contextlib.closing(writer):
-            for example in itertools.chain([first], remaining):
-                record = records.serialise(example)
+            for record in itertools.chain([first], remaining):
                 writer.write(record)
                 synced.written(len(record))
                 count += 1

@@ -1,12 +1,13 @@
-"""The folder in which finished tars wait for the last one: their shards, and a sidecar each.
+"""The folder in which finished tars wait for the last one: their shards, and a receipt each.
 
 It lies beside the data folder, on the same file system, and survives whatever ends a build. A tar
-is finished when its sidecar is there, which is written last and after all else is on the disk.
+is finished when its receipt is there, which is written last and after all else is on the disk.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import uuid
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,7 @@ _CUT = "+"  # which `quote` never leaves in a name
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinishedTar:
-    """What a sidecar says about a tar and its shards.
+    """What a receipt says about a tar and its shards.
 
     archive: the tar's name.
     settings: what its shards depend on, besides the tar.
@@ -104,7 +105,7 @@ class Staging:
 
     folder: epath.Path
 
-    def sidecar(self, archive: str) -> epath.Path:
+    def receipt(self, archive: str) -> epath.Path:
         return self.folder / f"{_file_name(archive)}.json"
 
     def shard(self, archive: str, number: int) -> epath.Path:
@@ -114,15 +115,19 @@ class Staging:
         """The file in which a Beam worker says what is wrong in a tar."""
         return self.folder / f"{_file_name(archive)}.failure"
 
+    def lock(self, archive: str) -> epath.Path:
+        """The folder that is held while a tar is written, where several processes may do it."""
+        return self.folder / f"{_file_name(archive)}.lock"
+
     def draft(self, archive: str, number: int) -> epath.Path:
         """A path for a shard that is being written, new at each call."""
         unique = uuid.uuid4().hex[:8]
         return self.folder / f"{_file_name(archive)}.{number:05d}.{unique}{_DRAFT}"
 
     def finished(self, archive: str) -> FinishedTar | None:
-        """What the sidecar says; None if it or one of its shards is missing or damaged."""
+        """What the receipt says; None if it or one of its shards is missing or damaged."""
         try:
-            tar = FinishedTar.from_json(self.sidecar(archive).read_bytes())
+            tar = FinishedTar.from_json(self.receipt(archive).read_bytes())
         except (OSError, own_json.DamagedJson):
             return None
         return tar if all(file.has_its_size() for file in self._files(tar)) else None
@@ -147,10 +152,10 @@ class Staging:
                 file.path.replace(f"{file.path}{_DAMAGED}")
 
     def archives(self) -> list[str]:
-        """The names of the tars that have a sidecar.
+        """The names of the tars that have a receipt.
 
         Raises:
-          DamagedJson: if a name stands only in a sidecar, and that is damaged.
+          DamagedJson: if a name stands only in a receipt, and that is damaged.
         """
         paths = self.folder.glob("*.json") if self.folder.exists() else []
         return sorted(map(_archive_of, paths))
@@ -176,15 +181,17 @@ class Staging:
         return [name for name in names if not self.finished(name)]
 
     def finish(self, tar: FinishedTar, drafts: Iterable[epath.Path]) -> None:
-        """Gives written and synced drafts their names, and then the tar its sidecar."""
-        self.sidecar(tar.archive).unlink(missing_ok=True)
+        """Gives written and synced drafts their names, and then the tar its receipt."""
+        self.receipt(tar.archive).unlink(missing_ok=True)
         for number, draft in enumerate(drafts):
             draft.replace(self.shard(tar.archive, number))
         files.sync(self.folder)
-        files.write_whole(self.sidecar(tar.archive), tar.to_json())
+        files.write_whole(self.receipt(tar.archive), tar.to_json())
 
-    def remove_drafts(self) -> None:
-        for path in self.folder.glob(f"*{_DRAFT}"):
+    def remove_drafts(self, archive: str | None = None) -> None:
+        """Removes the drafts of one tar, or of all."""
+        prefix = "" if archive is None else glob.escape(f"{_file_name(archive)}.")
+        for path in self.folder.glob(f"{prefix}*{_DRAFT}"):
             path.unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -208,8 +215,8 @@ def _wanted_names(content: Any) -> list[str]:
     return names
 
 
-def _archive_of(sidecar: epath.Path) -> str:
-    if _CUT in sidecar.name:
+def _archive_of(receipt: epath.Path) -> str:
+    if _CUT in receipt.name:
         advice = "remove it and build again, which converts its tar again"
-        return own_json.read(sidecar, FinishedTar._of_fields, advice).archive
-    return unquote(sidecar.name)[len(_PREFIX) : -len(".json")]
+        return own_json.read(receipt, FinishedTar._of_fields, advice).archive
+    return unquote(receipt.name)[len(_PREFIX) : -len(".json")]

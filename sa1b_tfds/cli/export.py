@@ -31,11 +31,21 @@ def add(commands: Commands) -> None:
         help="copy images, link them (a second name of extracted files), or write none (default:"
         " %(default)s)",
     )
+    add(
+        "--labels",
+        metavar="DIR",
+        help="for coco: a sidecar with a label for each mask, whose names become the categories"
+        " (default: all masks are objects)",
+    )
     add_selection(command)
 
 
 def _export(options: argparse.Namespace) -> int:
     from sa1b_tfds.export import Coco, Yolo
 
-    formats = {"coco": Coco, "yolo": Yolo}
-    return run_export(options, formats[options.format](images=options.images), options.config)
+    if options.format == "coco":
+        coco = Coco(images=options.images, labels=options.labels)
+        return run_export(options, coco, options.config)
+    if options.labels is not None:
+        options.parser.error("--labels is for --format coco")
+    return run_export(options, Yolo(images=options.images), options.config)

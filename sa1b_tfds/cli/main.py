@@ -12,12 +12,24 @@ from collections.abc import Mapping, Sequence
 import shtab
 
 from sa1b_tfds import __version__
-from sa1b_tfds.cli import build, download, eval, export, locate, repack, show, stats, unpack, verify
+from sa1b_tfds.cli import (
+    build,
+    download,
+    eval,
+    export,
+    locate,
+    repack,
+    show,
+    sidecar,
+    stats,
+    unpack,
+    verify,
+)
 from sa1b_tfds.cli.options import did_you_mean
 
 _PATHS = ("FILE", "DIR", "TARS", "SOURCE", "OUT")  # what a shell completes with names of files
 _COMPLETION = "--print-completion"
-_COMMANDS = (locate, download, verify, unpack, build, stats, show, export, repack, eval)
+_COMMANDS = (locate, download, verify, unpack, build, stats, show, export, repack, sidecar, eval)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,10 +86,19 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     for module in _COMMANDS:
         module.add(commands)
     for command in commands.choices.values():
-        for action in command._actions:
-            if action.metavar in _PATHS:
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+        for each in (command, *_actions_of(command).values()):
+            for action in each._actions:
+                if action.metavar in _PATHS:
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
     return parser, commands.choices
+
+
+def _actions_of(command: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    """The parsers of what a command does, by name, such as `import` of `sa1b sidecar`."""
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    return {}
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -92,8 +113,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"no such command: {name}{did_you_mean(name, commands)}")
     if name is not None:
         command = commands[name]
-        known = command._option_string_actions
         given = arguments[arguments.index(name) + 1 :]
+        command = _actions_of(command).get(given[0] if given else "", command)
+        known = command._option_string_actions
         if "--" in given:
             given = given[: given.index("--")]
         for word in given:

@@ -21,7 +21,9 @@ class FolderInUse(RuntimeError):
 
 
 @contextmanager
-def lock_folder(folder: epath.PathLike, holder: str | None = None) -> Iterator[None]:
+def lock_folder(
+    folder: epath.PathLike, holder: str | None = None, *, shared: bool = False
+) -> Iterator[None]:
     """Holds a folder for this process, and makes it if it is missing.
 
     Nothing is held in an object store, which has no locks.
@@ -31,6 +33,7 @@ def lock_folder(folder: epath.PathLike, holder: str | None = None) -> Iterator[N
       holder: what this process does, such as "sa1b unpack", for those who find the folder held. It
         is written to a lock file, which stays in the folder. By default the folder itself is
         locked, and nothing stays. All who lock the same folder have to do it in the same way.
+      shared: whether other processes may hold the folder too, if they also share it.
 
     Raises:
       FolderInUse: if another process holds it.
@@ -48,7 +51,7 @@ def lock_folder(folder: epath.PathLike, holder: str | None = None) -> Iterator[N
         handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             other = "" if holder is None else f" ({_holder(handle)})"
             raise FolderInUse(

@@ -7,12 +7,10 @@ No TensorFlow here; training reads through tf.data instead.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from etils import epath
 
 from sa1b_tfds.core.files import os_errors_named
@@ -153,16 +151,11 @@ class ShardPart:
             if self.file_format == "array_record":
                 record = array_records.read(os.fspath(self.path), i)
             else:
-                record = record_files.read_tfrecord(self.path, int(_offsets(self.path)[i]))
+                record = record_files.read_tfrecord_number(self.path, i)
             example = records.deserialise(record)
         except (ValueError, IndexError) as e:
             raise BadInput(self.name, f"record {i}", str(e)) from e
         return example if with_masks else example.without_masks()
-
-
-@functools.cache
-def _offsets(path: epath.Path) -> np.ndarray:
-    return record_files.tfrecord_offsets(path)
 
 
 def examples_of(
@@ -201,16 +194,24 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
       FileNotFoundError: if there is nothing of that kind, saying what was looked for; or if there
         are several configs and none is named.
     """
+    found = find_data(source, config)
+    if isinstance(found, epath.Path):
+        return _shards(found)
+    return [ArchivePart(archive) for archive in found]
+
+
+def find_data(source: epath.PathLike, config: str | None = None) -> Sequence[Archive] | epath.Path:
+    """Finds archives, or the folder of a prepared version; see `find_parts`."""
     path = epath.Path(source)
     if config is not None:
-        path = _newest_version(path, config)
+        return _newest_version(path, config)
     if (path / _INFO).exists():
-        return _shards(path)
-    parts: list[Part] = [ArchivePart(archive) for archive in archives_at(path)]
+        return path
+    archives = archives_at(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there.")
-    if parts:
-        return parts
+    if archives:
+        return archives
     configs = _prepared_configs(path)
     if not configs:
         raise FileNotFoundError(
@@ -219,7 +220,7 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
         )
     if len(configs) > 1:
         raise FileNotFoundError(f"{path} has several configs, name one: {', '.join(configs)}.")
-    return _shards(_newest_version(path, configs[0]))
+    return _newest_version(path, configs[0])
 
 
 def index_parts(parts: Sequence[Part], problems: Problems | None = None) -> list[IndexedPart]:

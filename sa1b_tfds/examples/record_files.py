@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import struct
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from typing import Any, BinaryIO, Protocol
 import google_crc32c
 import numpy as np
 from etils import epath
+
+from sa1b_tfds.core import files
 
 _LENGTH = struct.Struct("<Q")
 _BLOCK = 2**20
@@ -76,6 +79,20 @@ def read_tfrecord(path: epath.Path, offset: int) -> bytes:
         if length is None:
             raise ValueError(f"{path}: it ends before byte {offset}")
         return _tfrecord_body(file, path, length)
+
+
+def read_tfrecord_number(path: epath.Path, i: int) -> bytes:
+    """Record i of a TFRecord file; raises what `read` raises, or an IndexError.
+
+    Where the records begin is found once for each file, and kept: 8 bytes a record.
+    """
+    return read_tfrecord(path, int(_offsets(path, files.stat_of(path))[i]))
+
+
+@functools.cache
+def _offsets(path: epath.Path, as_it_is: files.Stat) -> np.ndarray:
+    del as_it_is  # a file that has changed is looked through again
+    return tfrecord_offsets(path)
 
 
 def _tfrecord_length(file: BinaryIO, path: epath.Path, end: int) -> int | None:

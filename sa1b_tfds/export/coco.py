@@ -22,6 +22,7 @@ from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.example import COLUMNS, Example, in_pixels
 from sa1b_tfds.export.format import PIECES, Finished, Item, append, move
 from sa1b_tfds.export.images import IMAGES, ImageFiles
+from sa1b_tfds.export.mask_labels import mask_labels_in
 
 ANNOTATIONS = "annotations.json"
 _IMAGES = "images.json.part"  # of a piece: its objects, each with a comma and a line end before it
@@ -31,7 +32,6 @@ _HOME = "https://ai.meta.com/datasets/segment-anything/"
 _HEAD = {
     "info": {"description": "SA-1B (Segment Anything), written by sa1b_tfds", "url": _HOME},
     "licenses": [{"id": 1, "name": "SA-1B Dataset Research License", "url": _HOME}],
-    "categories": [{"id": 1, "name": "object", "supercategory": "object"}],
 }
 _FURTHER = [column for column in COLUMNS if column.name not in ("id", "area", "bbox")]  # than COCO
 _SEPARATOR = b",\n"
@@ -46,9 +46,32 @@ class Coco(ImageFiles):
     Args:
       images: 'copy' writes the JPEG bytes, 'link' gives extracted files a second name, 'none'
         writes no images. Defaults to 'copy'.
+      labels: the folder of a sidecar with a `ClassLabel` for each mask, whose names become the
+        categories. A mask with the label -1 is an 'object', the last category. Defaults to None:
+        all masks are objects.
+
+    Raises:
+      ValueError: if the sidecar has no such column, or several.
     """
 
     name: ClassVar[str] = "coco"
+    labels: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels is not None:
+            mask_labels_in(self.labels)  # raises what is wrong before anything is written
+
+    def settings(self) -> dict[str, Any]:
+        """Lists what the files depend on besides the source.
+
+        Returns:
+          See `Format.settings`; and what changes when the sidecar does.
+        """
+        settings = super().settings()
+        if settings.pop("labels") is None:
+            return settings  # as they were before there were labels
+        return {**settings, "labels": mask_labels_in(str(self.labels)).identity}
 
     def written(self, read: int) -> int:
         # The JSON is there twice for a while: in pieces and joined.
@@ -61,23 +84,32 @@ class Coco(ImageFiles):
             (folder / _IDS).open("wb") as ids,
         ):
             seen = _Ids(ids)
+            labels = None if self.labels is None else mask_labels_in(self.labels)
             for item in items:
                 example = item.example
                 if item.pair is None:
                     _check_size(example)
                 image = _image_of(example, self.save(item, folder, label))
                 images.write(_SEPARATOR + _dump(image))
-                for annotation in annotations_of(example):
+                categories = None if labels is None else labels.categories_of(example)
+                for annotation in annotations_of(example, categories):
                     objects.write(_SEPARATOR + _dump(annotation))
                 seen.add(example.annotations["id"], example.image_id)
             seen.flush()
         return {}
 
+    def _categories(self) -> list[dict[str, Any]]:
+        names = [] if self.labels is None else mask_labels_in(self.labels).names
+        return [
+            {"id": number, "name": name, "supercategory": "object"}
+            for number, name in enumerate([*names, "object"], start=1)
+        ]
+
     def join(self, root: Path, pieces: Sequence[Finished]) -> None:
         folders = [root / PIECES / piece.label for piece in pieces]
         _refuse_repeated([folder / _IDS for folder in folders])
         with (root / ANNOTATIONS).open("wb") as file:
-            file.write(_dump(_HEAD)[:-1])
+            file.write(_dump({**_HEAD, "categories": self._categories()})[:-1])
             for name, fragment in ((IMAGES, _IMAGES), ("annotations", _OBJECTS)):
                 file.write(f',\n"{name}": ['.encode())
                 _append_all([folder / fragment for folder in folders], file)
@@ -87,8 +119,15 @@ class Coco(ImageFiles):
             move(root, piece.label, f"{IMAGES}/{piece.label}", f"{IMAGES}/{piece.label}")
 
 
-def annotations_of(example: Example) -> Iterator[dict[str, Any]]:
-    """Yields the annotations of an example as COCO has them."""
+def annotations_of(
+    example: Example, categories: Sequence[int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yields the annotations of an example as COCO has them.
+
+    Args:
+      example: with N masks.
+      categories: of each mask. None makes all of them objects.
+    """
     size, n = example.masks.size, len(example.masks.counts)
     columns = in_pixels(example.annotations, size)
     further = {c.name: columns[c.name].reshape(n, *c.json_shape) for c in _FURTHER}
@@ -98,7 +137,7 @@ def annotations_of(example: Example) -> Iterator[dict[str, Any]]:
         yield {
             "id": columns["id"][i],
             "image_id": example.image_id,
-            "category_id": 1,
+            "category_id": 1 if categories is None else categories[i],
             "segmentation": segmentation,
             "area": columns["area"][i],
             "bbox": boxes[i],

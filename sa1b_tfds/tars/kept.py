@@ -1,8 +1,8 @@
-"""Sidecars of a tar: its index and its seek points, kept so that they are found only once.
+"""Files kept of a tar, its index and its seek points, so that they are found only once.
 
-A sidecar is beside the tar as `.<name>.<kind>`. If that folder cannot be written, it is in
+A kept file is beside the tar as `.<name>.<kind>`. If that folder cannot be written, it is in
 `$XDG_CACHE_HOME/sa1b_tfds` (default `~/.cache/sa1b_tfds`). Nothing relies on it: each reader
-compares the tar's `stamp` and a checksum, and makes the sidecar again if they are wrong.
+compares the tar's `stamp` and a checksum, and makes the kept file again if they are wrong.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def stamp_of(tar: epath.Path) -> tuple[int, int]:
 
 
 def load(tar: epath.Path, kind: str, parse: Callable[[epath.Path], _Content]) -> _Content | None:
-    """Returns what `parse` returns for the first usable sidecar; None if there is none.
+    """Returns what `parse` returns for the first usable file; None if there is none.
 
     `parse` raises a ValueError, TypeError or KeyError if the file is not valid.
     """
@@ -52,12 +52,12 @@ def load(tar: epath.Path, kind: str, parse: Callable[[epath.Path], _Content]) ->
 
 
 def keep(tar: epath.Path, kind: str, content: bytes) -> bool:
-    """Writes a sidecar to the first place that can be written; returns whether there was one."""
+    """Writes a kept file to the first place that can be written; returns whether there was one."""
     for path in _paths(tar, kind):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_whole(path, content)
-        except Exception as e:  # each storage raises its own errors, and a sidecar is optional
+        except Exception as e:  # each storage raises its own errors, and a kept file is optional
             logging.info("The %s of %s cannot be kept in %s: %s", kind, tar.name, path, e)
         else:
             return True
@@ -65,20 +65,20 @@ def keep(tar: epath.Path, kind: str, content: bytes) -> bool:
 
 
 def forget_all(tar: epath.Path) -> None:
-    """Removes all sidecars of a tar that is deleted."""
+    """Removes all kept files of a tar that is deleted."""
     for kind in (INDEX, SEEK):
         forget(tar, kind)
 
 
 def forget(tar: epath.Path, kind: str) -> None:
-    """Removes one sidecar from each place."""
+    """Removes one kept file from each place."""
     for path in _paths(tar, kind):
         with contextlib.suppress(OSError):
             path.unlink()
 
 
 def _paths(tar: epath.Path, kind: str) -> list[epath.Path]:
-    """The places of a sidecar, the best one first."""
+    """The places of a kept file, the best one first."""
     beside = tar.parent / f".{tar.name}.{kind}"
     where = os.path.abspath(tar) if files.is_local(tar) else os.fspath(tar)
     digest = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:32]

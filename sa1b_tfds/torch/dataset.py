@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from sa1b_tfds.examples.indexed_images import IndexedImages
 from sa1b_tfds.examples.parts import IndexedPart, find_parts, index_parts
 from sa1b_tfds.masks import rle
 from sa1b_tfds.masks.runs import check_size
+
+if TYPE_CHECKING:
+    from sa1b_tfds.sidecars.reading import OpenSidecar, Sidecars
 
 MaskChoice = Literal["first", "random", "largest", "score"]
 Item = tuple[torch.Tensor, torch.Tensor, dict[str, Any]]
@@ -69,6 +72,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         holdout_part: HoldoutPart = "train",
         config: str | None = None,
         on_error: OnError = "raise",
+        sidecars: Sidecars | None = None,
     ):
         """Finds the images.
 
@@ -101,11 +105,15 @@ class SA1BDataset(torch.utils.data.Dataset):
           config: the config of prepared data in a data_dir, such as 'original'. Defaults to None.
           on_error: for torn tars and files without their other half: 'raise', or 'skip' and list
             them in `problems.found`. Reading a malformed image always raises. Defaults to 'raise'.
+          sidecars: more columns of the images, by the names that the metadata gives them:
+            `{"teacher": path}`, or a `sidecar.Sidecar` in place of a path. They are tensors, or
+            text; a column with a row for each mask has those of the item's masks. Defaults to none.
 
         Raises:
           ValueError: if an argument is invalid.
           FileNotFoundError: if root_dir holds neither tars, nor extracted files, nor prepared data.
           MissingIds: if an id is not there and missing_ids is 'raise'. It is a ValueError.
+          MissingRows: if images have no row in a sidecar. The error names them. It is a ValueError.
           BadInput: if a tar is torn, or half of a pair is missing, and on_error is 'raise'.
         """
         if isinstance(mask_size, int):
@@ -125,6 +133,7 @@ class SA1BDataset(torch.utils.data.Dataset):
         self._max_area_fraction = max_area_fraction
         self._mask_choice = mask_choice
         self._keep_aspect = keep_aspect
+        self._sidecars = _open(sidecars)
         self._with_masks = masks
         choice = ImageChoice(
             ids=None if ids is None else as_id_set(ids), holdout=holdout, holdout_part=holdout_part
@@ -132,7 +141,9 @@ class SA1BDataset(torch.utils.data.Dataset):
         check_on_error(missing_ids, "missing_ids")
         self.problems = Problems(on_error)
         parts = index_parts(find_parts(root_dir, config), self.problems)
-        self._set_parts(chosen_parts(parts, choice, missing_ids, str(root_dir)))
+        # With a value for images without a row, no sidecar has to be asked, so no ids are needed.
+        checks = [sidecar.check for sidecar in self._sidecars if sidecar.missing != "default"]
+        self._set_parts(chosen_parts(parts, choice, missing_ids, str(root_dir), checks))
 
     def _set_parts(self, parts: Sequence[IndexedPart]) -> None:
         self._images = IndexedImages(parts)
@@ -177,7 +188,18 @@ class SA1BDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> Any:
         """Reads image i; raises a BadInput that names tar and member if it is malformed."""
-        item = self._tensors(self.example(i))
+        return self.item(self.example(i))
+
+    def item(self, example: Example) -> Any:
+        """Makes the item of an example; `sidecar.map(prepare=dataset.item)` uses it.
+
+        Args:
+          example: as it is stored.
+
+        Returns:
+          The image, the masks and the metadata; or what the transform makes of them.
+        """
+        item = self._tensors(example)
         return item if self.transform is None else self.transform(*item)
 
     def example(self, i: int) -> Example:
@@ -203,6 +225,10 @@ class SA1BDataset(torch.utils.data.Dataset):
         masks = rle.decode_rles(counts, size, self._output_size(size))
         height, width, _ = pixels.shape
         metadata = _metadata(example, chosen, (height, width))
+        for sidecar in self._sidecars:
+            mask_count = len(example.masks.counts) if self._with_masks else None
+            values = sidecar.values(example.image_id, mask_count) or {}
+            metadata |= _columns(sidecar, values, chosen)
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         return image, torch.from_numpy(masks).view(torch.bool), metadata
 
@@ -229,6 +255,33 @@ class SA1BDataset(torch.utils.data.Dataset):
         if self._mask_size is None or not self._keep_aspect:
             return self._mask_size
         return jpeg.fit(size, self._mask_size)
+
+
+def _open(sidecars: Sidecars | None) -> list[OpenSidecar]:
+    if not sidecars:
+        return []
+    from sa1b_tfds.sidecars.reading import open_sidecars  # it loads TFDS, without TensorFlow
+
+    return open_sidecars(sidecars)
+
+
+def _columns(sidecar: OpenSidecar, values: dict[str, Any], chosen: np.ndarray) -> dict[str, Any]:
+    """What a sidecar has of an image, and of its chosen masks."""
+    of_masks = {sidecar.key(name) for name in sidecar.padding}
+    return {key: _tensor(v[chosen] if key in of_masks else v) for key, v in values.items()}
+
+
+def _tensor(value: Any) -> Any:
+    """A tensor of an array; text of bytes; a number as it is."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype == object:
+        return [text.decode() for text in value]
+    if value.dtype.name == "bfloat16":
+        return torch.from_numpy(value.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(value.copy())  # what a record has cannot be written to
 
 
 def _metadata(example: Example, chosen: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:

@@ -224,6 +224,11 @@ class TrainingConfig:
             raise ValueError(f"masks_per_image must be at least 1 with {what}.")
         self._check_layout()
 
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether images are cropped or mirrored."""
+        return self.flip > 0 or self.scale_range is not None
+
     def _check_layout(self) -> None:
         if self.layout != "raw" and self.normalise != "imagenet":
             raise ValueError(f"normalise must be 'imagenet' with layout={self.layout!r}.")

@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from sa1b_tfds.masks import tf_decode, tf_rasterize, tf_relevance
 from sa1b_tfds.masks.tf_run_ends import RunEnds, run_ends
+from sa1b_tfds.sidecars.tf_rows import Column
 from sa1b_tfds.training import images, prompts, selection, views
 from sa1b_tfds.training.config import Augment, TrainingConfig
-from sa1b_tfds.training.sources import Record
+from sa1b_tfds.training.record import Record
 
 TrainingExample = dict[str, tf.Tensor]
 
@@ -32,6 +33,9 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Tr
     view = views.random(record.size, config, view_seed)
     if not number:
         example = _image(record, view, config, colour_seed)
+        example |= {
+            key: column.values for key, column in record.columns.items() if column.padding is None
+        }
         return example if config.augment is None else _checked(example, config.augment, own_seed)
     candidates = selection.eligible(record, config)
     if config.scale_range is None:
@@ -66,18 +70,23 @@ def make_example(record: Record, config: TrainingConfig, epoch: tf.Tensor) -> Tr
     }
     if config.relevance:
         example["relevance"] = _relevance(record, view, config)
+    for key, column in record.columns.items():
+        example[key] = _of_chosen(column, chosen, valid, number)
     return example if config.augment is None else _checked(example, config.augment, own_seed)
 
 
 def _image(
     record: Record, view: views.View, config: TrainingConfig, seed: tf.Tensor
 ) -> TrainingExample:
-    return {
+    example = {
         "image": images.decode(record.image, record.size, view, config, seed),
         "image_id": record.image_id,
         "original_size": record.size,
         "resized_size": view.resized,
     }
+    if config.moves_pixels and any(column.is_spatial for column in record.columns.values()):
+        example |= {"window": view.window, "mirrored": view.flip}  # for the user's `augment`
+    return example
 
 
 class _Picked(NamedTuple):
@@ -134,6 +143,16 @@ def _relevance(record: Record, view: views.View, config: TrainingConfig) -> tf.T
         views.mask_window(view, config.image_size),
         view.flip,
     )
+
+
+def _of_chosen(column: Column, chosen: tf.Tensor, valid: tf.Tensor, number: int) -> tf.Tensor:
+    """What a sidecar has of the image; or of its K chosen masks, with padding where none is."""
+    if column.padding is None:
+        return column.values
+    shape = column.values.shape[1:].as_list()
+    padding = tf.broadcast_to(column.padding, [number, *shape])
+    rows = tf.concat([tf.gather(column.values, chosen), padding], axis=0)[:number]
+    return tf.where(tf.reshape(valid, [number] + [1] * len(shape)), rows, padding)
 
 
 def _checked(example: TrainingExample, augment: Augment, seed: tf.Tensor) -> TrainingExample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -11,10 +12,12 @@ from sa1b_tfds.core.problems import OnError, check_on_error
 from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples.id_set import as_id_set
 from sa1b_tfds.examples.image_choice import ImageChoice
+from sa1b_tfds.sidecars.reading import OpenSidecar, Sidecars, open_sidecars
 from sa1b_tfds.training import images
 from sa1b_tfds.training.config import TrainingConfig
 from sa1b_tfds.training.example import TrainingExample, make_example
 from sa1b_tfds.training.layouts import to_layout
+from sa1b_tfds.training.record import parse_record
 from sa1b_tfds.training.sources import ImageStream, find_stream
 
 # AutoGraph would take seconds to find that there is no Python control flow on tensors here.
@@ -28,6 +31,7 @@ def training_dataset(
     config: TrainingConfig | None = None,
     *,
     data_dir: Any = None,
+    sidecars: Sidecars | None = None,
     input_context: tf.distribute.InputContext | None = None,
     service: str | None = None,
     to_device: bool = False,
@@ -49,6 +53,8 @@ def training_dataset(
       config: what batches hold. Defaults to TrainingConfig().
       data_dir: where TFDS keeps prepared data, for a source given by name. Defaults to TFDS's own
         folder.
+      sidecars: more columns of the images, by the names that batches give them: `{"teacher":
+        path}`, or a `sidecar.Sidecar` in place of a path. Defaults to none.
       input_context: from `tf.distribute.Strategy.distribute_datasets_from_function`. This pipeline
         then reads only its shard, and makes batches for one replica. Defaults to None: all data.
       service: 'grpc://HOST:PORT' of a tf.data service's dispatcher, whose workers then prepare the
@@ -78,11 +84,16 @@ def training_dataset(
         resized_size: int32 [B, 2], (height, width) of the model image without its padding.
         relevance: float32 [B, M, M], if the config has relevance=True: at each pixel, the sum of
           the predicted IoUs of the masks that cover it.
-      With masks_per_image=0: image, image_id, original_size and resized_size only.
+        teacher: [B, ...], the column of the sidecar of that name; or [B, K, ...], if it has a row
+          for each mask, with padding where mask_valid is False. If a sidecar has several columns,
+          teacher/<column> is one of them. In the layouts for models they are in the targets.
+      With masks_per_image=0: image, image_id, original_size and resized_size only, and columns of
+      sidecars that have one value for each image.
 
     Raises:
-      FileNotFoundError: if the source is not prepared or not there.
+      FileNotFoundError: if the source or a sidecar is not prepared or not there.
       MissingIds: if an id is not in the source and missing_ids is 'raise'. It is a ValueError.
+      MissingRows: if images have no row in a sidecar. The error names them. It is a ValueError.
       TypeError: if the source is none of these kinds.
       ValueError: if the source is not data of SA-1B, or has fewer images than a batch.
     """
@@ -91,13 +102,15 @@ def training_dataset(
     if input_context is not None:
         shard = (input_context.input_pipeline_id, input_context.num_input_pipelines)
         batch_size = input_context.get_per_replica_batch_size(config.batch_size)
+    opened = open_sidecars(sidecars)
+    _check_sidecars(opened, config)
     choice = ImageChoice(
         ids=None if ids is None else as_id_set(ids),
         holdout=config.holdout,
         holdout_part=config.holdout_part,
     )
     check_on_error(missing_ids, "missing_ids")
-    found = find_stream(source, config, data_dir, shard, choice, missing_ids)
+    found = find_stream(source, config, data_dir, shard, choice, missing_ids, opened)
     # Keras needs the number of steps. It is known before any image is left out, so the stream runs
     # on into the next epoch to fill the places of those.
     steps = None
@@ -131,9 +144,10 @@ def training_dataset(
                 job_name=f"sa1b_tfds of {shard[1]} pipelines" if shard[1] > 1 else None,
             )
         )
+    columns = [sidecar.key(name) for sidecar in opened for name in sidecar.columns.names]
     dataset = dataset.batch(batch_size, drop_remainder=config.drop_remainder)
     dataset = dataset.map(
-        _plain(lambda batch: _finish(batch, config)),
+        _plain(lambda batch: _finish(batch, config, columns)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=config.deterministic,
     )
@@ -149,6 +163,29 @@ def training_dataset(
     if to_device and (devices := tf.config.list_logical_devices("GPU")):
         dataset = dataset.apply(tf.data.experimental.prefetch_to_device(devices[0].name))
     return dataset
+
+
+def batches_of_records(
+    records: Callable[[], Iterator[bytes]], config: TrainingConfig
+) -> tf.data.Dataset:
+    """Makes batches of all images in their order, also of those without a mask.
+
+    Args:
+      records: of prepared data.
+      config: what batches hold. Its stream options do not apply.
+    """
+    dataset = tf.data.Dataset.from_generator(records, output_signature=tf.TensorSpec((), tf.string))
+    seed = tf.constant(config.seed, tf.int64)
+    dataset = dataset.map(
+        _plain(
+            lambda record: make_example(
+                parse_record(record, config.masks_per_image > 0), config, seed
+            )
+        ),
+        num_parallel_calls=config.parallelism or tf.data.AUTOTUNE,
+    )
+    dataset = dataset.batch(config.batch_size)
+    return dataset.map(_plain(lambda batch: _finish(batch, config, ()))).prefetch(1)
 
 
 def _epochs(found: ImageStream, config: TrainingConfig, endless: bool) -> tf.data.Dataset:
@@ -215,7 +252,26 @@ def _tell(seen: tf.Tensor, dropped: tf.Tensor, image_id: tf.Tensor) -> tf.Tensor
         return tf.constant(True)
 
 
-def _finish(batch: TrainingExample, config: TrainingConfig) -> Any:
-    """A batch of examples -> a batch in the config's layout."""
+def _check_sidecars(sidecars: Sequence[OpenSidecar], config: TrainingConfig) -> None:
+    for sidecar in sidecars:
+        if config.layout == "sam2":
+            raise ValueError(
+                "sidecars must be None with layout='sam2', which has no field for them."
+            )
+        spatial = [name for name in sidecar.columns.names if sidecar.columns.is_spatial(name)]
+        if spatial and config.moves_pixels and config.augment is None:
+            raise ValueError(
+                f"flip and scale_range move the pixels of images, but not {spatial[0]!r} of the"
+                f" sidecar {sidecar.name!r}, which is a map of the image: turn them off, or move it"
+                " in your own `augment`, which receives `window` and `mirrored` as well."
+            )
+
+
+def _finish(batch: TrainingExample, config: TrainingConfig, columns: Sequence[str]) -> Any:
+    """A batch of examples -> a batch in the config's layout, with columns of sidecars."""
     image = images.normalise(batch["image"], batch["resized_size"], config)
-    return to_layout({**batch, "image": image}, config)
+    laid_out = to_layout({**batch, "image": image}, config)
+    if config.layout == "raw" or not columns:
+        return laid_out
+    inputs, targets = laid_out if config.masks_per_image else (laid_out, {})
+    return inputs, {**targets, **{key: batch[key] for key in columns if key in batch}}

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
@@ -20,7 +19,8 @@ from sa1b_tfds.core.processes import available_cores
 from sa1b_tfds.core.text import counted
 from sa1b_tfds.download.links import Link, SignedUrl
 from sa1b_tfds.features import features_dict
-from sa1b_tfds.segment_anything import reading
+from sa1b_tfds.sidecars import loading
+from sa1b_tfds.sidecars.reading import Sidecars, open_sidecars
 from sa1b_tfds.tars.archive import Archive, archives_at
 from sa1b_tfds.tars.names import tar_number
 from sa1b_tfds.training.tar_records import Order, is_stream, read_records
@@ -41,6 +41,7 @@ def read_tars(
     interleave: int | None = None,
     num_workers: int | None = None,
     on_error: OnError = "raise",
+    sidecars: Sidecars | None = None,
 ) -> tf.data.Dataset:
     """Reads raw tars to the same elements as `tfds.load('segment_anything', split='train')`.
 
@@ -70,6 +71,8 @@ def read_tars(
       on_error: 'raise' stops at the first image that cannot be read, with an error that names its
         tar, member and reason. 'skip' logs each of them, and their number at the end of a pass.
         Defaults to 'raise'.
+      sidecars: more columns of the images, by the names that elements give them: `{"teacher":
+        path}`, or a `sidecar.Sidecar` in place of a path; see `sidecar.load`. Defaults to none.
 
     Returns:
       A dataset of dicts, see the README. Its length is unknown.
@@ -93,28 +96,27 @@ def read_tars(
         seed = int(np.random.default_rng().integers(2**63))
     passes = itertools.count()
 
-    def records() -> Iterator[bytes]:
+    opened = open_sidecars(sidecars)
+    sides = tuple((sidecar.folder, sidecar.missing) for sidecar in opened)
+
+    def records() -> Iterator[Any]:
         order = Order(interleave=interleave, seed=(seed, next(passes)) if shuffle else None)
         problems = _Logged(on_error)
-        images = 0
-        for record in read_records(sources, order, workers, problems):
+        images = left_out = 0
+        for record, rows in read_records(sources, order, workers, problems, sides):
+            if rows is None:
+                left_out += 1
+                continue
             images += 1
-            yield record
+            yield {"record": record, "rows": rows} if opened else record
         problems.sum_up(images)
+        if left_out:
+            logging.warning("%s left out: no row in a sidecar.", counted(left_out, "image"))
 
-    features: Any = features_dict()
-    large = reading.decodes_large_masks(features, decoders)
-    if isinstance(decoders, tfds.decode.PartialDecoding):
-        features = decoders.extract_features(features)
-        decoders = decoders.decoders
-    dataset = tf.data.Dataset.from_generator(records, output_signature=tf.TensorSpec((), tf.string))
-    dataset = dataset.map(
-        lambda record: features.deserialize_example(record, decoders=decoders),
-        num_parallel_calls=1 if large else tf.data.AUTOTUNE,
-    )
-    if large:
-        return dataset.with_options(reading.one_at_a_time())
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    text = tf.TensorSpec((), tf.string)
+    signature = {"record": text, "rows": (text,) * len(opened)} if opened else text
+    dataset = tf.data.Dataset.from_generator(records, output_signature=signature)
+    return loading.decoded(dataset, features_dict(), decoders, opened)
 
 
 class _Logged(Problems):

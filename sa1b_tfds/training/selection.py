@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from sa1b_tfds.training.config import TrainingConfig
-from sa1b_tfds.training.sources import Record
+from sa1b_tfds.training.record import Record
 from sa1b_tfds.training.views import View
 
 

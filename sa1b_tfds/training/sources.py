@@ -9,44 +9,26 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from etils import epath
 
 from sa1b_tfds.core.problems import OnError
-from sa1b_tfds.examples.example import COLUMNS
 from sa1b_tfds.examples.image_choice import ImageChoice
-from sa1b_tfds.examples.parts import builder_at
+from sa1b_tfds.segment_anything.find_builder import find_builder
 from sa1b_tfds.segment_anything.mocked import is_mocked
+from sa1b_tfds.sidecars.reading import OpenSidecar
+from sa1b_tfds.sidecars.row_index import ids_of_files
+from sa1b_tfds.sidecars.tf_rows import AlignedRows, columns_of, kept, parse_rows
 from sa1b_tfds.training.chosen import chooser
 from sa1b_tfds.training.chosen_records import FileSlice, find_chosen
 from sa1b_tfds.training.config import TrainingConfig
+from sa1b_tfds.training.record import Record, of_element, parse_official, parse_record
 
 _CYCLE = 16  # files that are read in turns
 _ALL = ImageChoice()
-
-
-class Record(NamedTuple):
-    """One image and what is stored of its N masks; see `examples.example.COLUMNS`.
-
-    All that is of masks is None if the config asks for none.
-    """
-
-    image: tf.Tensor  # string [], JPEG
-    image_id: tf.Tensor  # int64 []
-    size: tf.Tensor  # int32 [2], (H, W) of the masks
-    counts: tf.Tensor = None  # string [N], RLE
-    area: tf.Tensor = None
-    bbox: tf.Tensor = None
-    predicted_iou: tf.Tensor = None
-    stability_score: tf.Tensor = None
-    point_coords: tf.Tensor = None
-
-
-_COLUMNS = [column for column in COLUMNS if column.name in Record._fields]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +52,7 @@ def find_stream(
     shard: tuple[int, int] = (0, 1),
     choice: ImageChoice = _ALL,
     missing_ids: OnError = "raise",
+    sidecars: Sequence[OpenSidecar] = (),
 ) -> ImageStream:
     """Finds what to train on.
 
@@ -82,20 +65,22 @@ def find_stream(
       shard: (i, n): take the i-th of n equal parts only.
       choice: which images to take.
       missing_ids: 'raise' or 'skip', for ids of the choice that are not in the source.
+      sidecars: whose columns to add.
 
     Raises:
       FileNotFoundError: if it is not prepared.
       MissingIds: if an id is not in the source and missing_ids is 'raise'.
+      MissingRows: if a chosen image has no row in a sidecar.
       ValueError: if it is no data of SA-1B, or nothing of that kind; or if its ids would have to be
         known and are not.
     """
     if isinstance(source, tf.data.Dataset):
         _refuse_unknown_ids("a tf.data.Dataset", config, choice, missing_ids)
-        return _of_dataset(source, config, shard, choice)
-    builder = _builder(source, data_dir)
+        return _of_dataset(source, config, shard, choice, sidecars)
+    builder = find_builder(source, data_dir)
     if is_mocked():
-        return _of_mock(builder, config, shard, choice)
-    return _of_builder(builder, config, shard, choice, missing_ids)
+        return _of_mock(builder, config, shard, choice, sidecars)
+    return _of_builder(builder, config, shard, choice, missing_ids, sidecars)
 
 
 def _refuse_unknown_ids(
@@ -115,35 +100,13 @@ def _refuse_unknown_ids(
         )
 
 
-def _builder(source: Any, data_dir: Any) -> tfds.core.DatasetBuilder:
-    if isinstance(source, tfds.core.DatasetBuilder):
-        return source
-    if not isinstance(source, str | os.PathLike):
-        raise TypeError(
-            "source must be a dataset's name, a builder, a folder or a tf.data.Dataset, got"
-            f" {source!r}."
-        )
-    if (epath.Path(source) / "dataset_info.json").exists():
-        return builder_at(source)
-    try:
-        return tfds.builder(os.fspath(source), data_dir=data_dir)
-    except ValueError as e:
-        if not (isinstance(e, tfds.core.DatasetNotFoundError) or epath.Path(source).exists()):
-            raise
-        raise ValueError(  # TFDS lists all datasets that it has
-            f"{os.fspath(source)!r} is no dataset's name, such as 'segment_anything/original', nor"
-            " a folder with dataset_info.json. Tars are read with"
-            f" read_tars({os.fspath(source)!r}, decoders={{'image': SkipDecoding(), 'masks':"
-            " SkipDecoding()}), which is a source as well."
-        ) from None
-
-
 def _of_builder(
     builder: tfds.core.DatasetBuilder,
     config: TrainingConfig,
     shard: tuple[int, int],
     choice: ImageChoice,
     missing_ids: OnError,
+    sidecars: Sequence[OpenSidecar],
 ) -> ImageStream:
     if not builder.info.splits:
         raise FileNotFoundError(
@@ -159,9 +122,9 @@ def _of_builder(
         )
     features = builder.info.features
     if "masks" in features:
-        parse, id_key = _parse_columns, "image_id"
+        parse, id_key = parse_record, "image_id"
     elif "annotations" in features and "segmentation" in features["annotations"].feature:
-        parse, id_key = _parse_official, "image/image_id"
+        parse, id_key = parse_official, "image/image_id"
     else:
         raise ValueError(f"{builder.data_path} holds no data of segment_anything: {features}")
     index, count = shard
@@ -170,15 +133,21 @@ def _of_builder(
         chosen = find_chosen(builder, config.split, choice, missing_ids)
         if chosen is None:
             _refuse_unknown_ids(f"{builder.data_path}", config, choice, missing_ids)
+    whole = builder.info.splits[config.split]
     if chosen is None:
         split = builder.info.splits[tfds.even_splits(config.split, count)[index]]
-        total = builder.info.splits[config.split].num_examples
+        total = whole.num_examples
         files = [FileSlice(f.filename, f.skip, f.take) for f in split.file_instructions if f.take]
     else:
         total = chosen.count
         files = chosen.part(index, count)
     if not files:
         raise ValueError(f"split {config.split!r} of {builder.data_path} has no image for {shard}.")
+    rows = None
+    if sidecars:
+        ids = np.concatenate(ids_of_files(builder.data_path, whole.file_instructions))
+        total = kept(sidecars, ids[choice.has(ids)])
+        rows = AlignedRows(sidecars, ids_of_files(builder.data_path, files))
     with_masks = config.masks_per_image > 0
     is_chosen = None
     if not choice.takes_all:
@@ -188,9 +157,17 @@ def _of_builder(
         def is_chosen(record: tf.Tensor) -> tf.Tensor:
             return has(tf.io.parse_single_example(record, id_feature)[id_key])
 
+    def parse_element(element: Any) -> Record:
+        if rows is None:
+            return parse(element, with_masks)
+        record = parse(element["record"], with_masks)
+        mask_count = tf.size(record.counts) if with_masks else None
+        columns = parse_rows(sidecars, element["rows"], record.image_id, mask_count)
+        return record._replace(columns=columns)
+
     return ImageStream(
-        lambda seed: _read(files, config, seed, is_chosen),
-        lambda record: parse(record, with_masks),
+        lambda seed: _read(files, config, seed, is_chosen, rows),
+        parse_element,
         total // count if chosen is not None or choice.takes_all else None,
     )
 
@@ -200,17 +177,21 @@ def _read(
     config: TrainingConfig,
     seed: tf.Tensor | None,
     is_chosen: Callable[[tf.Tensor], tf.Tensor] | None,
+    rows: AlignedRows | None,
 ) -> tf.data.Dataset:
-    """-> serialised records, of those that are chosen."""
+    """-> serialised records of chosen images; with sidecars, dicts of `record` and `rows`."""
     parts = (
         [os.fspath(f.filename) for f in files],
         np.array([f.skip for f in files], np.int64),
         np.array([f.take for f in files], np.int64),
+        np.arange(len(files)),
     )
 
-    def read(name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
+    def read(name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, file: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(name).skip(skip).take(take)
         # Here and not later: images that are not chosen take no place in the shuffle buffer.
+        if rows is not None:
+            return rows.beside(records, file, is_chosen)
         return records if is_chosen is None else records.filter(is_chosen)
 
     dataset = tf.data.Dataset.from_tensor_slices(parts)
@@ -234,7 +215,11 @@ def _shuffled(
 
 
 def _of_dataset(
-    dataset: tf.data.Dataset, config: TrainingConfig, shard: tuple[int, int], choice: ImageChoice
+    dataset: tf.data.Dataset,
+    config: TrainingConfig,
+    shard: tuple[int, int],
+    choice: ImageChoice,
+    sidecars: Sequence[OpenSidecar],
 ) -> ImageStream:
     if config.split != "train":
         raise ValueError(
@@ -251,6 +236,11 @@ def _of_dataset(
             "A tf.data.Dataset must hold what tfds.load gives with decoders={'image': SkipDecoding"
             f"(), 'masks': SkipDecoding()}}, got {spec}."
         )
+    keys = {sidecar.key(name) for sidecar in sidecars for name in sidecar.columns.names}
+    if lacking := sorted(keys - spec.keys()):
+        raise ValueError(
+            f"The tf.data.Dataset has no {', '.join(lacking)}: give read_tars the same sidecars."
+        )
     if is_mocked():
         dataset = dataset.map(_of_one_length)
     if not choice.takes_all:
@@ -260,7 +250,7 @@ def _of_dataset(
     length = dataset.cardinality().numpy()
     return ImageStream(
         lambda seed: _shuffled(dataset.shard(count, index), config, seed),
-        _from_element,
+        lambda element: of_element(element)._replace(columns=columns_of(element, sidecars)),
         None if length < 0 else int(length) // count,
     )
 
@@ -270,11 +260,12 @@ def _of_mock(
     config: TrainingConfig,
     shard: tuple[int, int],
     choice: ImageChoice,
+    sidecars: Sequence[OpenSidecar],
 ) -> ImageStream:
     """What `tfds.testing.mock_data` draws."""
     skip = tfds.decode.SkipDecoding()
     drawn = builder.as_dataset(split=config.split, decoders={"image": skip, "masks": skip})
-    return _of_dataset(drawn, dataclasses.replace(config, split="train"), shard, choice)
+    return _of_dataset(drawn, dataclasses.replace(config, split="train"), shard, choice, sidecars)
 
 
 def _of_one_length(element: dict[str, Any]) -> dict[str, Any]:
@@ -284,68 +275,3 @@ def _of_one_length(element: dict[str, Any]) -> dict[str, Any]:
     columns = {name: column[:n] for name, column in columns.items()}
     masks = {**element["masks"], "counts": columns.pop("counts")}
     return {**element, "masks": masks, "annotations": columns}
-
-
-def _from_element(element: dict[str, Any]) -> Record:
-    return Record(
-        image=element["image"],
-        image_id=element["image_id"],
-        size=element["masks"]["size"],
-        counts=element["masks"]["counts"],
-        **{column.name: element["annotations"][column.name] for column in _COLUMNS},
-    )
-
-
-def _parse_columns(record: tf.Tensor, with_masks: bool) -> Record:
-    """What our builder writes."""
-    features = {
-        "image": tf.io.FixedLenFeature([], tf.string),
-        "image_id": tf.io.FixedLenFeature([], tf.int64),
-        "masks/size": tf.io.FixedLenFeature([2], tf.int64),
-    }
-    if with_masks:
-        features["masks/counts"] = _of_masks(tf.string)
-        features |= {column.key: _of_masks(column.dtype, *column.shape) for column in _COLUMNS}
-    values = tf.io.parse_single_example(record, features)
-    found = Record(
-        image=values["image"],
-        image_id=values["image_id"],
-        size=tf.cast(values["masks/size"], tf.int32),
-    )
-    if not with_masks:
-        return found
-    columns = {column.name: values[column.key] for column in _COLUMNS}
-    return found._replace(counts=values["masks/counts"], **columns)
-
-
-def _parse_official(record: tf.Tensor, with_masks: bool) -> Record:
-    """What the builder of tensorflow_datasets writes, version 1.0.0: columns as in the JSON."""
-    counts = "annotations/segmentation/counts"
-    features = {
-        "image/content": tf.io.FixedLenFeature([], tf.string),
-        "image/image_id": tf.io.FixedLenFeature([], tf.int64),
-        "image/height": tf.io.FixedLenFeature([], tf.int64),
-        "image/width": tf.io.FixedLenFeature([], tf.int64),
-    }
-    if with_masks:
-        features[counts] = _of_masks(tf.string)
-        features |= {column.key: _of_masks(column.dtype, *column.json_shape) for column in _COLUMNS}
-    values = tf.io.parse_single_example(record, features)
-    size = tf.stack([values["image/height"], values["image/width"]])
-    found = Record(
-        image=values["image/content"],
-        image_id=values["image/image_id"],
-        size=tf.cast(size, tf.int32),
-    )
-    if not with_masks:
-        return found
-    columns = {
-        column.name: values[column.key][:, 0] if column.in_list else values[column.key]
-        for column in _COLUMNS
-    }
-    return found._replace(counts=values[counts], **columns)
-
-
-def _of_masks(dtype: Any, *shape: int) -> tf.io.FixedLenSequenceFeature:
-    """A value of each mask, in a record."""
-    return tf.io.FixedLenSequenceFeature(shape, tf.as_dtype(dtype), allow_missing=True)

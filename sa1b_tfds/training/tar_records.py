@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
 import numpy as np
+from etils import epath
 
 from sa1b_tfds.core.ahead import in_order, in_thread
 from sa1b_tfds.core.files import os_errors_named
@@ -24,7 +26,9 @@ from sa1b_tfds.download.links import Link
 from sa1b_tfds.download.tar_stream import stream_link
 from sa1b_tfds.download.transfer.answers import TransferError
 from sa1b_tfds.examples import records
+from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import example_of, examples_of
+from sa1b_tfds.sidecars.row_index import MissingRows, RowIndex
 from sa1b_tfds.tars.archive import Archive
 from sa1b_tfds.tars.index import IndexedArchive, index_archive
 from sa1b_tfds.tars.pairs import Entry, Pair
@@ -33,7 +37,10 @@ _AT_A_TIME = 4  # images of a tar in one task
 _AHEAD = 8  # images of a stream that are read in advance
 _SHUFFLED = 100  # images of a stream in the shuffle buffer, 100 MB
 
-Records = tuple[list[bytes], list[BadInput]]  # records, and what could not become one
+# A record, and its row in each sidecar, b"" for none; None if the image is to be left out.
+Joined = tuple[bytes, tuple[bytes, ...] | None]
+Sides = tuple[tuple[epath.Path, str], ...]  # the folders of sidecars, and their `missing`
+Records = tuple[list[Joined], list[BadInput]]  # and what could not become one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,20 +61,28 @@ class Order:
 
 
 def read_records(
-    sources: Sequence[Archive | Link], order: Order, num_workers: int, problems: Problems
-) -> Iterator[bytes]:
-    """Yields the records of all sources.
+    sources: Sequence[Archive | Link],
+    order: Order,
+    num_workers: int,
+    problems: Problems,
+    sides: Sides = (),
+) -> Iterator[Joined]:
+    """Yields the records of all sources, with their rows in sidecars.
 
     Args:
       sources: tars, extracted folders, and links to tars, which are read without storing them.
       order: see `Order`.
       num_workers: the number of processes.
       problems: receives what cannot be read.
+      sides: the sidecars that have the rows.
+
+    Raises:
+      MissingRows: if an image has no row where it must have one.
     """
     rng = order.rng()
     numbers = range(len(sources)) if rng is None else rng.permutation(len(sources))
     with Processes(num_workers) as processes:
-        lanes = (_open(sources[i], order.rng(i), processes, problems) for i in numbers)
+        lanes = (_open(sources[i], order.rng(i), processes, problems, sides) for i in numbers)
         ahead = 2 * num_workers
         for part, found in in_order(_in_turn(lanes, order.interleave), ahead):
             report_all(found, problems)
@@ -107,11 +122,12 @@ def _open(
     rng: np.random.Generator | None,
     processes: Processes,
     problems: Problems,
+    sides: Sides,
 ) -> Iterator[Future[Records]]:
     if is_stream(source):
         pairs = in_thread(lambda: _pairs(source, problems), _AHEAD)
-        return _of_stream(source.name, _in_order_of(rng, pairs), processes)
-    return _of_archive(processes.submit(_index, source), rng, processes, problems)
+        return _of_stream(source.name, _in_order_of(rng, pairs), processes, sides)
+    return _of_archive(processes.submit(_index, source), rng, processes, problems, sides)
 
 
 def is_stream(source: Archive | Link) -> bool:
@@ -124,18 +140,21 @@ def _of_archive(
     rng: np.random.Generator | None,
     processes: Processes,
     problems: Problems,
+    sides: Sides,
 ) -> Iterator[Future[Records]]:
     archive, found = indexed.result()
     report_all(found, problems)
     numbers = np.arange(len(archive)) if rng is None else rng.permutation(len(archive))
     for start in range(0, len(numbers), _AT_A_TIME):
         entries = [archive.index[int(i)] for i in numbers[start : start + _AT_A_TIME]]
-        yield processes.submit(_read, archive.archive, entries)
+        yield processes.submit(_read, archive.archive, entries, sides)
 
 
-def _of_stream(name: str, pairs: Iterator[Pair], processes: Processes) -> Iterator[Future[Records]]:
+def _of_stream(
+    name: str, pairs: Iterator[Pair], processes: Processes, sides: Sides
+) -> Iterator[Future[Records]]:
     while some := list(itertools.islice(pairs, _AT_A_TIME)):
-        yield processes.submit(_convert, name, some)
+        yield processes.submit(_convert, name, some, sides)
 
 
 def _pairs(source: Archive | Link, problems: Problems) -> Iterator[Pair]:
@@ -176,14 +195,31 @@ def _index(archive: Archive) -> tuple[IndexedArchive, list[BadInput]]:
         return index_archive(archive, problems), problems.found
 
 
-def _read(archive: Archive, entries: list[Entry]) -> Records:
+def _read(archive: Archive, entries: list[Entry], sides: Sides) -> Records:
     problems = Problems("skip")
     examples = examples_of(archive, entries, problems)
     with os_errors_named(archive.name):
-        return [records.serialise(example) for _, example in examples], problems.found
+        return [_joined(example, sides) for _, example in examples], problems.found
 
 
-def _convert(archive: str, pairs: list[Pair]) -> Records:
+def _convert(archive: str, pairs: list[Pair], sides: Sides) -> Records:
     problems = Problems("skip")
     examples = (example_of(archive, pair, problems) for pair in pairs)
-    return [records.serialise(e) for e in examples if e is not None], problems.found
+    return [_joined(e, sides) for e in examples if e is not None], problems.found
+
+
+def _joined(example: Example, sides: Sides) -> Joined:
+    rows = []
+    for folder, missing in sides:
+        row = _row_index(folder).record(example.image_id)
+        if row is None and missing == "raise":
+            raise MissingRows(folder, [example.image_id])
+        if row is None and missing == "skip":
+            return b"", None
+        rows.append(row or b"")
+    return records.serialise(example), tuple(rows)
+
+
+@functools.cache
+def _row_index(folder: epath.Path) -> RowIndex:
+    return RowIndex(folder)

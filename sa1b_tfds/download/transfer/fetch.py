@@ -145,7 +145,7 @@ class Fetch:
         self._stop_if_told()
         part = self._part
         if part.distrusted:
-            self._note(f"{part.path.name} has no sidecar that fits it; starting over")
+            self._note(f"{part.path.name} has no state file that fits it; starting over")
             part.distrusted = 0
         if part.offset and self._expected_md5 and self._digest is None:
             self._digest = self._hash_partial()

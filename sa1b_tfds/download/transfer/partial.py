@@ -71,7 +71,7 @@ class ServedFile:
 class Partial:
     """A file on its way: `NAME.part`, and `NAME.part.json` that says what it is a part of.
 
-    The sidecar is on disk before the first byte. So a partial with a sidecar can be trusted
+    The state file is on disk before the first byte. So a partial with a state file can be trusted
     whenever the process died, and its length is what was written.
     """
 
@@ -79,8 +79,8 @@ class Partial:
         self.final = folder / name
         self.draft = draft_of(self.final)
         self.path = folder / f"{name}.part"
-        self._sidecar = folder / f"{name}.part.json"
-        self.source = self._read_sidecar()
+        self._state_file = folder / f"{name}.part.json"
+        self.source = self._read_state()
         self.offset = self.path.stat().st_size if self.path.exists() else 0
         self.distrusted = 0
         self._unsynced = 0
@@ -99,13 +99,13 @@ class Partial:
     def begin(self, source: ServedFile) -> None:
         """Starts from zero; bytes of another file, if any, are given up."""
         self.discard()
-        write_json(self._sidecar, asdict(source))
+        write_json(self._state_file, asdict(source))
         self.source = source
 
     def learn_size(self, size: int) -> None:
         if self.source is not None:
             self.source = replace(self.source, size=size)
-            write_json(self._sidecar, asdict(self.source))
+            write_json(self._state_file, asdict(self.source))
 
     def open(self) -> int:
         """A descriptor to `append` to, without a buffer of ours: what was read is on disk."""
@@ -125,7 +125,7 @@ class Partial:
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
-        self._sidecar.unlink(missing_ok=True)
+        self._state_file.unlink(missing_ok=True)
         self.offset, self.source, self.distrusted = 0, None, 0
 
     def sync(self) -> None:
@@ -135,16 +135,16 @@ class Partial:
     def finish(self) -> None:
         """Gives the synced and checked file its name."""
         files.give_name(self.path, self.final)
-        self._sidecar.unlink(missing_ok=True)
+        self._state_file.unlink(missing_ok=True)
 
     def finish_unpacked(self, checked: CheckedFiles, checked_by: str, md5: str | None) -> None:
         """Gives the plain tar, which is in `draft`, the name, and removes the compressed one."""
         checked.put_unpacked(self.final, self.path, checked_by, md5)
         self.discard()
 
-    def _read_sidecar(self) -> ServedFile | None:
+    def _read_state(self) -> ServedFile | None:
         try:
-            source = ServedFile(**orjson.loads(self._sidecar.read_bytes()))
+            source = ServedFile(**orjson.loads(self._state_file.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
         texts = (source.etag, source.last_modified, source.host)
