@@ -60,6 +60,7 @@ _SLOWEST = (
     "metrics",
     "model_docs",
     "training_transforms",
+    "dask",
     "beam",
     "shards",
     "training_config",

@@ -94,6 +94,19 @@ class Seen(lightning.LightningModule):
         return None
 
 
+def trainer_of(folder, **options):
+    return lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        **options,
+    )
+
+
 def fit(folder, tars, batch_size, stop_after=None, **options):
     """-> (what the model saw, the trainer)."""
     model = Seen(stop_after)
@@ -105,16 +118,7 @@ def fit(folder, tars, batch_size, stop_after=None, **options):
         block_size=5,
         **{"num_workers": 0, **options},
     )
-    trainer = lightning.Trainer(
-        max_epochs=3,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
+    trainer = trainer_of(folder, max_epochs=3)
     saved = folder / "saved.ckpt"
     if stop_after:
         with pytest.raises(KeyError, match="as if it were killed"):
@@ -150,6 +154,23 @@ def test_a_trainer_resumes_in_mid_epoch(four_tars, tmp_path, batch_size, stop_af
     ended = stop_after * batch_size // 24
     assert rest.validated == (3 - ended) * -(-8 // then)
     assert trainer.current_epoch == 3
+
+
+def test_overfit_batches_takes_the_same_images_in_each_epoch(four_tars, tmp_path):
+    model = Seen()
+    data = SA1BDataModule(four_tars, 4, num_workers=0, mask_size=8)
+    trainer_of(tmp_path, max_epochs=3, overfit_batches=2).fit(model, data)
+    assert model.seen[:2] == model.seen[2:4] == model.seen[4:]
+    assert len(model.seen) == 6
+
+
+def test_validating_a_checkpoint_does_not_move_a_later_training(four_tars, tmp_path):
+    fit(tmp_path, four_tars, 4, stop_after=2)
+    data = SA1BDataModule(four_tars, 4, num_workers=0, val_fraction=0.25, mask_size=8, block_size=5)
+    trainer_of(tmp_path).validate(Seen(), data, ckpt_path=tmp_path / "saved.ckpt", verbose=False)
+    model = Seen()
+    trainer_of(tmp_path, max_epochs=1).fit(model, data)
+    assert len(model.seen) == 6
 
 
 def test_loaders(tars):

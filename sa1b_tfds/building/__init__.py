@@ -2,7 +2,7 @@
 
 tar_supply.py        which tars there are, and how missing ones are downloaded
 conversion.py        all tars of a build: which tasks are left, until all are done
-engines.py           which engine runs the tasks: processes, or Beam (beam_engine.py)
+engines.py           which engine runs the tasks: processes, dask_engine.py or beam_engine.py
 conversion_task.py   one task: a tar -> its shards, all of them or none
 task_progress.py     how far a tar is
 wanted_ids.py        which images a build takes, if not all

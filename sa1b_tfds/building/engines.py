@@ -1,4 +1,4 @@
-"""Which engine runs the conversion tasks of a build: processes on this machine, or Apache Beam."""
+"""Which engine runs the conversion tasks of a build: processes on this machine, Dask, or Beam."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ def choose_engine(
     supply: TarSupply | None = None,
     deletion: TarDeletion | None = None,
 ) -> Engine:
-    """Returns Beam if a runner or options of it are given, else processes on this machine.
+    """Returns Dask or Beam if Beam's runner or options are given, else processes on this machine.
 
     Args:
       conversion: the build whose tasks are to run.
       beam_runner, beam_options: as TFDS's DownloadConfig has them.
-      num_workers: processes, each with one tar at a time. Beam has workers of its own.
+      num_workers: processes, each with one tar at a time. Beam and Dask have their own workers.
       supply: downloads tars that are missing. None downloads nothing.
       deletion: deletes finished tars. None deletes nothing.
     """
     if beam_runner or beam_options:
+        from sa1b_tfds.building.dask_engine import DaskEngine, asks_for_dask
+
+        if asks_for_dask(beam_runner, beam_options):
+            return DaskEngine.of(beam_options, reporter_for_people())
         from sa1b_tfds.building.beam_engine import BeamEngine
 
         return BeamEngine(runner=beam_runner, options=beam_options)
