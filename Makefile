@@ -40,3 +40,4 @@ docs: .venv/ready
 
 bench: .venv/bench
 	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python benchmarks/scale_out.py

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import bars
 import psutil
 import synthetic
+from memory import resident
 from served import served
 
 _OURS = """
@@ -178,7 +179,7 @@ def _watch(command: list[str], source: pathlib.Path, folder: pathlib.Path, *argu
     while process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
             processes = [tree, *tree.children(recursive=True)]
-            memory = max(memory, _resident(processes))
+            memory = max(memory, resident(processes))
             disk = max(disk, _on_disk(target) + _without_name(processes))
         # To look more often would take a tenth of a core from what is watched.
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -189,14 +190,6 @@ def _watch(command: list[str], source: pathlib.Path, folder: pathlib.Path, *argu
         raise RuntimeError(f"{command} failed:\n{log[0].decode()}")
     shutil.rmtree(target)
     return Run(seconds, memory, disk)
-
-
-def _resident(tree: list[psutil.Process]) -> int:
-    total = 0
-    for process in tree:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_info().rss
-    return total
 
 
 def _on_disk(folder: pathlib.Path) -> int:

@@ -13,7 +13,9 @@ import pytest
 
 from benchmarks import run_all
 from sa1b_tfds.core.problems import Problems
+from sa1b_tfds.download.verify import verify_folder
 from sa1b_tfds.masks import rle
+from sa1b_tfds.stats import statistics_of
 from sa1b_tfds.tars import archive
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -79,9 +81,12 @@ def test_unknown_names_are_refused(bench, capsys):
 
 
 def test_every_benchmark_prints_a_ratio_and_is_in_the_results():
-    helpers = {"bars.py", "run_all.py", "served.py", "synthetic.py"}
+    helpers = {"bars.py", "memory.py", "run_all.py", "scale_out.py", "served.py", "synthetic.py"}
+    helpers |= {"tiny_tars.py"}
     names = {path.name for path in (ROOT / "benchmarks").glob("*.py")} - helpers
-    assert set(run_all.scripts()) == names
+    assert set(run_all.scripts()) == names - set(run_all.BY_HAND)
+    for name in run_all.BY_HAND:
+        assert '"ratio: ' in (ROOT / "benchmarks" / name).read_text()
     results = json.loads(run_all.RESULTS.read_text())
     assert results.keys() <= names
 
@@ -94,6 +99,76 @@ def test_the_page_is_what_the_results_give():
 def test_the_readme_is_what_the_results_give():
     readme = run_all.README.read_text()
     assert readme == run_all.with_figures(readme, json.loads(run_all.RESULTS.read_text()))
+
+
+@pytest.fixture
+def cardinality(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("cardinality")
+
+
+def test_tiny_tars_are_whole_and_no_two_images_are_the_same(cardinality, tmp_path):
+    for number in range(2):
+        path = tmp_path / f"sa_{number:06d}.tar"
+        cardinality.tiny_tars.write_tar(path, first_id=9 * number, images=9)
+    reports = list(verify_folder(tmp_path, deep=True))
+    assert [(report.status, report.pairs) for report in reports] == [("whole", 9)] * 2
+    statistics = statistics_of(tmp_path, workers=1)
+    assert (statistics.images, statistics.masks, statistics.problems.count) == (18, 36, 0)
+    assert not any(found.count for found in statistics.duplicates.values())
+    assert {k: found.count for k, found in statistics.anomalies.items()} == {"stability_score": 18}
+
+
+def test_numbers_of_tars_are_measured_step_by_step(cardinality, capsys, monkeypatch):
+    steps = cardinality._steps
+    monkeypatch.setattr(
+        cardinality,
+        "_steps",
+        lambda *size: [step for step in steps(*size) if step[0] in ("verify", "plan")],
+    )
+    costs = dict(cardinality.run(tars=2, images=3))
+    assert list(costs) == ["verify", "plan"]
+    for cost in costs.values():
+        assert cost.seconds > 0
+        assert cost.cpu > 0
+        assert cost.memory > 10e6  # Python takes so much
+        assert cost.metadata == 0
+    capsys.readouterr()
+    before = {"a": cardinality.Cost(1, 2, 100, 0), "b": cardinality.Cost(1, 1, 100, 10)}
+    after = {"a": cardinality.Cost(20, 24, 110, 0), "b": cardinality.Cost(1, 1, 100, 100)}
+    assert cardinality._print_growth((1, before), (10, after)) == pytest.approx(1.2)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [["a", "20.00", "12.00", "1.10", "-"], ["b", "1.00", "1.00", "1.00", "10.00"]]
+
+
+def test_written_files_are_counted_but_for_tars_and_shards(cardinality, tmp_path):
+    for name in ("a.tar", "segment_anything-train.tfrecord-00000-of-00001", "old.json"):
+        (tmp_path / name).write_bytes(b"12345")
+    code = "import pathlib; [pathlib.Path(n).write_text('123') for n in ('a.tar', '.a.tar.index')]"
+    assert cardinality._watch([sys.executable, "-c", code], tmp_path).metadata == 3
+    with pytest.raises(RuntimeError, match=r"failed:\n.*no such step"):
+        cardinality._watch([sys.executable, "-c", "raise SystemExit('no such step')"], tmp_path)
+
+
+def test_the_table_of_numbers_is_what_was_recorded(cardinality):
+    page, record = run_all.PAGE.read_text(), json.loads(cardinality.RECORD.read_text())
+    assert page == cardinality.with_table(page, record)
+    stopped = {**record[0], "steps": {}}
+    assert "| not run |" in cardinality.with_table(page, [record[0], stopped])
+
+
+def test_the_plan_for_all_tars_is_what_the_results_give(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    scale_out = importlib.import_module("scale_out")
+    page, results = scale_out.PAGE.read_text(), json.loads(run_all.RESULTS.read_text())
+    assert page == scale_out.with_plan(page, results)
+    measured = {"build": 1e8, "resize": 100, "packed": 0.5, "shards": 0.9, "resized_shards": 0.4}
+    work = scale_out.work(measured)
+    assert work["original"].core_hours == pytest.approx(22.6e12 / 1e8 / 3600)
+    assert work["resized_1024"].core_hours == pytest.approx(
+        work["original"].core_hours + scale_out.IMAGES / 100 / 3600
+    )
+    assert work["original"].moved == pytest.approx((11.3 + 2 * 22.6 + 0.9 * 22.6) * 1e12)
 
 
 def test_other_loaders_make_the_masks_that_ours_make(monkeypatch):

@@ -25,6 +25,14 @@ def test_a_file_is_replaced_and_what_a_kill_left_is_removed(tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted(map(str, [path.name, at_work.name, other.name]))
 
 
+def test_a_folder_that_gets_many_files_is_listed_once(tmp_path, monkeypatch):
+    listed, listdir = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+    for number in range(5):
+        files.write_whole(tmp_path / f"{number}.json", b"content")
+    assert listed == [str(tmp_path)]
+
+
 def test_what_fails_leaves_the_old_content_and_no_draft(tmp_path, monkeypatch):
     path = epath.Path(tmp_path) / "a.json"
     files.write_whole(path, b"old")

@@ -25,9 +25,9 @@ from sa1b_tfds.examples.annotations import to_example
 from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.stats import Statistics, statistics_of, statistics_of_examples
 from sa1b_tfds.stats.anomalies import KINDS
-from sa1b_tfds.stats.findings import LIMIT, Anomaly, Findings
+from sa1b_tfds.stats.findings import LIMIT, Anomaly, Duplicate, Findings
 from sa1b_tfds.stats.histogram import Histogram
-from sa1b_tfds.stats.statistics import EDGES
+from sa1b_tfds.stats.statistics import EDGES, Keys, Sum
 from tests import building
 from tests.building import make
 
@@ -359,6 +359,43 @@ def test_parts_add_up_in_any_order(order, joints):
         i = joint % (len(row) - 1)
         row[i : i + 2] = [row[i] + row[i + 1]]
     assert row[0].as_dict() == EXPECTED
+
+
+@given(st.permutations(range(len(PARTS))))
+def test_a_sum_of_many_is_what_adding_one_by_one_gives(order):
+    total = Sum()
+    for number in order:
+        total.add(PARTS[number])
+    assert total.images == EXPECTED["images"]
+    assert total.total().as_dict() == EXPECTED
+
+
+def test_adding_many_parts_does_not_copy_the_keys_of_all_each_time(monkeypatch):
+    copied, add = [], Statistics.__add__
+
+    def counted(a, b):
+        copied.append(len(a.keys) + len(b.keys))
+        return add(a, b)
+
+    monkeypatch.setattr(Statistics, "__add__", counted)
+    total = Sum()
+    for number in range(64):
+        total.add(Statistics(keys={("t", number): Keys.of([], [])}))
+    assert len(total.total().keys) == 64
+    assert sum(copied) <= 64 * 8  # one by one it is 64 * 32
+
+
+@given(st.lists(st.lists(st.integers(0, 12), max_size=40), max_size=5))
+def test_the_first_duplicates_are_those_of_a_search_one_by_one(parts):
+    keys = {(f"t{4 - i}", 0): Keys.of(ids, ids) for i, ids in enumerate(parts)}
+    seen, found = {}, []
+    for part, _ in sorted(keys):
+        for image_id in keys[part, 0].ids.tolist():
+            if image_id in seen:
+                found.append(Duplicate(part, image_id, seen[image_id], image_id))
+            seen.setdefault(image_id, part)
+    duplicates = Statistics(keys=keys).duplicates
+    assert duplicates == {"image_id": Findings.of(found), "jpeg": Findings.of(found)}
 
 
 def test_examples_without_a_start_are_the_first_of_their_part():

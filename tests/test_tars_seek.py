@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import signal
 import subprocess
 import sys
 import zlib
@@ -396,3 +397,30 @@ def test_many_tars_are_indexed_at_once(tmp_path, searches):
     assert [len(one) for one in index.index_all(archives, Problems("skip"))] == [3, 3, 0, 3, 3]
     assert searches == ["index", "index"]
     assert seek_file(tars / "sa_000004.tar").exists()
+
+
+def test_many_plain_tars_are_indexed_in_processes(tmp_path, searches):
+    tars = building.write_tars(tmp_path / "tars", tars=index._WORTH_PROCESSES, images=2)
+    archives = find_archives(tars)
+    expected = [list(index.index_archive(archive).index) for archive in archives]
+    for path in tars.glob(".*.index"):
+        path.unlink()
+    searches.clear()
+    found = index.index_all(archives)
+    assert searches == []
+    assert [list(one.index) for one in found] == expected
+    torn = tars / "sa_000001.tar"
+    torn.write_bytes(torn.read_bytes()[:2000])
+    with pytest.raises(TornArchive, match=r"^sa_000001.tar"):
+        index.index_all(archives)
+
+
+def test_a_plain_tar_is_read_again_when_its_process_dies(tmp_path, monkeypatch):
+    tars = building.write_tars(tmp_path / "tars", tars=1, images=2)
+    monkeypatch.setattr(index, "_WORTH_PROCESSES", 1)
+    monkeypatch.setattr(index, "_make_all", _die)
+    assert [len(one) for one in index.index_all(find_archives(tars))] == [2]
+
+
+def _die(archive, threads):
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -166,7 +166,9 @@ class Folder:
         for tar in tars:
             for number in range(len(tar.shards)):
                 files.link_or_copy(self.staging.shard(tar.archive, number), next(names))
-        (target / TARS).write_bytes(b"".join(tar.to_json() + b"\n" for tar in tars))
+        with (target / TARS).open("wb") as file:
+            for tar in tars:
+                file.write(tar.to_json() + b"\n")
 
     def prepared(self) -> PreparedTars:
         """Reads which tars are in the data and where their shards are; none if there is no data.
@@ -179,11 +181,12 @@ class Folder:
             return PreparedTars()
         path = self.path / TARS
         tars = []
-        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-            try:
-                tars.append(FinishedTar.from_json(line))
-            except DamagedJson as e:
-                raise _damaged_list(path, f"line {number}: {e}") from e
+        with path.open("rb") as file:  # line by line: of all of SA-1B it has 100 MB
+            for number, line in enumerate(file, start=1):
+                try:
+                    tars.append(FinishedTar.from_json(line.rstrip(b"\n")))
+                except DamagedJson as e:
+                    raise _damaged_list(path, f"line {number}: {e}") from e
         paths, expected = self._shard_paths()
         listed = sum(len(tar.shards) for tar in tars)
         if expected not in (None, listed):

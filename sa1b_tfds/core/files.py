@@ -7,8 +7,9 @@ Object stores (gs://, s3://) show a file only when it was closed and know no lin
 from __future__ import annotations
 
 import errno
-import glob
+import functools
 import os
+import re
 import shutil
 import stat
 import threading
@@ -24,6 +25,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # Bytes between two syncs in the background: few threads and syncs, and a short last sync.
 _SYNC_BYTES = 64 * 2**20
 _ABANDONED_S = 3600.0  # a draft of `write_whole` is written in seconds
+_DRAFT = re.compile(r"(.+)\.[0-9]+\.part", re.DOTALL)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS)
 
 
@@ -172,10 +174,27 @@ def give_name(draft: epath.Path | Path, path: epath.Path | Path) -> None:
 
 def _remove_abandoned(path: epath.Path | Path) -> None:
     if is_local(path):
-        for draft in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        hour = int(time.time() // _ABANDONED_S)
+        for name in _drafts_in(os.fspath(path.parent), hour).get(path.name, ()):
+            draft = os.path.join(path.parent, name)
             with suppress(FileNotFoundError):
                 if time.time() - os.stat(draft).st_mtime > _ABANDONED_S:
-                    draft.unlink()
+                    os.unlink(draft)
+
+
+@functools.lru_cache(maxsize=8)
+def _drafts_in(folder: str, hour: int) -> dict[str, list[str]]:
+    """The drafts in a folder, by the name of what they are drafts of.
+
+    The folder is listed once an hour, and not for each file: it may get a file for each of 1,000
+    tars, and would be listed 1,000 times.
+    """
+    found: dict[str, list[str]] = {}
+    with suppress(OSError):  # it may be written but not listed
+        for name in os.listdir(folder):
+            if draft := _DRAFT.fullmatch(name):
+                found.setdefault(draft[1], []).append(name)
+    return found
 
 
 def link_or_copy(source: epath.Path, target: epath.Path) -> None:

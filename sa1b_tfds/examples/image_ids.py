@@ -58,9 +58,12 @@ def repeated(ids_of: Mapping[str, np.ndarray]) -> dict[str, Excluded]:
     """
     names = list(ids_of)
     ids = np.concatenate([np.empty(0, np.int64), *ids_of.values()])
+    ordered = np.sort(ids)
+    if not (ordered[1:] == ordered[:-1]).any():  # as in SA-1B: less is held
+        return {}
     archive_of = np.repeat(np.arange(len(names)), [len(own) for own in ids_of.values()])
     order = np.argsort(ids, kind="stable")
-    again = np.flatnonzero(np.diff(ids[order]) == 0) + 1
+    again = np.flatnonzero(np.diff(ordered) == 0) + 1
     found: dict[str, list[tuple[int, str]]] = {}
     for place in again:
         image_id = ids[order[place]]

@@ -19,6 +19,7 @@ from sa1b_tfds.stats.statistics import (
     Keys,
     Measured,
     Statistics,
+    Sum,
     digest,
     measure,
     statistics_of_measured,
@@ -54,7 +55,8 @@ def statistics_of(
 ) -> Statistics:
     """Computes the statistics of a source. What cannot be read is listed in `problems`.
 
-    Memory holds one image per worker, and 16 bytes per image of the source.
+    Memory holds one image per worker, and 16 bytes per image of the source; `Statistics.duplicates`
+    takes as much again.
 
     Args:
       source, config: see `examples.find_parts`.
@@ -70,10 +72,10 @@ def statistics_of(
     """
     workers = worker_count(workers)
     parts = find_parts(source, config)
-    total = Statistics()
+    total = Sum()
     known = 0
     for task, statistics in _results(_tasks(parts), workers):
-        total += statistics
+        total.add(statistics)
         known += statistics.images if task.images_known is None else task.images_known
         begun = task.part_number + 1
         on_progress(
@@ -84,7 +86,7 @@ def statistics_of(
                 images_expected=max(total.images, round(known * len(parts) / begun)),
             )
         )
-    return total
+    return total.total()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.masks.runs import areas, run_lengths
 from sa1b_tfds.stats.anomalies import KINDS, anomalies
-from sa1b_tfds.stats.findings import Anomaly, Duplicate, Findings, Problem
+from sa1b_tfds.stats.findings import LIMIT, Anomaly, Duplicate, Findings, Problem
 from sa1b_tfds.stats.histogram import Histogram
 
 _SIDES = np.arange(-0.5, 16390, 10)
@@ -105,22 +105,29 @@ class Statistics:
         if not pieces:
             return Findings()
         key = np.concatenate([key_of(self.keys[piece]) for piece in pieces])
+        ordered = np.sort(key)
+        if not (ordered[1:] == ordered[:-1]).any():  # as in SA-1B: spares 180 MB for all of it
+            return Findings()
         # Sorting brings equal keys together; a stable sort keeps the first image in front. Then
         # `first` spreads the place of each group's first image over the group.
         order = np.argsort(key, kind="stable")
         is_first = np.append(True, key[order[1:]] != key[order[:-1]])[: len(order)]
         first = order[np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))]
-        starts = np.cumsum([0, *(len(self.keys[piece].ids) for piece in pieces)])
+        again = np.flatnonzero(~is_first)
+        # The first findings by value: found for all at once, as all of SA-1B may be there twice.
+        part_of = {part: number for number, part in enumerate(sorted({part for part, _ in pieces}))}
+        lengths = [len(self.keys[piece].ids) for piece in pieces]
+        part = np.repeat([part_of[part] for part, _ in pieces], lengths)
+        ids = np.concatenate([self.keys[piece].ids for piece in pieces])
+        own, others = order[again], first[again]
+        least = np.lexsort((ids[others], part[others], ids[own], part[own]))[:LIMIT]
+        names = list(part_of)
 
         def where(place: int) -> tuple[str, int]:
-            number = int(np.searchsorted(starts, place, "right")) - 1
-            piece = pieces[number]
-            return piece[0], int(self.keys[piece].ids[place - starts[number]])
+            return names[part[place]], int(ids[place])
 
-        again = np.flatnonzero(~is_first)
-        return Findings.of(
-            (Duplicate(*where(order[i]), *where(first[i])) for i in again), len(again)
-        )
+        found = [Duplicate(*where(own[i]), *where(others[i])) for i in least]
+        return Findings.of(found, len(again))
 
     def as_dict(self) -> dict[str, Any]:
         """Converts all statistics for JSON.
@@ -141,6 +148,34 @@ class Statistics:
             },
             "problems": self.problems.as_dict(),
         }
+
+
+class Sum:
+    """Adds up statistics of many parts.
+
+    Each sum is a copy of the keys of all its parts. So a part is not added to the sum of all that
+    were before it, but only to a sum of as many parts, as in merge sort.
+
+    images: of all that was added.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._sums: list[tuple[int, Statistics]] = []  # how many were added up, and their sum
+
+    def add(self, statistics: Statistics) -> None:
+        self.images += statistics.images
+        number = 1
+        while self._sums and self._sums[-1][0] == number:
+            statistics = self._sums.pop()[1] + statistics
+            number *= 2
+        self._sums.append((number, statistics))
+
+    def total(self) -> Statistics:
+        total = Statistics()
+        for _, statistics in reversed(self._sums):
+            total = statistics + total
+        return total
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,7 @@ _NOT_ONE = (
     "it is compressed and damaged, so no image of it can be read by its number: a build, read_tars"
     " and huggingface.streaming keep those before the damage"
 )
+_WORTH_PROCESSES = 4  # so many plain tars take as long as the processes take to start
 _ROW = np.dtype(
     [
         ("jpeg_offset", "<u8"),
@@ -155,11 +156,17 @@ def index_archive(
     Raises:
       NoSeekPoints: if a compressed tar cannot be read in any order.
     """
-    problems = problems or Problems()
+    return _indexed(archive, problems or Problems(), threads=threads)
+
+
+def _indexed(
+    archive: Archive, problems: Problems, found: _Found | None = None, threads: int = 1
+) -> IndexedArchive:
+    """As `index_archive`; `found` is the tar's kept index if it was loaded before."""
     if not isinstance(archive, TarArchive):
         # The index holds the paths of all files in a tenth of the memory, so the reader needs none.
         return IndexedArchive(archive.reader(), PairIndex.of(archive.index(problems)))
-    found = _reported(archive, problems)
+    found = _reported(archive, problems, found)
     if found.packed_end is not None and len(found.index):
         make_seek_points(archive.path, found.packed_end, found.index.end, threads)
     return IndexedArchive(archive, found.index)
@@ -175,21 +182,27 @@ def find_pairs(archive: Archive, problems: Problems) -> PairIndex:
 def index_all(
     archives: Sequence[Archive], problems: Problems | None = None
 ) -> list[IndexedArchive]:
-    """Indexes archives as `index_archive` does; uses processes for compressed tars.
+    """Indexes archives as `index_archive` does; uses processes for tars that must be read for it.
 
-    A compressed tar of 11.3 GB takes one core a minute, once.
+    Once, a compressed tar of 11.3 GB takes one core a minute, and the headers of a plain one a
+    second.
     """
-    slow = [a for a in archives if isinstance(a, TarArchive) and a.is_packed() and _is_slow(a)]
+    kept_indexes = [_kept(a) if isinstance(a, TarArchive) else None for a in archives]
+    slow: list[TarArchive] = []
+    plain: list[TarArchive] = []
+    for archive, found in zip(archives, kept_indexes, strict=True):
+        if isinstance(archive, TarArchive) and _is_slow(archive, found):
+            (slow if archive.is_packed() else plain).append(archive)
+    slow += plain if len(plain) >= _WORTH_PROCESSES else []
     cores = available_cores()
     with Processes(cores) as processes:
         threads = max(1, cores // max(1, len(slow)))
         made = {processes.submit(_make_all, archive, threads): archive for archive in slow}
         if made:
-            tars = counted(len(made), "compressed tar")
-            logging.info("Looking for the images in %s, once.", tars)
+            logging.info("Looking for the images in %s, once.", counted(len(made), "tar"))
         bar = tqdm(
             concurrent.futures.as_completed(made),
-            "indexing compressed tars",
+            "indexing tars",
             len(made),
             unit="tar",
             file=sys.stderr,
@@ -199,21 +212,30 @@ def index_all(
             try:
                 future.result()
             except ProcessDied as e:  # a crash in rapidgzip's C++, or no memory left
-                raise refusal(made[future].path, str(e)) from e
-    return [index_archive(archive, problems) for archive in archives]
+                if made[future] not in plain:  # those are read again below
+                    raise refusal(made[future].path, str(e)) from e
+    return [
+        _indexed(archive, problems or Problems(), found)
+        for archive, found in zip(archives, kept_indexes, strict=True)
+    ]
 
 
-def _is_slow(archive: TarArchive) -> bool:
-    """Whether all of a compressed tar must be read: its index or its seek points are missing."""
-    found = _kept(archive)
-    return found is None or (len(found.index) > 0 and not has_seek_points(archive.path))
+def _is_slow(archive: TarArchive, found: _Found | None) -> bool:
+    """Whether all of a tar must be read: its index, or a compressed one's seek points, is missing.
+
+    found: its kept index.
+    """
+    if found is None:
+        return True
+    needs_points = found.packed_end is not None and len(found.index) > 0
+    return needs_points and not has_seek_points(archive.path)
 
 
 def _make_all(archive: TarArchive, threads: int) -> None:
     """Runs in a process: makes and keeps what `index_archive` then loads."""
     try:
         index_archive(archive, Problems("skip"), threads)
-    except NoSeekPoints:  # the parent's call of index_archive raises it again
+    except (NoSeekPoints, OSError):  # the parent's own attempt raises it again
         return
 
 
@@ -239,8 +261,8 @@ class _Found:
     packed_end: int | None
 
 
-def _reported(archive: TarArchive, problems: Problems) -> _Found:
-    found = _kept(archive) or _made(archive)
+def _reported(archive: TarArchive, problems: Problems, found: _Found | None = None) -> _Found:
+    found = found or _kept(archive) or _made(archive)
     for problem in found.problems:
         problems.report(archive.name, problem.member, problem.reason, type(problem))
     return found
