@@ -25,6 +25,7 @@ def add(commands: Commands) -> None:
         docs="more_columns.md",
     )
     actions = command.add_subparsers(
+        title="actions",
         dest="action",
         required=True,
         metavar="ACTION",

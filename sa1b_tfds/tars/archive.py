@@ -21,6 +21,7 @@ from etils import epath
 
 from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import Problems, TornArchive
+from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.tars.forms import is_packed, opened_forward
 from sa1b_tfds.tars.members import (
     MAX_BYTES,
@@ -32,7 +33,13 @@ from sa1b_tfds.tars.members import (
     suffix_of,
     too_large,
 )
-from sa1b_tfds.tars.names import STATE_FILES, is_other_dataset, is_tar_name, tar_number
+from sa1b_tfds.tars.names import (
+    STATE_FILES,
+    is_beside_a_tar,
+    is_other_dataset,
+    is_tar_name,
+    tar_number,
+)
 from sa1b_tfds.tars.pairs import Entry, Pair, pair_up
 from sa1b_tfds.tars.seek import opened_anywhere
 from sa1b_tfds.tars.stream import stream_pairs
@@ -104,7 +111,7 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
         relative = path.relative_to(root)
         if is_tar_name(path.name):
             tars.append(TarArchive(path, str(relative)))
-        elif path.suffix in MAX_BYTES:
+        elif path.suffix in MAX_BYTES and not is_beside_a_tar(path.name):
             parts = [part for part in relative.parent.parts if part not in _LAYOUT_FOLDERS]
             folders.setdefault("/".join(parts) or ".", []).append(os.fspath(path))
     if tars and folders:
@@ -124,6 +131,18 @@ def archives_at(path: epath.PathLike) -> list[Archive]:
     if path.is_dir():
         return find_archives(path)
     return [TarArchive(path)] if path.exists() else []
+
+
+def unfinished_downloads(path: epath.PathLike) -> str:
+    """A sentence to end a message with that no tar is there; nothing if no download is begun."""
+    path = epath.Path(path)
+    parts = sorted(part.name for part in path.glob("*.part")) if path.is_dir() else []
+    if not parts:
+        return ""
+    return (
+        f" {counted(len(parts), 'download')} there {'is' if len(parts) == 1 else 'are'} unfinished"
+        f" ({first_few(parts)}): run the same `sa1b download` again."
+    )
 
 
 def number_of(archive: Archive) -> int | None:

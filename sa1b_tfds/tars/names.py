@@ -6,6 +6,8 @@ import re
 
 _SUFFIX = re.compile(r"\.(?:tar|tar\.gz|tgz)\Z")
 _NUMBERED = re.compile(r"sa_([0-9]{1,18})")
+# What is kept beside a tar under its name, such as the state of its download.
+_BESIDE = re.compile(r"sa_[^/]*\.(?:tar|tgz)\..+")
 _SA1B = re.compile(r"sa_[0-9]{6}")
 # SA-Co Gold, the benchmark of SAM 3: Meta's links file lists it beside SA-1B's tars.
 _OTHER_DATASETS = frozenset(("sa_co_gold",))
@@ -38,6 +40,11 @@ def is_other_dataset(name: str) -> bool:
 def is_sa1b_name(name: str) -> bool:
     """Whether this is the name of one of SA-1B's own tars: `sa_` and six digits."""
     return is_tar_name(name) and _SA1B.fullmatch(tar_stem(name)) is not None
+
+
+def is_beside_a_tar(name: str) -> bool:
+    """Whether this is no tar, but a file of one: `sa_000020.tar.part`, or `.part.json`."""
+    return _BESIDE.fullmatch(name) is not None and not is_tar_name(name)
 
 
 def tar_number(name: str) -> int | None:
