@@ -30,10 +30,7 @@ def places(tmp_path_factory, request) -> dict[str, pathlib.Path]:
             tar.extractall(root / "files", filter="data")
     tars = building.FORMS[request.param](plain).rename(root / "tars")
     for file_format in ("tfrecord", "array_record"):
-        builder = tfds.builder(
-            "segment_anything", data_dir=root / file_format, file_format=file_format, num_workers=1
-        )
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
+        building.prepare(tars, root / file_format, file_format=file_format)
     prepared = root / "tfrecord" / "segment_anything" / "original" / "2.0.0"
     for name, source, format in (
         ("coco", tars, Coco()),

@@ -266,12 +266,7 @@ def build(tmp_path, tars, on_error="raise", form="plain"):
     """Builds tars of these files."""
     for name, content in tars.items():
         write(tmp_path / name, content, form)
-    builder = tfds.builder(
-        "segment_anything", data_dir=tmp_path / "data", on_error=on_error, num_workers=1
-    )
-    config = tfds.download.DownloadConfig(manual_dir=tmp_path)
-    builder.download_and_prepare(download_config=config)
-    return builder
+    return building.prepare(tmp_path, tmp_path / "data", on_error=on_error)
 
 
 GOOD = make.files_of(1)

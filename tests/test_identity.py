@@ -49,8 +49,7 @@ def tars(tmp_path_factory, request):
 
 
 def _build(tars, out, on_error):
-    builder = tfds.builder("segment_anything", data_dir=out, num_workers=1, on_error=on_error)
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
+    builder = building.prepare(tars, out, on_error=on_error)
     return [int(e["image_id"]) for e in tfds.as_numpy(builder.as_dataset(split="train"))]
 
 

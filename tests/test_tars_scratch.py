@@ -250,8 +250,7 @@ def test_the_report_of_a_build_names_the_damage(plain, tmp_path):
     make.write_tar(tars / "sa_000001.tar", make.files_of(100) | make.files_of(101))
     make.compress(tars / "sa_000001.tar")
     (tars / "sa_000001.tar").write_bytes(flipped((tars / "sa_000001.tar").read_bytes(), -8))
-    builder = tfds.builder("segment_anything", data_dir=tmp_path, on_error="skip", num_workers=1)
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
+    building.prepare(tars, tmp_path, on_error="skip")
     report = building.report_of(tmp_path)
     assert 3 < report["images"]["sa_000000.tar"] < 28
     assert report["images"]["sa_000001.tar"] == 2
