@@ -17,6 +17,8 @@ from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, export
 from sa1b_tfds.torch import SA1BDataset
 from tests import building
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 Images = dict[int, tuple[np.ndarray, np.ndarray]]  # id -> uint8 [H, W, 3], bool [N, H, W]
 
 

@@ -22,8 +22,10 @@ from sa1b_tfds.examples import jpeg
 from sa1b_tfds.segment_anything import segment_anything_dataset_builder
 from sa1b_tfds.segment_anything.ensure import MissingTarsError
 from sa1b_tfds.tars import archive
-from tests import forked
+from tests import building, forked
 from tests.fault_server import FaultServer
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 DUMMY_DATA = pathlib.Path(make.__file__).parent
 

@@ -7,7 +7,6 @@ import tarfile
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from etils import epath
 
 import sa1b_tfds  # noqa: F401  registers the builder

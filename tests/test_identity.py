@@ -23,6 +23,8 @@ from sa1b_tfds.torch import SA1BDataset
 from tests import building
 from tests.building import make
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 JPEG, CONTENT = make.draw(12, 24, 32, 4)
 SAID = "sa_1.json: it says image_id 2, file_name sa_2.jpg: it belongs to another image"
 

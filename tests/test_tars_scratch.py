@@ -239,10 +239,6 @@ def test_of_a_damaged_tar_what_is_before_is_kept(tar, plain, tmp_path, damage, r
 
 
 def test_the_report_of_a_build_names_the_damage(plain, tmp_path):
-    import tensorflow_datasets as tfds
-
-    import sa1b_tfds  # noqa: F401
-
     tars = tmp_path / "tars"
     tars.mkdir()
     packed = building.pack(plain.read_bytes())
@@ -250,7 +246,7 @@ def test_the_report_of_a_build_names_the_damage(plain, tmp_path):
     make.write_tar(tars / "sa_000001.tar", make.files_of(100) | make.files_of(101))
     make.compress(tars / "sa_000001.tar")
     (tars / "sa_000001.tar").write_bytes(flipped((tars / "sa_000001.tar").read_bytes(), -8))
-    building.prepare(tars, tmp_path, on_error="skip")
+    builder = building.prepare(tars, tmp_path, on_error="skip")
     report = building.report_of(tmp_path)
     assert 3 < report["images"]["sa_000000.tar"] < 28
     assert report["images"]["sa_000001.tar"] == 2

@@ -41,6 +41,8 @@ class Thread(processes.Process):
                 return copy(function(*args))
             except Exception as e:
                 raise copy(processes.portable(e, function.__name__)) from None
+            except BaseException as e:  # nobody would hear of it, and all would wait for ever
+                raise RuntimeError("A worker was interrupted: this test needs processes.") from e
 
     def wait(self):
         """Nothing can end a thread: it finishes what it does."""
