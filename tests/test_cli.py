@@ -91,6 +91,8 @@ def test_help_has_examples_that_parse_and_a_page(capsys, command):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     text = capsys.readouterr().out
+    for action in cli._actions_of(cli._parser()[1][command]).values():
+        assert "positional arguments" not in action.format_help()
     assert "positional arguments" not in text  # each is in a group of its own
     examples = re.findall(rf"^  sa1b ({command} .*)$", text, re.MULTILINE)
     assert len(examples) == 2

@@ -6,7 +6,14 @@ import argparse
 import re
 from typing import Any
 
-from sa1b_tfds.cli.options import Commands, add_command, add_config, add_on_error, refused
+from sa1b_tfds.cli.options import (
+    Commands,
+    Group,
+    add_command,
+    add_config,
+    add_on_error,
+    refused,
+)
 
 _TYPE = re.compile(r"([a-z][a-z0-9_]*)(?::([a-z0-9]+)(?:\[(\d+(?:,\d+)*)\])?)?\Z")
 
@@ -42,13 +49,14 @@ def _add_import(actions: Any) -> None:
     )
     action = actions.add_parser("import", help="a file's rows", description=text)
     action.set_defaults(run_action=_import, parser=action)
-    add = action.add_argument
-    add(
+    group = action.add_argument_group("input and output")
+    group.add_argument(
         "file",
         metavar="FILE",
         help=".csv, .jsonl or .parquet, or a folder with a .npy file for each key",
     )
-    _add_source(action)
+    _add_source(group)
+    add = action.add_argument_group("rows").add_argument
     add(
         "--key",
         choices=("image_id", "file_name", "mask_id"),
@@ -79,22 +87,22 @@ def _add_join(actions: Any) -> None:
     )
     action = actions.add_parser("join", help="pieces of sidecar.map", description=text)
     action.set_defaults(run_action=_join, parser=action)
-    _add_source(action)
+    _add_source(action.add_argument_group("input and output"))
 
 
-def _add_source(action: argparse.ArgumentParser) -> None:
-    action.add_argument(
+def _add_source(group: Group) -> None:
+    group.add_argument(
         "source",
         metavar="SOURCE",
         help="a tar, a folder of tars or of extracted files, or prepared data",
     )
-    action.add_argument(
+    group.add_argument(
         "--out",
         required=True,
         metavar="DIR",
         help="folder of the sidecar; its name is the dataset's",
     )
-    add_config(action)
+    add_config(group)
 
 
 def _import(options: argparse.Namespace) -> int:
