@@ -109,6 +109,34 @@ def test_each_option_is_explained_with_its_default(command):
         assert not has_default or "(default: " in action.help, action.dest
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "build tars",
+        "build tars --plan",
+        "stats tars",
+        "show tars",
+        "show tars --batch",
+        "export tars out --format coco",
+        "repack tars out",
+        "unpack tars",
+        "locate ids.list --tars tars",
+        "sidecar join tars --out side",
+    ],
+)
+def test_an_unfinished_download_is_never_taken_for_data(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ids.list").write_text("1")
+    (tmp_path / "tars").mkdir()
+    for end, content in ((".part", "01234"), (".part.json", "{}")):
+        (tmp_path / "tars" / f"sa_000000.tar{end}").write_text(content)
+    assert main(command.split()) == 1
+    assert capsys.readouterr().err == (
+        f"sa1b {command.split()[0]}: tars holds no whole tar: 1 download is unfinished"
+        " (sa_000000.tar). Run `sa1b download` again.\n"
+    )
+
+
 def test_a_reader_that_leaves_ends_it_without_a_word():
     read, write = os.pipe()
     os.close(read)

@@ -494,6 +494,22 @@ class TestBatch:
 
 
 class TestCommand:
+    def test_what_no_batch_can_be_made_of_is_one_line(self, tmp_path, capsys):
+        tars, data = tmp_path / "tars", tmp_path / "data"
+        building.write_tars(tars, tars=1)
+        assert main(["build", str(tars), "--data-dir", str(data), "--workers", "1"]) == 0
+        (shard,) = data.glob("*/*/*/*-train.tfrecord-*")
+        shard.write_bytes(shard.read_bytes()[:-1])
+        path = tars / "sa_000000.tar"
+        path.write_bytes(path.read_bytes().replace(b'"area"', b'"aera"', 1))
+        capsys.readouterr()
+        for source, reason in (
+            (tars, r"sa_000000\.tar: \S+\.json: annotation 0 lacks the field 'area'"),
+            (data, r"(truncated|corrupted) record at .*"),
+        ):
+            assert main(["show", str(source), "--batch", "--out", str(tmp_path / "b.png")]) == 1
+            assert re.fullmatch(f"sa1b show: {reason}\n", capsys.readouterr().err)
+
     def test_a_training_batch(self, tars, builder, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         assert main(["show", str(tars), "--batch", "--n", "2"]) == 0

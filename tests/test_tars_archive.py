@@ -106,6 +106,21 @@ def test_tars_come_before_loose_files_and_in_the_order_of_their_names(tmp_path, 
     assert caplog.messages == [said]
 
 
+def test_unfinished_downloads_are_left_out_and_named(tmp_path, caplog):
+    for name in ("sa_000000.tar.part", "sa_000001.tar.part.json", "sa_images_ids.txt.part.json"):
+        (tmp_path / name).write_text("{}")
+    assert archive.find_archives(tmp_path) == []
+    reason = f"{tmp_path} holds no whole tar: 1 download is unfinished (sa_000001.tar). Run `sa1b"
+    with pytest.raises(FileNotFoundError, match=re.escape(reason)):
+        archive.refuse_unfinished(tmp_path)
+    assert caplog.messages == []
+    make.write_tar(tmp_path / "sa_000000.tar", FILES)
+    (tmp_path / "sa_000000.tar.part.json").write_text("{}")  # of a process that died at the end
+    assert [found.name for found in archive.find_archives(tmp_path)] == ["sa_000000.tar"]
+    said = f"Reading the tars in {tmp_path} without 1 unfinished download (sa_000001.tar)."
+    assert caplog.messages == [said]
+
+
 def test_own_tars_are_read_and_another_dataset_is_left_out(tmp_path, caplog):
     for name in ("sa_own.tar", "sa_co_gold.tar"):
         make.write_tar(tmp_path / name, FILES)

@@ -55,11 +55,12 @@ def _locate(options: argparse.Namespace) -> int:
     from sa1b_tfds.download.locate import locate
     from sa1b_tfds.download.tars_of_ids import joined, read_known
     from sa1b_tfds.examples.id_set import read_ids
-    from sa1b_tfds.tars.archive import archives_at
+    from sa1b_tfds.tars.archive import archives_at, refuse_unfinished
 
     ids = read_ids(options.ids)
     archives = archives_at(options.tars) if options.tars else []
     if options.tars and not archives:
+        refuse_unfinished(options.tars)
         raise FileNotFoundError(f"{options.tars} holds neither tars nor extracted files.")
     known = read_known(options.known) if options.known else joined([])
     linked = read_links(options.links_file).tars if options.links_file else None

@@ -1,14 +1,20 @@
-"""TensorFlow without the lines that its libraries print about CUDA, oneDNN and themselves.
+"""TensorFlow without the lines that it prints about CUDA, oneDNN and its graph.
 
-They are of no use to who runs a command, and stand before what the command says. An error is an
+They are of no use to who runs a command, and stand around what the command says. An error is an
 exception in Python as well, so nothing is lost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 import tempfile
+from collections.abc import Iterator
+
+_FUNCTION = re.compile(r"\{\{.*?\}\} ")  # of the graph, before an error's own text
+_PYTHON_ERROR = re.compile(r"\w+: (.*?)\nTraceback \(most recent call last\)", re.DOTALL)
 
 
 def import_tensorflow() -> None:
@@ -32,3 +38,19 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def errors_in_a_line() -> Iterator[None]:
+    """Raises a RuntimeError of one line in place of TensorFlow's error, which quotes the graph.
+
+    A Python error in a dataset arrives with its traceback as text; only what it says is kept.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        text = _FUNCTION.sub("", error.message)
+        found = _PYTHON_ERROR.match(text)
+        raise RuntimeError(found[1] if found else text.partition("\n")[0]) from error

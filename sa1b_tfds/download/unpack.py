@@ -28,7 +28,7 @@ from sa1b_tfds.core.text import counted, format_bytes
 from sa1b_tfds.download.check import unpack_file
 from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.download.transfer.folder import draft_of, remove_drafts
-from sa1b_tfds.tars.archive import TarArchive, archives_at, identity_of
+from sa1b_tfds.tars.archive import TarArchive, archives_at, identity_of, refuse_unfinished
 from sa1b_tfds.tars.forms import unpacked_bytes
 from sa1b_tfds.tars.seek import forget_seek_points
 
@@ -92,6 +92,7 @@ def _find(tars: Iterable[str | Path]) -> list[TarArchive]:
     for path in tars:
         own = [archive for archive in archives_at(path) if isinstance(archive, TarArchive)]
         if not own:
+            refuse_unfinished(path)
             what = "holds no sa_*.tar" if os.path.exists(path) else "is not there"
             raise FileNotFoundError(f"{path} {what}.")
         # Folders may have several paths, but a tar that is a link is one of its own.

@@ -22,7 +22,7 @@ from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.examples.annotations import member_of
 from sa1b_tfds.examples.consistency import check_pair
 from sa1b_tfds.tars.archive import TarArchive, identity_of
-from sa1b_tfds.tars.names import is_tar_name, tar_number
+from sa1b_tfds.tars.names import PART, is_tar_name, tar_number
 
 _MAX_REASONS = 20
 
@@ -98,7 +98,7 @@ def verify_folder(
         return number is not None and first <= number and (end is None or number < end)
 
     names = sorted(path.name for path in folder.iterdir() if asked_for(path.name))
-    partial = {path.name.removesuffix(".part") for path in folder.glob("*.part")}
+    partial = {path.name.removesuffix(PART) for path in folder.glob(f"*{PART}")}
     unfinished = sorted(name for name in partial - set(names) if asked_for(name))
     record = CheckedFiles(folder)
     tasks = [

@@ -20,13 +20,7 @@ from sa1b_tfds.core.text import counted
 from sa1b_tfds.examples import array_records, record_files, records
 from sa1b_tfds.examples.annotations import member_of, read_image, read_pair
 from sa1b_tfds.examples.example import Example
-from sa1b_tfds.tars.archive import (
-    Archive,
-    PairReader,
-    archives_at,
-    identity_of,
-    unfinished_downloads,
-)
+from sa1b_tfds.tars.archive import Archive, PairReader, archives_at, identity_of, refuse_unfinished
 from sa1b_tfds.tars.index import IndexedArchive, count_pairs, index_all, index_archive
 from sa1b_tfds.tars.pairs import Entry, Pair
 
@@ -222,9 +216,10 @@ def find_data(source: epath.PathLike, config: str | None = None) -> Sequence[Arc
         return archives
     configs = _prepared_configs(path)
     if not configs:
+        refuse_unfinished(path)
         raise FileNotFoundError(
             f"{path} holds neither sa_*.tar, nor extracted sa_*.jpg and .json, nor prepared data"
-            f" ({_INFO}).{unfinished_downloads(path)}"
+            f" ({_INFO})."
         )
     if len(configs) > 1:
         raise FileNotFoundError(f"{path} has several configs, name one: {', '.join(configs)}.")

@@ -20,7 +20,7 @@ from sa1b_tfds.download.links import Link, read_links
 from sa1b_tfds.segment_anything.build_config import BuildConfig
 from sa1b_tfds.segment_anything.configs import SegmentAnythingConfig
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
-from sa1b_tfds.tars.archive import TarArchive, number_of, unfinished_downloads
+from sa1b_tfds.tars.archive import TarArchive, number_of, refuse_unfinished
 from sa1b_tfds.tars.names import tar_number
 
 
@@ -110,11 +110,11 @@ def _refuse_without_tars(config: BuildConfig, state: BuildState, is_any_staged: 
         raise FileNotFoundError(f"{config.tars} is not there: name the folder of the tars.")
     if state.supply.archives or state.is_prepared:
         return
+    refuse_unfinished(config.tars)
     if not is_any_staged:
         raise FileNotFoundError(
             f"{config.tars} holds no tar of {config.config!r} (sa_000000.tar and so on), nor"
             " extracted files. Put some there, or name a links file with --links-file."
-            f"{unfinished_downloads(config.tars)}"
         )
     staging = state.folder.staging
     if unfinished := staging.unfinished():

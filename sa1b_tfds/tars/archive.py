@@ -34,11 +34,12 @@ from sa1b_tfds.tars.members import (
     too_large,
 )
 from sa1b_tfds.tars.names import (
+    PART_STATE,
     STATE_FILES,
-    is_beside_a_tar,
     is_other_dataset,
     is_tar_name,
     tar_number,
+    unfinished_tar,
 )
 from sa1b_tfds.tars.pairs import Entry, Pair, pair_up
 from sa1b_tfds.tars.seek import opened_anywhere
@@ -99,7 +100,8 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
     """Finds `sa_*.tar` (or .tar.gz, .tgz) in a folder and its subfolders, else extracted files.
 
     Extracted files are grouped by folder; `images/` and `annotations/` in one folder are one group.
-    If there are tars, extracted files are ignored and a warning is logged.
+    If there are tars, extracted files are ignored and a warning is logged. So are unfinished
+    downloads.
 
     Returns:
       The archives, ordered by name; empty if there are none.
@@ -107,15 +109,21 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
     root = epath.Path(root)
     tars: list[Archive] = []
     folders: dict[str, list[str]] = {}
+    unfinished: list[epath.Path] = []
     for path in _files(root, _MAX_DEPTH):
         relative = path.relative_to(root)
         if is_tar_name(path.name):
             tars.append(TarArchive(path, str(relative)))
-        elif path.suffix in MAX_BYTES and not is_beside_a_tar(path.name):
+        elif path.name.endswith(PART_STATE):
+            unfinished.append(path)
+        elif path.suffix in MAX_BYTES:
             parts = [part for part in relative.parent.parts if part not in _LAYOUT_FOLDERS]
             folders.setdefault("/".join(parts) or ".", []).append(os.fspath(path))
     if tars and folders:
         logging.warning("Reading the tars in %s; the extracted files there are left out.", root)
+    if tars and (names := _unfinished(unfinished)):
+        left_out = f"{counted(len(names), 'unfinished download')} ({first_few(names)})"
+        logging.warning("Reading the tars in %s without %s.", root, left_out)
     found = tars or [FolderArchive(name, files) for name, files in folders.items()]
     return sorted_by_name(found)
 
@@ -133,16 +141,27 @@ def archives_at(path: epath.PathLike) -> list[Archive]:
     return [TarArchive(path)] if path.exists() else []
 
 
-def unfinished_downloads(path: epath.PathLike) -> str:
-    """A sentence to end a message with that no tar is there; nothing if no download is begun."""
+def refuse_unfinished(path: epath.PathLike) -> None:
+    """Raises an error if a folder without a whole tar has unfinished downloads.
+
+    For a caller that has found nothing there.
+
+    Raises:
+      FileNotFoundError: how many downloads are unfinished, and what to do.
+    """
     path = epath.Path(path)
-    parts = sorted(part.name for part in path.glob("*.part")) if path.is_dir() else []
-    if not parts:
-        return ""
-    return (
-        f" {counted(len(parts), 'download')} there {'is' if len(parts) == 1 else 'are'} unfinished"
-        f" ({first_few(parts)}): run the same `sa1b download` again."
-    )
+    if path.is_dir() and (names := _unfinished(path.glob(f"*{PART_STATE}"))):
+        are = "download is" if len(names) == 1 else "downloads are"
+        raise FileNotFoundError(
+            f"{path} holds no whole tar: {len(names):,} {are} unfinished ({first_few(names)})."
+            " Run `sa1b download` again."
+        )
+
+
+def _unfinished(state_files: Iterable[epath.Path]) -> list[str]:
+    """The names of the tars whose download is not finished, by the state files beside them."""
+    tars = ((path, unfinished_tar(path.name)) for path in state_files)
+    return sorted(name for path, name in tars if name and not (path.parent / name).exists())
 
 
 def number_of(archive: Archive) -> int | None:
@@ -357,7 +376,10 @@ def _files(folder: epath.Path, depth: int) -> Iterator[epath.Path]:
         logging.warning("%s is left out: %s.", folder, e.strerror)
         return
     for path in paths:
-        if path.suffix in MAX_BYTES:
+        if path.name.endswith(PART_STATE):
+            if unfinished_tar(path.name):
+                yield path
+        elif path.suffix in MAX_BYTES:
             if path.name.startswith("sa_"):
                 yield path
         elif is_tar_name(path.name) and path.is_file():

@@ -6,11 +6,12 @@ import re
 
 _SUFFIX = re.compile(r"\.(?:tar|tar\.gz|tgz)\Z")
 _NUMBERED = re.compile(r"sa_([0-9]{1,18})")
-# What is kept beside a tar under its name, such as the state of its download.
-_BESIDE = re.compile(r"sa_[^/]*\.(?:tar|tgz)\..+")
 _SA1B = re.compile(r"sa_[0-9]{6}")
 # SA-Co Gold, the benchmark of SAM 3: Meta's links file lists it beside SA-1B's tars.
 _OTHER_DATASETS = frozenset(("sa_co_gold",))
+# `sa1b download` writes NAME.part, and NAME.part.json, which says what that is a part of.
+PART = ".part"
+PART_STATE = ".part.json"
 # These programs download under the final name, often at full size from the start, and keep a state
 # file beside it until the download ends. Browsers and most others use another name until then.
 STATE_FILES = {".aria2": "aria2", ".st": "axel", ".lftp-pget-status": "lftp"}
@@ -42,9 +43,10 @@ def is_sa1b_name(name: str) -> bool:
     return is_tar_name(name) and _SA1B.fullmatch(tar_stem(name)) is not None
 
 
-def is_beside_a_tar(name: str) -> bool:
-    """Whether this is no tar, but a file of one: `sa_000020.tar.part`, or `.part.json`."""
-    return _BESIDE.fullmatch(name) is not None and not is_tar_name(name)
+def unfinished_tar(name: str) -> str | None:
+    """Returns `sa_000020.tar` for `sa_000020.tar.part.json`; None if it is no such state file."""
+    tar = name.removesuffix(PART_STATE)
+    return tar if tar != name and is_tar_name(tar) else None
 
 
 def tar_number(name: str) -> int | None:

@@ -22,7 +22,7 @@ from sa1b_tfds.download.links import Link, SignedUrl
 from sa1b_tfds.features import features_dict
 from sa1b_tfds.sidecars import loading
 from sa1b_tfds.sidecars.reading import Sidecars, open_sidecars
-from sa1b_tfds.tars.archive import Archive, archives_at, unfinished_downloads
+from sa1b_tfds.tars.archive import Archive, archives_at, refuse_unfinished
 from sa1b_tfds.tars.names import tar_number
 from sa1b_tfds.training.tar_records import Order, is_stream, read_records
 
@@ -164,7 +164,5 @@ def _find_one(source: Any, number: int) -> Sequence[Archive | Link]:
         return archives
     if not epath.Path(source).exists():
         raise FileNotFoundError(f"{source} is not there.")
-    raise FileNotFoundError(
-        f"{source} holds neither sa_*.tar nor extracted sa_*.jpg and .json."
-        f"{unfinished_downloads(source)}"
-    )
+    refuse_unfinished(source)
+    raise FileNotFoundError(f"{source} holds neither sa_*.tar nor extracted sa_*.jpg and .json.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sa1b_tfds.core import files
+from sa1b_tfds.tars.names import PART, PART_STATE
 
 _UNPACKED = ".unpacked.part"
 
@@ -22,7 +23,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def remove_strays(folder: Path, name: str) -> None:
     """Clears what a process leaves that dies between giving a file its name and tidying up."""
-    for suffix in (_UNPACKED, ".part", ".part.json"):
+    for suffix in (_UNPACKED, PART, PART_STATE):
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ import orjson
 from sa1b_tfds.core import files
 from sa1b_tfds.download.transfer.checked_files import CheckedFiles
 from sa1b_tfds.download.transfer.folder import draft_of, write_json
+from sa1b_tfds.tars.names import PART, PART_STATE
 
 # Synced while it comes, for two reasons: a power cut costs no more than this a file, and the last
 # fsync is short, which no signal can interrupt.
@@ -78,8 +79,8 @@ class Partial:
     def __init__(self, folder: Path, name: str):
         self.final = folder / name
         self.draft = draft_of(self.final)
-        self.path = folder / f"{name}.part"
-        self._state_file = folder / f"{name}.part.json"
+        self.path = folder / f"{name}{PART}"
+        self._state_file = folder / f"{name}{PART_STATE}"
         self.source = self._read_state()
         self.offset = self.path.stat().st_size if self.path.exists() else 0
         self.distrusted = 0
