@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import pathlib
@@ -229,10 +230,24 @@ def with_table(page: str, record: Sequence[Mapping[str, Any]]) -> str:
     for step in max((run["steps"] for run in record), key=len):
         cells = [_cell(run["steps"].get(step)) for run in record]
         lines.append(f"| {step} | " + " | ".join(cells) + " |")
+    for one, other in itertools.pairwise(record):
+        if one["images"] == other["images"]:
+            lines += ["", _growth_in_words(one, other)]
     for where in sorted({f"Run on {run['date']}: {run['machine']}." for run in record}):
         lines += ["", where]
     lines.append("")
     return run_all.replaced(page, _MARKS, "\n".join(lines))
+
+
+def _growth_in_words(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    both = one["steps"].keys() & other["steps"].keys()
+    growths = {s: other["steps"][s]["cpu"] / one["steps"][s]["cpu"] for s in sorted(both)}
+    most = max(growths, key=growths.__getitem__)
+    return (
+        f"From {one['tars']:,} to {counted(other['tars'], 'tar')} of"
+        f" {counted(one['images'], 'image')}, {other['tars'] / one['tars']:g} times as many, the"
+        f" step whose CPU seconds grew most is {most}: {growths[most]:.1f} times."
+    )
 
 
 def _cell(fields: Mapping[str, Any] | None) -> str:

@@ -7,6 +7,7 @@ python -m dummy_data.make     # writes the two tars beside this file again
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -34,10 +35,16 @@ def draw(image_id: int, height: int, width: int, shapes: int) -> tuple[bytes, di
     Returns:
       (JPEG bytes, the content of the image's JSON file).
     """
+    image, content = _drawn(image_id, height, width, shapes)
+    return image, json.loads(content)
+
+
+@functools.lru_cache(maxsize=1000)  # the tests ask for the same images again and again
+def _drawn(image_id: int, height: int, width: int, shapes: int) -> tuple[bytes, bytes]:
     pixels, masks = scene.draw(image_id, height, width, shapes)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG", quality=90)
-    return out.getvalue(), describe(image_id, height, width, masks)
+    return out.getvalue(), json.dumps(describe(image_id, height, width, masks)).encode()
 
 
 def describe(image_id: int, height: int, width: int, masks: list[np.ndarray]) -> dict:
@@ -66,11 +73,8 @@ def describe(image_id: int, height: int, width: int, masks: list[np.ndarray]) ->
 
 def files_of(image_id: int, height: int = 24, width: int = 32, shapes: int = 3) -> Files:
     """The two files of an image, by their names in a tar."""
-    image, content = draw(image_id, height, width, shapes)
-    return {
-        f"./sa_{image_id}.jpg": image,
-        f"./sa_{image_id}.json": json.dumps(content).encode(),
-    }
+    image, content = _drawn(image_id, height, width, shapes)
+    return {f"./sa_{image_id}.jpg": image, f"./sa_{image_id}.json": content}
 
 
 def write_tar(path: pathlib.Path, files: Files, seed: int = 0) -> None:

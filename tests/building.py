@@ -86,6 +86,23 @@ FORMS: dict[str, Callable[[pathlib.Path], pathlib.Path]] = {
 }
 
 
+def prepare(
+    manual_dir: pathlib.Path, data_dir: pathlib.Path, name: str = "segment_anything", **options: Any
+) -> Any:
+    """Builds in this process, without workers of its own; returns the builder."""
+    import tensorflow_datasets as tfds
+
+    import sa1b_tfds  # noqa: F401
+    from tests.threads import Thread, workers_are
+
+    builder = tfds.builder(name, data_dir=data_dir, num_workers=1, **options)
+    with workers_are(Thread):
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+        )
+    return builder
+
+
 def start(manual_dir: pathlib.Path, data_dir: pathlib.Path, **options: Any) -> subprocess.Popen:
     """Builds in another process, by a script without a main guard."""
     options = {"manual_dir": str(manual_dir), "data_dir": str(data_dir), **options}

@@ -134,6 +134,24 @@ def no_seed_of_another_file():
         tensorflow.random.set_seed(None)
 
 
+@pytest.fixture(scope="module")
+def threads():
+    """For a file's `pytestmark`: threads instead of worker processes; see `threads.py`."""
+    from tests.threads import Thread, workers_are
+
+    with workers_are(Thread):
+        yield
+
+
+@pytest.fixture
+def processes():
+    """For a test of such a file whose workers are to be processes."""
+    from tests.threads import PROCESS, workers_are
+
+    with workers_are(PROCESS):
+        yield
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """Mounts a file system of the asked for bytes; skips where that is not permitted."""
@@ -159,30 +177,19 @@ def small_disk(tmp_path):
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """TFDS's data_dir with 'segment_anything/original': ids 0 to 15 in two tars, 60 x 90 pixels."""
-    import tensorflow_datasets as tfds
-
-    import sa1b_tfds  # noqa: F401
     from tests import building
 
     folder = tmp_path_factory.mktemp("prepared")
     tars = building.write_tars(folder / "tars", tars=2, images=8, height=60, width=90, shapes=5)
-    config = tfds.download.DownloadConfig(manual_dir=tars)
-    builder = tfds.builder("segment_anything", data_dir=folder, num_workers=1)
-    builder.download_and_prepare(download_config=config)
+    building.prepare(tars, folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def prepared_dummy(tmp_path_factory) -> pathlib.Path:
     """TFDS's data_dir with 'segment_anything/original' of dummy_data/. Not to be changed."""
-    import tensorflow_datasets as tfds
-
-    import sa1b_tfds  # noqa: F401
+    from tests import building
 
     folder = tmp_path_factory.mktemp("dummy")
-    builder = tfds.builder("segment_anything", data_dir=folder, num_workers=1)
-    config = tfds.download.DownloadConfig(
-        manual_dir=pathlib.Path(__file__).parents[1] / "dummy_data"
-    )
-    builder.download_and_prepare(download_config=config)
+    building.prepare(pathlib.Path(__file__).parents[1] / "dummy_data", folder)
     return folder

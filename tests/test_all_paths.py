@@ -17,6 +17,8 @@ from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, export
 from sa1b_tfds.torch import SA1BDataset
 from tests import building
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 Images = dict[int, tuple[np.ndarray, np.ndarray]]  # id -> uint8 [H, W, 3], bool [N, H, W]
 
 
@@ -30,10 +32,7 @@ def places(tmp_path_factory, request) -> dict[str, pathlib.Path]:
             tar.extractall(root / "files", filter="data")
     tars = building.FORMS[request.param](plain).rename(root / "tars")
     for file_format in ("tfrecord", "array_record"):
-        builder = tfds.builder(
-            "segment_anything", data_dir=root / file_format, file_format=file_format, num_workers=1
-        )
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
+        building.prepare(tars, root / file_format, file_format=file_format)
     prepared = root / "tfrecord" / "segment_anything" / "original" / "2.0.0"
     for name, source, format in (
         ("coco", tars, Coco()),

@@ -31,6 +31,8 @@ from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.tars import archive
 from tests import building
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 _AS_STORED = {"image": tfds.decode.SkipDecoding(), "masks": tfds.decode.SkipDecoding()}
 
 
@@ -128,6 +130,7 @@ def test_array_record_is_read_without_tensorflow(tars, tmp_path):
     assert source[0]["masks"].dtype == np.uint8
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_number_of_workers_and_the_form_change_no_byte(tars, tmp_path):
     for workers in (1, 3):
         _build(tars, tmp_path / str(workers), num_workers=workers)
@@ -520,6 +523,7 @@ def test_room_for_an_unpacked_tar_a_worker_is_counted_before(tars, tmp_path, mon
     _build(packed, tmp_path, num_workers=workers)
 
 
+@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("workers", [1, 4])
 def test_tars_that_are_deleted_make_room_for_what_comes_of_them(
     slow_tars, small_disk, monkeypatch, workers

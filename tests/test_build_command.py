@@ -33,6 +33,8 @@ from sa1b_tfds.tars.archive import TarArchive, find_archives
 from sa1b_tfds.tars.index import index_archive
 from tests import building
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 
 @pytest.fixture
 def tars(tmp_path, request) -> pathlib.Path:
@@ -222,6 +224,7 @@ def test_tars_that_a_config_lacks_are_said(tars, tmp_path, caplog):
     assert "Built without 7 of the 10 tars of 'original_1pct': neither in" in caplog.text
 
 
+@pytest.mark.usefixtures("processes")
 @any_form
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
 def test_build_then_add(tars, tmp_path, capsys, file_format):
@@ -625,6 +628,7 @@ def test_md5_of_what_is_prepared_already_is_not_taken_and_that_is_said(tars, tmp
     assert "No MD5 was taken of sa_000000.tar, sa_000001.tar, sa_000002.tar: " in caplog.text
 
 
+@pytest.mark.usefixtures("processes")
 @either_form
 def test_download_convert_delete(tars, links, tmp_path):
     links_file, asked = links

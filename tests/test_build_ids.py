@@ -28,6 +28,8 @@ from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.tars import archive
 from tests import building
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 FINAL = "segment_anything/original_ids/2.0.0"
 STAGED = "segment_anything/original_ids/staged.2.0.0"
 

@@ -22,8 +22,10 @@ from sa1b_tfds.examples import jpeg
 from sa1b_tfds.segment_anything import segment_anything_dataset_builder
 from sa1b_tfds.segment_anything.ensure import MissingTarsError
 from sa1b_tfds.tars import archive
-from tests import forked
+from tests import building, forked
 from tests.fault_server import FaultServer
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 DUMMY_DATA = pathlib.Path(make.__file__).parent
 
@@ -266,12 +268,7 @@ def build(tmp_path, tars, on_error="raise", form="plain"):
     """Builds tars of these files."""
     for name, content in tars.items():
         write(tmp_path / name, content, form)
-    builder = tfds.builder(
-        "segment_anything", data_dir=tmp_path / "data", on_error=on_error, num_workers=1
-    )
-    config = tfds.download.DownloadConfig(manual_dir=tmp_path)
-    builder.download_and_prepare(download_config=config)
-    return builder
+    return building.prepare(tmp_path, tmp_path / "data", on_error=on_error)
 
 
 GOOD = make.files_of(1)

@@ -18,6 +18,8 @@ from tests import building
 from tests.test_metrics import decoded
 from tests.test_stats import DUMMY
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 ONE = ("--workers", "1")
 
 
@@ -48,6 +50,7 @@ def file(entries, tmp_path_factory):
     return path
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_figures(entries, file, tmp_path, capsys):
     out = tmp_path / "metrics.json"
     arguments = ["eval", "--predictions", str(file), "--data", str(DUMMY), "--out", str(out)]

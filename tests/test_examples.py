@@ -7,7 +7,6 @@ import tarfile
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from etils import epath
 
 import sa1b_tfds  # noqa: F401  registers the builder
@@ -28,10 +27,7 @@ def places(tmp_path_factory):
     places = {name: (form(tars), None) for name, form in building.FORMS.items()}
     places["files"] = (root / "files", None)
     for file_format in ("tfrecord", "array_record"):
-        builder = tfds.builder(
-            "segment_anything", data_dir=root / file_format, file_format=file_format, num_workers=1
-        )
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
+        builder = building.prepare(tars, root / file_format, file_format=file_format)
         places[file_format] = (root / file_format, "original")
         places[f"{file_format} version"] = (builder.data_path, None)
     return places

@@ -42,6 +42,8 @@ from tests import building
 from tests.building import make, write_large_tars, write_tars
 from tests.strategies import masks as any_masks
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 
 def run(source, output, format, **options):
     return export(ExportConfig(source=source, output=output, format=format, workers=1, **options))
@@ -108,6 +110,7 @@ def test_webdataset_reads_every_image(tars, pairs, tmp_path):
             assert sample[suffix] == pairs[f"{sample['__key__']}.{suffix}"]
 
 
+@pytest.mark.usefixtures("processes")
 def test_shards_do_not_depend_on_workers(tars, tmp_path):
     folders = []
     for workers in (1, 3):
@@ -633,6 +636,7 @@ def test_killed_and_run_again(slow_tars, tmp_path, command):
     assert sorted(os.listdir(tmp_path)) == ["calm", "out"]
 
 
+@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("format", [Coco(), WebDataset(shard_images=2)])
 def test_stopped_at_every_step_of_the_end(bad_tars, tmp_path, monkeypatch, format):
     """Each rename and removal after the pieces are written fails once, then the run is repeated."""

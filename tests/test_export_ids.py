@@ -14,6 +14,8 @@ from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, WebDataset, Yolo, export
 from tests import building
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 COCO = Coco(images="none")
 VAL = {"holdout": 0.25, "holdout_part": "val"}
 HELD_OUT = np.flatnonzero(ImageChoice(**VAL).has(np.arange(16))).tolist()

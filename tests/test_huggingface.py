@@ -154,7 +154,7 @@ def test_batches_equal_those_of_sam_processor(photos):
     items = [photos[i] for i in range(len(photos))]
     ours = TransformersCollate(masks_per_image=4)(items)
     processor = transformers.SamProcessor(SamImageProcessorPil())
-    full = SA1BDataset(photos._parts[0].archive.archive.path)
+    full = SA1BDataset(photos._images.parts[0].archive.archive.path)
     for i, (image, _, metadata) in enumerate(items):
         boxes = metadata["bbox"][:4].clone()
         boxes[:, 2:] += boxes[:, :2]
@@ -185,7 +185,7 @@ def test_batches_equal_those_of_sam_processor(photos):
 
 def test_masks_are_the_full_ones_sampled(photos):
     """At any mask_size of the dataset: the full size and the one decoded straight agree."""
-    path = photos._parts[0].archive.archive.path
+    path = photos._images.parts[0].archive.archive.path
     full, small = SA1BDataset(path), TransformersCollate(image_size=64)
     for i in range(len(full)):
         from_full, straight = (small([d[i]])["masks"] for d in (full, photos))

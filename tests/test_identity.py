@@ -23,6 +23,8 @@ from sa1b_tfds.torch import SA1BDataset
 from tests import building
 from tests.building import make
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 JPEG, CONTENT = make.draw(12, 24, 32, 4)
 SAID = "sa_1.json: it says image_id 2, file_name sa_2.jpg: it belongs to another image"
 
@@ -49,8 +51,7 @@ def tars(tmp_path_factory, request):
 
 
 def _build(tars, out, on_error):
-    builder = tfds.builder("segment_anything", data_dir=out, num_workers=1, on_error=on_error)
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
+    builder = building.prepare(tars, out, on_error=on_error)
     return [int(e["image_id"]) for e in tfds.as_numpy(builder.as_dataset(split="train"))]
 
 

@@ -32,6 +32,8 @@ from sa1b_tfds.tars.names import tar_name
 from sa1b_tfds.tars.pairs import Entry
 from tests import building
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 NOTHING = joined([])
 
 

@@ -25,6 +25,8 @@ from sa1b_tfds.export import Coco, ExportConfig, SA1BTars, WebDataset, Yolo, exp
 from sa1b_tfds.show.pictures import picture_of
 from sa1b_tfds.torch import SA1BDataset
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 MASK = np.zeros((40, 64), bool)
 MASK[4:12, 6:30] = True
 PIXELS = np.uint8(MASK[:, :, None] * [255, 255, 255])  # what is white is in the mask

@@ -29,6 +29,8 @@ from sa1b_tfds.tars.archive import TarArchive
 from sa1b_tfds.tars.index import index_archive
 from tests import building
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 DAMAGES = {
     "empty": b"",
     "cut off": b'{"archives": ["sa_000000.tar"',

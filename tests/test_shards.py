@@ -24,6 +24,8 @@ from sa1b_tfds.tars.archive import Entry, TarArchive
 from sa1b_tfds.tars.members import Member
 from tests import building
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 
 def _task(tar, folder, **options) -> ConversionTask:
     settings = {k: options.pop(k) for k in ("file_format", "max_shard_size") if k in options}

@@ -611,11 +611,7 @@ class TestCommand:
 
 @pytest.fixture(scope="module")
 def builder(tars, tmp_path_factory):
-    builder = tfds.builder(
-        "segment_anything", data_dir=tmp_path_factory.mktemp("data"), num_workers=1
-    )
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
-    return builder
+    return building.prepare(tars, tmp_path_factory.mktemp("data"))
 
 
 class TestTfds:

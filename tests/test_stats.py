@@ -31,6 +31,8 @@ from sa1b_tfds.stats.statistics import EDGES, Keys, Sum
 from tests import building
 from tests.building import make
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 DUMMY = pathlib.Path(__file__).parents[1] / "dummy_data"
 
 

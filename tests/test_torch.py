@@ -46,10 +46,7 @@ def places(tmp_path_factory):
         "files": {"root_dir": root / "files"},
     }
     for file_format in ("tfrecord", "array_record"):
-        builder = tfds.builder(
-            "segment_anything", data_dir=root / file_format, file_format=file_format, num_workers=1
-        )
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=tars))
+        building.prepare(tars, root / file_format, file_format=file_format)
         places[file_format] = {"root_dir": root / file_format, "config": "original"}
     return places
 
@@ -226,8 +223,7 @@ def test_images_alone_under_names_without_an_id(tmp_path):
 
 def test_resized_data_gives_boxes_and_points_of_its_images(places, tmp_path):
     big = building.write_tars(tmp_path / "big", tars=1, images=1, height=600, width=1800, shapes=2)
-    builder = tfds.builder("segment_anything/resized_1024", data_dir=tmp_path, num_workers=1)
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=big))
+    building.prepare(big, tmp_path, "segment_anything/resized_1024")
     image, masks, small = SA1BDataset(tmp_path, config="resized_1024")[0]
     large = SA1BDataset(big)[0][2]
     assert image.shape == (3, 341, 1024)

@@ -34,6 +34,8 @@ from tests.test_tars_archive import (
     tar_of,
 )
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 TYPES = {
     "file": tarfile.REGTYPE,
     "link": tarfile.SYMTYPE,

@@ -41,9 +41,7 @@ def tars(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data_dir(tars, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    config = tfds.download.DownloadConfig(manual_dir=str(tars))
-    builder = tfds.builder("segment_anything", data_dir=folder, num_workers=1)
-    builder.download_and_prepare(download_config=config)
+    building.prepare(tars, folder)
     return folder
 
 
@@ -392,10 +390,7 @@ def rectangles(tmp_path_factory):
         files[f"./sa_{image_id}.jpg"] = out.getvalue()
         files[f"./sa_{image_id}.json"] = json.dumps(content).encode()
     building.make.write_tar(folder / "sa_000000.tar", files)
-    config = tfds.download.DownloadConfig(manual_dir=str(folder))
-    builder = tfds.builder("segment_anything", data_dir=folder / "data", num_workers=1)
-    builder.download_and_prepare(download_config=config)
-    return builder
+    return building.prepare(folder, folder / "data")
 
 
 @pytest.mark.parametrize(
@@ -510,11 +505,7 @@ def test_a_batch_larger_than_the_data_is_an_error(of):
 
 
 def test_array_record_cannot_be_read_by_tf_data(tars, tmp_path):
-    builder = tfds.builder(
-        "segment_anything", data_dir=tmp_path, num_workers=1, file_format="array_record"
-    )
-    config = tfds.download.DownloadConfig(manual_dir=str(tars))
-    builder.download_and_prepare(download_config=config)
+    builder = building.prepare(tars, tmp_path, file_format="array_record")
     with pytest.raises(ValueError, match=r"with sa1b_tfds\.grain\.dataset, which makes the same"):
         training_dataset(builder)
 

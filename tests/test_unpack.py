@@ -34,6 +34,8 @@ from tests.downloading import (
 )
 from tests.fault_server import DAMAGED, Fault, FaultServer, make_tar, packed, slow_tar
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 PLAIN = [make_tar(number, image_bytes=20_000, form="plain") for number in range(3)]
 PACKED = [packed(plain) for plain in PLAIN]
 BYTES = {"p": PLAIN, "g": PACKED}

@@ -93,29 +93,35 @@ class DaskEngine:
     def _client(self) -> Iterator[Any]:
         import distributed
 
-        try:
-            client = distributed.Client(**self.cluster)
-        except OSError as e:
-            raise ConnectionError(
-                f"No Dask scheduler answers ({e}). Start one with `dask scheduler`, and name its"
-                " address as dask_client_address."
-            ) from e
-        try:
-            if not client.scheduler_info()["workers"]:
-                address = client.scheduler.address
-                logging.warning(
-                    "The Dask scheduler has no workers yet, and the build waits for them: run `dask"
-                    " worker %s` on each machine.",
-                    address,
-                )
-            yield client
-        finally:
-            # A client whose scheduler is gone logs a trace when it is closed.
-            logger = python_logging.getLogger("distributed.client")
-            level = logger.level
-            if client.status != "running":
-                logger.setLevel(python_logging.CRITICAL + 1)
-            client.close()
+        with _without_traces():
+            try:
+                client = distributed.Client(**self.cluster)
+            except OSError as e:
+                raise ConnectionError(
+                    f"No Dask scheduler answers ({e}). Start one with `dask scheduler`, and name"
+                    " its address as dask_client_address."
+                ) from e
+            with client:
+                if not client.scheduler_info()["workers"]:
+                    logging.warning(
+                        "The Dask scheduler has no workers yet, and the build waits for them: run"
+                        " `dask worker %s` on each machine.",
+                        client.scheduler.address,
+                    )
+                yield client
+
+
+@contextmanager
+def _without_traces() -> Iterator[None]:
+    """Mutes what Dask logs of a scheduler that is gone: traces, while each tar has an error."""
+    loggers = [python_logging.getLogger(f"distributed.{name}") for name in ("batched", "client")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(python_logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 

@@ -67,6 +67,21 @@ def is_local(path: epath.PathLike) -> bool:
     return "://" not in os.fspath(path)
 
 
+def refuse_s3_of_tensorflow(path: epath.PathLike) -> None:
+    """Raises a ValueError for an s3:// path that epath would ask TensorFlow for, which has no s3://.
+
+    epath asks fsspec instead if the environment variable says so when Python starts.
+    """
+    uses_tensorflow = os.environ.get("EPATH_USE_TF", "").lower() not in ("false", "no", "f", "0")
+    if os.fspath(path).startswith("s3:/") and uses_tensorflow:
+        raise ValueError(
+            f"TensorFlow has no file system for s3://, so {os.fspath(path)} cannot be read: set"
+            " EPATH_USE_TF=false before Python starts, and install the extra: pip install"
+            " 'sa1b_tfds[s3]'. Then sa1b_tfds.grain, SA1BDataset, read_tars and builds read it"
+            " (docs/scale-out.md)."
+        )
+
+
 class Stat(NamedTuple):
     """bytes: its size. modified: seconds since 1970. is_file: not a folder, pipe or device."""
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from etils import epath
 
+from sa1b_tfds.core import files
 from sa1b_tfds.core.files import os_errors_named
 from sa1b_tfds.core.problems import BadInput, Problems
 from sa1b_tfds.core.text import counted
@@ -202,6 +203,7 @@ def find_parts(source: epath.PathLike, config: str | None = None) -> list[Part]:
 
 def find_data(source: epath.PathLike, config: str | None = None) -> Sequence[Archive] | epath.Path:
     """Finds archives, or the folder of a prepared version; see `find_parts`."""
+    files.refuse_s3_of_tensorflow(source)
     path = epath.Path(source)
     if config is not None:
         return _newest_version(path, config)

@@ -180,9 +180,15 @@ def _any_per_mask(wrong: tf.Tensor, mask: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
 
 def lower_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """int32, for each value: how many in `ordered` are less."""
-    return tf.raw_ops.LowerBound(sorted_inputs=ordered[None], values=values[None])[0]
+    return _bound(tf.raw_ops.LowerBound, ordered, values)
 
 
 def upper_bound(ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """int32, for each value: how many in `ordered` are less or equal."""
-    return tf.raw_ops.UpperBound(sorted_inputs=ordered[None], values=values[None])[0]
+    return _bound(tf.raw_ops.UpperBound, ordered, values)
+
+
+def _bound(op: Callable[..., tf.Tensor], ordered: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    # An index, ordered[None], would make three times as many nodes to trace and to optimise.
+    ordered, values = tf.expand_dims(ordered, 0), tf.expand_dims(values, 0)
+    return tf.squeeze(op(sorted_inputs=ordered, values=values), 0)

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow_datasets.public_api as tfds
 from etils import epath
 
+from sa1b_tfds.core import files
 from sa1b_tfds.examples.parts import builder_at
 
 
@@ -29,6 +30,8 @@ def find_builder(source: Any, data_dir: Any = None) -> tfds.core.DatasetBuilder:
             "source must be a dataset's name, a builder, a folder or a tf.data.Dataset, got"
             f" {source!r}."
         )
+    for path in filter(None, (source, data_dir)):
+        files.refuse_s3_of_tensorflow(path)
     if (epath.Path(source) / "dataset_info.json").exists():
         return builder_at(source)
     try:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 from etils import epath
 
+from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import available_cores
 from sa1b_tfds.core.text import counted
@@ -153,6 +154,7 @@ def _find_one(source: Any, number: int) -> Sequence[Archive | Link]:
         if tar_number(name) is None:
             name = f"link {number} ({url.host})"
         return [Link(name=name, url=url)]
+    files.refuse_s3_of_tensorflow(source)
     if epath.Path(source).suffix in (".txt", ".tsv") and epath.Path(source).is_file():
         raise ValueError(
             f"{source} is not a tar. To read from a links file, pass its links: read_tars(select("

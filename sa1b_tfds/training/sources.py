@@ -113,6 +113,12 @@ def _of_builder(
             f"{builder.info.full_name} is not prepared in {builder.data_path}: run `sa1b build`,"
             " or `tfds build` with `--imports sa1b_tfds`, or name another data_dir."
         )
+    if os.fspath(builder.data_path).startswith("s3:/"):
+        raise ValueError(
+            f"TensorFlow has no file system for s3://, so tf.data cannot read {builder.data_path}."
+            " Read it with sa1b_tfds.grain.dataset, which makes the same batches, or with"
+            " sa1b_tfds.torch.SA1BDataset; or copy it to a disk."
+        )
     if (file_format := builder.info.file_format.value) != "tfrecord":
         raise ValueError(
             f"{builder.data_path} holds {file_format} files, which tf.data cannot read. Read them"
