@@ -230,5 +230,5 @@ def test_output_is_the_commands_own(tmp_path):
         "1 tar, kB to do",
         "sa_000000.tar: done",
         "4 images of 1 tar in 1 shard, kB; 0 skipped",
-        "4 images in TMP/batch.png; --open opens it in the browser",
+        "4 images in TMP/batch.png",
     ]

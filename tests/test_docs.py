@@ -114,6 +114,10 @@ def test_every_block_of_a_page_runs(page, tmp_path, links, prepared_dummy, run_p
         shutil.copytree(prepared_dummy, work / _DATA_DIR)
     code = run_page(page, work)
     assert code == 0, (tmp_path / "log").read_text()[-6000:]
+    if page.name == "README.md":  # which people follow in a clone
+        ignored = (ROOT / ".gitignore").read_text().splitlines()
+        made = {path.name for path in work.iterdir()} - {"dummy_data", _DATA_DIR}
+        assert {name for name in made if not {f"/{name}", f"/{name}/"} & {*ignored}} == set()
     printed = dict(json.loads((tmp_path / "printed").read_text()))
     for before, block in itertools.pairwise([*blocks, None]):
         got = printed.get(before.line, "")

@@ -514,22 +514,20 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         assert main(["show", str(tars), "--batch", "--n", "2"]) == 0
         assert main(["show", str(builder.data_path), "--batch", "--out", "b.png"]) == 0
-        assert capsys.readouterr().out == (
-            "2 images in batch.png; --open opens it in the browser\n"
-            "4 images in b.png; --open opens it in the browser\n"
-        )
+        assert capsys.readouterr().out == "2 images in batch.png\n4 images in b.png\n"
         assert Image.open("batch.png").size == (8 + 2 * 648, 8 + 648)
         assert Image.open("b.png").size == (8 + 2 * 648, 8 + 2 * 648)
         with pytest.raises(SystemExit, match="2"):
             main(["show", str(tars), "--batch", "--out", "b.html"])
         assert "--out must end in .png" in capsys.readouterr().err
 
-    def test_the_page_has_a_name_by_itself_and_is_opened(self, tars, tmp_path, monkeypatch):
+    def test_the_page_has_a_name_by_itself_and_is_opened(self, tars, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         opened = []
         monkeypatch.setattr("webbrowser.open", opened.append)
         assert main(["show", str(tars), "--open"]) == 0
         assert opened == [(tmp_path / "sa1b.html").as_uri()]
+        assert capsys.readouterr().out == "6 images in sa1b.html\n"
         assert "<h1>SA-1B sample: 6 images, " in (tmp_path / "sa1b.html").read_text()
 
     @pytest.mark.parametrize("arguments", [(), ("--n", "4")])
@@ -537,7 +535,7 @@ class TestCommand:
         out = tmp_path / "new" / "page.html"
         assert main(["show", str(tars), "--out", str(out), *arguments]) == 0
         n = 4 if arguments else 6
-        assert capsys.readouterr().out == f"{n} images in {out}\n"
+        assert capsys.readouterr().out == f"{n} images in {out}; --open opens it in the browser\n"
         assert len(_figures(out.read_text())) == n
         assert "Statistics of 6 images" in out.read_text()
         assert [path.name for path in out.parent.iterdir()] == ["page.html"]

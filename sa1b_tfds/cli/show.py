@@ -76,7 +76,7 @@ def _show(options: argparse.Namespace) -> int:
         options.parser.error(f"--stats is for a page, and {out} is a picture")
     n, content = _batch(options) if options.batch else _examples(options, is_page=is_page)
     write_whole(out, content)
-    hint = "" if options.open else "; --open opens it in the browser"
+    hint = "; --open opens it in the browser" if is_page and not options.open else ""
     print(f"{counted(n, 'image')} in {out}{hint}")
     if options.open:
         import webbrowser
