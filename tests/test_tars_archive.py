@@ -117,8 +117,13 @@ def test_unfinished_downloads_are_left_out_and_named(tmp_path, caplog):
     make.write_tar(tmp_path / "sa_000000.tar", FILES)
     (tmp_path / "sa_000000.tar.part.json").write_text("{}")  # of a process that died at the end
     assert [found.name for found in archive.find_archives(tmp_path)] == ["sa_000000.tar"]
-    said = f"Reading the tars in {tmp_path} without 1 unfinished download (sa_000001.tar)."
+    said = f"Reading {tmp_path} without 1 unfinished download (sa_000001.tar)."
     assert caplog.messages == [said]
+    (tmp_path / "sa_000000.tar").rename(tmp_path / "sa_9.jpg")
+    assert [found.name for found in archive.find_archives(tmp_path)] == ["."]
+    assert caplog.messages[1] == (
+        f"Reading {tmp_path} without 2 unfinished downloads (sa_000000.tar, sa_000001.tar)."
+    )
 
 
 def test_own_tars_are_read_and_another_dataset_is_left_out(tmp_path, caplog):

@@ -256,7 +256,7 @@ class VerifyTask:
             look.pairs = _read_all(archive, problems, on_read)
         elif is_packed and look.md5 and not look.reasons:
             return
-        elif is_packed and not look.md5 and self.checked_by is not None:
+        elif is_packed and not look.md5 and self.checked_by in _CHECKED:
             look.note = _CHECKED[self.checked_by]
             return
         else:

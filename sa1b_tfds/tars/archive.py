@@ -100,8 +100,8 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
     """Finds `sa_*.tar` (or .tar.gz, .tgz) in a folder and its subfolders, else extracted files.
 
     Extracted files are grouped by folder; `images/` and `annotations/` in one folder are one group.
-    If there are tars, extracted files are ignored and a warning is logged. So are unfinished
-    downloads.
+    If there are tars, extracted files are ignored and a warning is logged. Unfinished downloads are
+    never read; a warning names them if there is something else.
 
     Returns:
       The archives, ordered by name; empty if there are none.
@@ -121,9 +121,9 @@ def find_archives(root: epath.PathLike) -> list[Archive]:
             folders.setdefault("/".join(parts) or ".", []).append(os.fspath(path))
     if tars and folders:
         logging.warning("Reading the tars in %s; the extracted files there are left out.", root)
-    if tars and (names := _unfinished(unfinished)):
+    if (tars or folders) and (names := _unfinished(unfinished)):
         left_out = f"{counted(len(names), 'unfinished download')} ({first_few(names)})"
-        logging.warning("Reading the tars in %s without %s.", root, left_out)
+        logging.warning("Reading %s without %s.", root, left_out)
     found = tars or [FolderArchive(name, files) for name, files in folders.items()]
     return sorted_by_name(found)
 

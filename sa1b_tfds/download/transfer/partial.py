@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -116,7 +117,8 @@ class Partial:
         """Keeps what is wrong with it, for `verify`."""
         if self.source is not None:
             self.source = replace(self.source, problem=problem)
-            write_json(self._state_file, asdict(self.source))
+            with suppress(files.DiskFull):  # the problem is reported, which matters more
+                write_json(self._state_file, asdict(self.source))
 
     def open(self) -> int:
         """A descriptor to `append` to, without a buffer of ours: what was read is on disk."""
