@@ -18,6 +18,8 @@ from sa1b_tfds.examples.image_choice import ImageChoice
 from sa1b_tfds.training import chosen
 from tests import building
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 SMALL = {"image_size": 32, "mask_size": 8, "masks_per_image": 2, "batch_size": 2, "shuffle": 4}
 EACH = {"drop_remainder": False, "batch_size": 1}
 UNDECODED = {"image": tfds.decode.SkipDecoding(), "masks": tfds.decode.SkipDecoding()}
