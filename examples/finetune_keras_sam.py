@@ -25,7 +25,7 @@ DUMMY_DATA = pathlib.Path(__file__).parents[1] / "dummy_data"
 
 
 def tiny_sam(side: int = 128) -> keras_hub.models.SAMImageSegmenter:
-    """SAM with 80,000 random weights for images of `side` pixels."""
+    """SAM with 70,000 random weights for images of `side` pixels."""
     grid, width = side // 16, 32
     return keras_hub.models.SAMImageSegmenter(
         keras_hub.models.SAMBackbone(
@@ -46,7 +46,7 @@ def tiny_sam(side: int = 128) -> keras_hub.models.SAMImageSegmenter:
             ),
             mask_decoder=keras_hub.layers.SAMMaskDecoder(
                 hidden_size=width,
-                num_layers=2,
+                num_layers=1,
                 intermediate_dim=2 * width,
                 num_heads=2,
                 embedding_dim=width,

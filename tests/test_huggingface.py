@@ -13,6 +13,8 @@ from sa1b_tfds.examples.parts import read_examples
 from sa1b_tfds.masks import rle
 from tests import building, sam, strategies
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
 datasets = pytest.importorskip("datasets", reason="the extra [huggingface] is not installed")
 transformers = pytest.importorskip(

@@ -23,6 +23,8 @@ from sa1b_tfds.training import tar_records
 from tests import building
 from tests.fault_server import EXPIRED_BODY, SIGNATURE, Fault, FaultServer
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 SKIP = tfds.decode.SkipDecoding()
 UNDECODED = {"image": SKIP, "masks": SKIP}
 ONLY_IDS = tfds.decode.PartialDecoding({"image_id": True})
@@ -128,6 +130,7 @@ def order_of(many, workers=1, passes=1, **options):
     return orders[0] if passes == 1 else orders
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_order_does_not_depend_on_processes_or_form(many, many_plain, monkeypatch):
     everything = order_of(many, 3, interleave=5)
     monkeypatch.setattr(tar_records, "Processes", Inline)
@@ -215,6 +218,7 @@ def all_end(children):
     return not children()
 
 
+@pytest.mark.usefixtures("processes")
 def test_no_process_outlives_a_pass(many, children):
     dataset = sa1b_tfds.read_tars(many, decoders=ONLY_IDS, num_workers=2)
     assert len(list(dataset)) == 35
@@ -241,6 +245,7 @@ def test_a_damaged_tar_gives_what_was_before_and_is_named(many_plain, tmp_path, 
     assert f"Skipped: {said}" in caplog.text
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_killed_process_is_an_error_and_no_hang(many_plain, children):
     order = tar_records.Order(interleave=1)
     sources = [TarArchive(path) for path in sorted(many_plain.glob("*.tar"))]

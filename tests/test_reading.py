@@ -13,6 +13,8 @@ from sa1b_tfds.segment_anything import reading
 from tests.building import write_tars
 from tests.downloading import wait_for
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 SMALL = {"masks": sa1b_tfds.decode_masks_to((16, 16))}
 SKIP = tfds.decode.SkipDecoding()
 STORED = {"image": SKIP, "masks": SKIP}

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import importlib
 import io
 import json
@@ -33,6 +34,8 @@ from tests import building, strategies
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 DUMMY = pathlib.Path(__file__).parents[1] / "dummy_data"
 _CHROMIUM, _DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -338,23 +341,30 @@ def _assert_is_layer(layer: np.ndarray, example: dict) -> None:
     np.testing.assert_array_equal(layer[..., :3], rgb)
 
 
-class TestBatch:
-    def _batch(self, tars, **options):
+@pytest.fixture(scope="module")
+def batch_of(tars):
+    """(options of TrainingConfig) -> the first batch of the tars, made once."""
+    skip = tfds.decode.SkipDecoding()
+    source = sa1b_tfds.read_tars(tars, decoders={"image": skip, "masks": skip}, num_workers=1)
+
+    @functools.cache
+    def batch_of(**options):
         sizes = {"batch_size": 3, "image_size": 64, "mask_size": 64, "masks_per_image": 5}
         # Of smaller masks the grid may show no pixel; some layouts leave those out.
         options = {**sizes, "shuffle": 0, "box_noise": 0.0, "min_area": 40, **options}
-        skip = tfds.decode.SkipDecoding()
-        source = sa1b_tfds.read_tars(tars, decoders={"image": skip, "masks": skip})
-        config = sa1b_tfds.TrainingConfig(**options)
-        return next(iter(sa1b_tfds.training_dataset(source, config)))
+        return next(iter(sa1b_tfds.training_dataset(source, sa1b_tfds.TrainingConfig(**options))))
 
+    return batch_of
+
+
+class TestBatch:
     def _cells(self, picture) -> np.ndarray:
         """[B, 64, 64, 3] of a picture with one row."""
         sheet = np.asarray(picture)
         return np.stack([sheet[8:72, 8 + 72 * i : 72 + 72 * i] for i in range(3)]).astype(int)
 
-    def test_images_masks_boxes_and_points(self, tars):
-        batch = tfds.as_numpy(self._batch(tars, normalise=None, image_dtype="uint8"))
+    def test_images_masks_boxes_and_points(self, batch_of):
+        batch = tfds.as_numpy(batch_of(normalise=None, image_dtype="uint8"))
         picture = show.show_batch(batch, columns=3, side=64)
         assert picture.size == (8 + 3 * 72, 80)
         colours = overlay.colours(range(5)).astype(int)
@@ -393,12 +403,12 @@ class TestBatch:
         ],
         ids=str,
     )
-    def test_layouts_give_the_same_picture(self, tars, options):
-        expected = self._batch(tars, normalise=None, image_dtype="uint8")
+    def test_layouts_give_the_same_picture(self, batch_of, options):
+        expected = batch_of(normalise=None, image_dtype="uint8")
         resized = expected["resized_size"].numpy()
         expected = self._cells(show.show_batch(expected, columns=3, side=64))
         size = 64 if "masks_as" in options else None
-        picture = show.show_batch(self._batch(tars, **options), columns=3, side=64, mask_size=size)
+        picture = show.show_batch(batch_of(**options), columns=3, side=64, mask_size=size)
         atol = 3 if "image_dtype" in options else 1
         for cell, other, (height, width) in zip(
             self._cells(picture), expected, resized, strict=True
@@ -407,21 +417,21 @@ class TestBatch:
             np.testing.assert_allclose(cell[:height, :width], other[:height, :width], atol=atol)
 
     @pytest.mark.parametrize("prompts", ["points", "boxes"])
-    def test_one_mask_an_image_and_one_kind_of_prompt(self, tars, prompts):
+    def test_one_mask_an_image_and_one_kind_of_prompt(self, batch_of, prompts):
         options = {"layout": "keras_hub", "masks_per_image": 1, "prompts": prompts}
-        both = self._batch(tars, **{**options, "prompts": "both"})
+        both = batch_of(**{**options, "prompts": "both"})
         one, two = (
             self._cells(show.show_batch(batch, columns=3, side=64))
-            for batch in (self._batch(tars, **options), both)
+            for batch in (batch_of(**options), both)
         )
         assert (one != two).any()
-        bare = show.show_batch(self._batch(tars, layout="sam2", masks_per_image=1), 3, 64)
+        bare = show.show_batch(batch_of(layout="sam2", masks_per_image=1), 3, 64)
         assert (self._cells(bare) != one).any()
 
-    def test_sam2_shows_each_mask_on_its_image(self, tars):
-        batch = tfds.as_numpy(self._batch(tars, layout="sam2"))
+    def test_sam2_shows_each_mask_on_its_image(self, batch_of):
+        batch = tfds.as_numpy(batch_of(layout="sam2"))
         cells = self._cells(show.show_batch(batch, columns=3, side=64))
-        raw = tfds.as_numpy(self._batch(tars, normalise=None, image_dtype="uint8"))
+        raw = tfds.as_numpy(batch_of(normalise=None, image_dtype="uint8"))
         for i, cell in enumerate(cells):
             masks = raw["masks"][i][raw["mask_valid"][i] & (raw["masks"][i].max(axis=(1, 2)) > 0)]
             height, width = raw["resized_size"][i]
@@ -451,12 +461,12 @@ class TestBatch:
         """Images of seven sizes, with 0 to 60 masks."""
         elements = sa1b_tfds.read_tars(DUMMY, decoders=masks and {"masks": masks})
         assert len({tuple(element["image"].shape) for element in elements}) == 7
-        alone = [np.asarray(show.show_batch(element)) for element in elements]
+        alone = [np.asarray(show.show_batch(element, side=160)) for element in elements]
         (batch,) = elements.padded_batch(8)
-        grid = np.asarray(show.show_batch(batch, columns=1))
+        grid = np.asarray(show.show_batch(batch, columns=1, side=160))
         np.testing.assert_array_equal(grid[8:], np.concatenate([one[8:] for one in alone]))
         (first,) = elements.take(1).batch(1)
-        np.testing.assert_array_equal(np.asarray(show.show_batch(first)), alone[0])
+        np.testing.assert_array_equal(np.asarray(show.show_batch(first, side=160)), alone[0])
 
     def test_a_black_image_of_a_batch_stays_whole(self):
         two = {
@@ -571,7 +581,7 @@ class TestCommand:
 
     def test_an_image_that_breaks_late_is_left_out(self, tmp_path, capsys):
         """Reading it checks its first rows only."""
-        data, content = building.make.draw(1, 500, 700, 60)
+        data, content = building.make.draw(1, 500, 700, 3)
         out = io.BytesIO()
         Image.open(io.BytesIO(data)).save(out, "JPEG", progressive=True)
         broken = bytearray(out.getvalue())
