@@ -7,6 +7,7 @@ export PYTHONDONTWRITEBYTECODE =
 
 # What the demo needs; what the tests need besides is several times as much.
 .venv/package: pyproject.toml
+	@echo "Installing TensorFlow and the rest into .venv: 2.8 GB, some minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable .

@@ -30,8 +30,10 @@ def main(folder: pathlib.Path) -> None:
         )
         return show.show_batch(next(iter(sa1b_tfds.training_dataset(source, config))), 4, 512)
 
-    # Enlarged so far that no part of the square is padding.
-    save(batch(seed=1, scale_range=(1.6, 1.8)), folder / "batch.jpg", 1060)
+    # As the README's lines draw it: enlarged so far that no part of the square is padding.
+    config = sa1b_tfds.TrainingConfig(batch_size=2, image_size=512, scale_range=(1.6, 1.8), seed=5)
+    first = next(iter(sa1b_tfds.training_dataset(source, config)))
+    save(show.show_batch(first), folder / "batch.jpg", 1060)
     save(
         batch(batch_size=4, scale_range=(0.6, 2.0), flip=0.5, colour_jitter=0.3),
         folder / "training.jpg",
