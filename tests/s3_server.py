@@ -1,0 +1,84 @@
+"""moto's server of s3:// on loopback, with a bucket: what tests of object stores talk to."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
+boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
+pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'sa1b_tfds[s3]'")
+
+KEY, SECRET = "a-key-of-the-test", "a-secret-of-the-test"
+BUCKET = "sa1b-bucket"
+
+
+class Server:
+    """The server, which serves from the start.
+
+    environment: of a process that is to reach it.
+    requests: the lines that it has logged, one for each request.
+    client: boto3's.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self._handler = logging.Handler()
+        self._handler.emit = lambda record: self.requests.append(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("werkzeug")
+        logger.addHandler(self._handler)
+        logger.setLevel(logging.INFO)
+        self._server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self._server.start()
+        address = "http://{}:{}".format(*self._server.get_host_and_port())
+        self.environment = {
+            **os.environ,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": address,
+            "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
+        }
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=address,
+            region_name="us-east-1",
+            aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
+        )
+        self.client.create_bucket(Bucket=BUCKET)
+
+    def upload(self, path: pathlib.Path, key: str) -> None:
+        self.client.upload_file(str(path), BUCKET, key)
+
+    def run(self, code: str, *arguments: Any, **environment: str) -> subprocess.CompletedProcess:
+        """Runs Python code in a process that reaches the server."""
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.run(
+            command,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def stop(self) -> None:
+        self._server.stop()
+        logging.getLogger("werkzeug").removeHandler(self._handler)
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Server]:
+    server = Server()
+    try:
+        yield server
+    finally:
+        server.stop()
