@@ -50,16 +50,22 @@ class ShardWriter:
         self.shards.append(Shard(examples=count, bytes=size, crc32c=writer.crc32c))
 
     def remove_drafts(self) -> None:
-        """Removes the drafts that have not got their names."""
-        for path in self.drafts:
+        """Removes the drafts that have not got their names.
+
+        In an object store they stay: a shard without a receipt is no finished one, and the store
+        may be what has failed.
+        """
+        for path in filter(files.is_local, self.drafts):
             path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def shard_writer(staging: Staging, archive: str, file_format: str) -> Iterator[ShardWriter]:
-    """Gives the body a writer of an archive's shards, and removes the drafts that it leaves."""
+    """Gives the body a writer of an archive's shards, and removes the drafts if that fails."""
+    staging.begin(archive)
     writer = ShardWriter(staging, archive, file_format)
     try:
         yield writer
-    finally:
+    except BaseException:
         writer.remove_drafts()
+        raise
