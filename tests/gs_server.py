@@ -10,22 +10,22 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import os
 import pathlib
-import re
 import ssl
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
 from typing import Any
+from unittest import mock
+from urllib.parse import unquote
 
 import pytest
 
 emulator = pytest.importorskip(
     "gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed"
 )
+storage_of = pytest.importorskip("gcp_storage_emulator.storage")
+buckets = pytest.importorskip("gcp_storage_emulator.handlers.buckets")
 pytest.importorskip("cryptography", reason="cryptography is not installed")
 
 BUCKET = "sa1b-bucket"
@@ -66,25 +66,23 @@ def _write_certificate(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path
 
 
 class _Request(emulator.Request):
-    """The emulator's request, where a body may be empty, and of https."""
+    """The emulator's request. An empty body is one, and URLs in answers are those of the hosts."""
 
-    def __init__(self, request_handler, method):
+    def __init__(self, request_handler: Any, method: str):
         super().__init__(request_handler, method)
         self._base_url = self._base_url.replace("http:", "https:", 1)
         self._full_url = self._base_url + self._path
 
     @property
-    def data(self):
+    def data(self) -> Any:
         return super().data or b""
-
-
-emulator.Request = _Request
 
 
 class _Handler(emulator.RequestHandler):
     """The emulator's handler, behind a proxy's CONNECT and TLS."""
 
     protocol_version = "HTTP/1.1"
+    server: _Server
 
     def do_CONNECT(self) -> None:
         if self.path.partition(":")[0] not in _HOSTS:
@@ -96,35 +94,79 @@ class _Handler(emulator.RequestHandler):
         self.setup()
         self.close_connection = False
 
-    def parse_request(self):
-        ok = super().parse_request()
-        if ok and self.command != "CONNECT":
+    def parse_request(self) -> bool:
+        is_right = super().parse_request()
+        if is_right and self.command != "CONNECT":
             if self.headers.get("Transfer-Encoding") == "chunked":
-                del self.headers["Content-Length"]
-            self.server.requests.append(f"{self.command} {self.path} {self.headers.get('Range')} {self.headers.get('Content-Range')} {self.headers.get('Content-Length')}")
-        return ok
+                del self.headers["Content-Length"]  # libcurl sends both; the first one holds
+            self.server.note(self)
+            if self.server.refuses(self):
+                self.send_error(403)
+                return False
+        return is_right
 
-    def send_response(self, code, message=None):
-        super().send_response(code, message)
-        self.server.requests.append(f"   -> {code}")
+
+class _Server(ThreadingHTTPServer):
+    """Serves in threads, and notes each request.
+
+    requests: method, path and the range of bytes that is asked for.
+    refuses: whether a request is answered with 403, as when permissions were taken away.
+    """
+
+    tls: ssl.SSLContext
+
+    def __init__(self, storage: Any):
+        super().__init__(("127.0.0.1", 0), functools.partial(_Handler, storage))
+        self.requests: list[tuple[str, str, str | None]] = []
+        self.refuses: Callable[[Any], bool] = lambda handler: False
+
+    def note(self, handler: Any) -> None:
+        path = unquote(handler.path)
+        self.requests.append((handler.command, path, handler.headers.get("Range")))
 
 
 class Server:
+    """A server with a bucket, until it is stopped.
+
+    environment: what a process needs to reach it.
+    storage: the emulator's; what is in the bucket.
+    http: see `_Server`.
+    """
+
     def __init__(self, folder: pathlib.Path):
-        from gcp_storage_emulator.handlers import buckets
-        from gcp_storage_emulator.storage import Storage
-        chain, private = _write_certificate(folder)
-        self.storage = Storage(use_memory_fs=True)
+        certificate, key = _write_certificate(folder)
+        self.storage = storage_of.Storage(use_memory_fs=True)
         buckets.create_bucket(BUCKET, self.storage)
-        self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, self.storage))
-        self.httpd.requests = self.requests = []
-        self.httpd.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.httpd.tls.load_cert_chain(chain, private)
-        self.thread = threading.Thread(target=self.httpd.serve_forever)
-        self.thread.start()
-        address = "http://127.0.0.1:%d" % self.httpd.server_port
-        self.environment = {**os.environ, "https_proxy": address, "http_proxy": address, "CURL_CA_BUNDLE": str(chain), "NO_GCE_CHECK": "true", "TF_CPP_MIN_LOG_LEVEL":"0"}
-    def stop(self):
-        self.httpd.shutdown()
-        self.httpd.server_close()
-        self.thread.join()
+        self.http = _Server(self.storage)
+        self.http.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.http.tls.load_cert_chain(certificate, key)
+        self._thread = threading.Thread(target=self.http.serve_forever)
+        self._thread.start()
+        self.environment = {
+            "https_proxy": f"http://127.0.0.1:{self.http.server_port}",
+            "CURL_CA_BUNDLE": str(certificate),
+            "NO_GCE_CHECK": "true",
+        }
+
+    def names(self) -> list[str]:
+        """The names of all objects."""
+        return sorted(each["name"] for each in self.storage.get_file_list(BUCKET)[0])
+
+    def read(self, name: str) -> bytes:
+        return self.storage.get_file(BUCKET, name)
+
+    def stop(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self._thread.join()
+
+
+@contextlib.contextmanager
+def serving(folder: pathlib.Path) -> Iterator[Server]:
+    """Serves while the body runs. `folder` receives a certificate."""
+    with mock.patch.object(emulator, "Request", _Request):
+        server = Server(folder)
+        try:
+            yield server
+        finally:
+            server.stop()

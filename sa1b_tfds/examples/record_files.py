@@ -18,7 +18,7 @@ import google_crc32c
 import numpy as np
 from etils import epath
 
-from sa1b_tfds.core import files
+from sa1b_tfds.core import files, gfile
 
 _LENGTH = struct.Struct("<Q")
 _BLOCK = 2**20
@@ -47,7 +47,7 @@ def read(path: epath.Path, file_format: str) -> Iterator[bytes]:
     if file_format == "array_record":
         yield from _read_array_record(path)
         return
-    with path.open("rb") as file:
+    with gfile.opened(path) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(0)
         while (length := _tfrecord_length(file, path, end)) is not None:
@@ -61,7 +61,7 @@ def tfrecord_offsets(path: epath.Path) -> np.ndarray:
       ValueError: if a header is broken or the last record is cut off.
     """
     offsets = []
-    with path.open("rb") as file:
+    with gfile.opened(path) as file:
         end = file.seek(0, os.SEEK_END)
         position = file.seek(0)
         while (length := _tfrecord_length(file, path, end)) is not None:
@@ -72,7 +72,7 @@ def tfrecord_offsets(path: epath.Path) -> np.ndarray:
 
 def read_tfrecord(path: epath.Path, offset: int) -> bytes:
     """The record that begins at one of `tfrecord_offsets`; raises what `read` raises."""
-    with path.open("rb") as file:
+    with gfile.opened(path) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(offset)
         length = _tfrecord_length(file, path, end)
@@ -128,7 +128,7 @@ def _read_array_record(path: epath.Path) -> Iterator[bytes]:
 def file_crc32c(path: epath.Path) -> int:
     """The CRC-32C of a whole file."""
     checksum = 0
-    with path.open("rb") as file:
+    with gfile.opened(path) as file:
         while block := file.read(_BLOCK):
             checksum = google_crc32c.extend(checksum, block)
     return checksum
@@ -142,7 +142,7 @@ def open_writer(path: epath.Path, file_format: str) -> Writer:
 class _TFRecordWriter:
     def __init__(self, path: epath.Path):
         self.crc32c = 0
-        self._file = path.open("wb")
+        self._file = gfile.opened_to_write(path)
 
     def write(self, record: bytes) -> None:
         length = _LENGTH.pack(len(record))

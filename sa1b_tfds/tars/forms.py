@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from etils import epath
 
+from sa1b_tfds.core import gfile
 from sa1b_tfds.tars.inflate import MAGIC, Inflated, Readable
 from sa1b_tfds.tars.members import ForwardFile
 
@@ -52,7 +53,7 @@ def opened_forward(
       The plain tar at its start, and its length in bytes; None for a compressed tar, whose length
       is known only at its end.
     """
-    with epath.Path(path).open("rb") as file:
+    with gfile.opened(path) as file:
         if file.read(len(MAGIC)) == MAGIC:
             size = file.seek(0, 2)
             file.seek(0)
