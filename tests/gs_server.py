@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import json
 import pathlib
 import ssl
 import threading
@@ -29,6 +30,7 @@ buckets = pytest.importorskip("gcp_storage_emulator.handlers.buckets")
 pytest.importorskip("cryptography", reason="cryptography is not installed")
 
 BUCKET = "sa1b-bucket"
+TOKEN = "a-token-of-the-test"
 _HOSTS = ("www.googleapis.com", "storage.googleapis.com")
 
 
@@ -55,14 +57,33 @@ def _write_certificate(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path
     )
     chain, private = folder / "certificate.pem", folder / "key.pem"
     chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    private.write_bytes(_pem(key))
     return chain, private
+
+
+def _write_account(folder: pathlib.Path) -> pathlib.Path:
+    """Writes the credentials of a made-up service account."""
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    account = {
+        "type": "service_account",
+        "client_email": "test@loopback",
+        "private_key_id": "1",
+        "private_key": _pem(rsa.generate_private_key(65537, 2048)).decode(),
+    }
+    path = folder / "account.json"
+    path.write_text(json.dumps(account))
+    return path
+
+
+def _pem(key: Any) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 class _Request(emulator.Request):
@@ -82,6 +103,7 @@ class _Handler(emulator.RequestHandler):
     """The emulator's handler, behind a proxy's CONNECT and TLS."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer is sent in parts, and each would wait for 40 ms
     server: _Server
 
     def do_CONNECT(self) -> None:
@@ -96,20 +118,37 @@ class _Handler(emulator.RequestHandler):
 
     def parse_request(self) -> bool:
         is_right = super().parse_request()
+        if is_right and self.path.startswith("/oauth2/"):
+            self._give_token()
+            return False
         if is_right and self.command != "CONNECT":
             if self.headers.get("Transfer-Encoding") == "chunked":
                 del self.headers["Content-Length"]  # libcurl sends both; the first one holds
             self.server.note(self)
             if self.server.refuses(self):
+                emulator._read_raw_data(self)  # else libcurl goes on sending it
                 self.send_error(403)
                 return False
         return is_right
+
+    def finish(self) -> None:
+        super().finish()
+        self.connection.close()  # the server closes only the socket that it has made
+
+    def _give_token(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answer = json.dumps({"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"})
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer.encode())
 
 
 class _Server(ThreadingHTTPServer):
     """Serves in threads, and notes each request.
 
     requests: method, path and the range of bytes that is asked for.
+    tokens: what the requests had as their authorization.
     refuses: whether a request is answered with 403, as when permissions were taken away.
     """
 
@@ -118,10 +157,12 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, storage: Any):
         super().__init__(("127.0.0.1", 0), functools.partial(_Handler, storage))
         self.requests: list[tuple[str, str, str | None]] = []
+        self.tokens: set[str | None] = set()
         self.refuses: Callable[[Any], bool] = lambda handler: False
 
     def note(self, handler: Any) -> None:
         path = unquote(handler.path)
+        self.tokens.add(handler.headers.get("Authorization"))
         self.requests.append((handler.command, path, handler.headers.get("Range")))
 
 
@@ -145,7 +186,7 @@ class Server:
         self.environment = {
             "https_proxy": f"http://127.0.0.1:{self.http.server_port}",
             "CURL_CA_BUNDLE": str(certificate),
-            "NO_GCE_CHECK": "true",
+            "GOOGLE_APPLICATION_CREDENTIALS": str(_write_account(folder)),
         }
 
     def names(self) -> list[str]:

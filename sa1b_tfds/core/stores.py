@@ -16,21 +16,25 @@ from sa1b_tfds.core import files
 
 # Their errors are of kinds of their own, which are no OSErrors.
 _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "tensorflow")
+_NAMELESS = (OSError, PermissionError)  # as s3fs raises them
+
+
+class StoreError(OSError):
+    """An object store did not do what it was asked for. The text says for which tar or folder."""
 
 
 @contextlib.contextmanager
 def errors_named(what: str) -> Iterator[None]:
-    """Raises an OSError that names `what` in place of a store's error, which names no file."""
+    """Raises an OSError that names `what` in place of a store's error, which names no tar."""
     try:
         yield
     except Exception as e:
         is_stores = type(e).__module__.partition(".")[0] in _LIBRARIES
-        kinds = (OSError, FileNotFoundError, PermissionError)
-        is_nameless = type(e) in kinds and getattr(e, "errno", None) is None
-        if not (is_stores or is_nameless) or what in str(e):
+        is_nameless = type(e) in _NAMELESS and getattr(e, "errno", None) is None
+        if isinstance(e, StoreError) or not (is_stores or is_nameless):
             raise
-        kind = type(e) if is_nameless else OSError
-        raise kind(f"{what}: {str(e) or type(e).__name__}") from e
+        text = " ".join(str(e).split()) or type(e).__name__
+        raise StoreError(text if what in text else f"{what}: {text}") from e
 
 
 def look_anew(folder: epath.Path) -> None:

@@ -68,9 +68,9 @@ class BuildConfig:
                 f"delete_tars must be one of {get_args(DeleteTars)}, got {self.delete_tars!r}."
             )
         for path in filter(None, (self.tars, self.data_dir)):
-            files.refuse_s3_of_tensorflow(path)
             if files.is_local(path) and str(path).startswith(("gs:/", "s3:/")):
-                raise ValueError(f"'{path}' has one slash: pass it as an etils.epath.Path.")
+                raise ValueError(f"'{path}' has lost a slash: pass an etils.epath.Path.")
+            files.refuse_s3_of_tensorflow(path)
         if not files.is_local(self.tars) and (self.links_file or self.delete_tars != "never"):
             raise ValueError(
                 f"{self.tars} is in an object store, where no tar is downloaded to or deleted: name"
