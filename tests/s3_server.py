@@ -8,7 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,19 +26,21 @@ class Server:
 
     environment: of a process that is to reach it.
     requests: the lines that it has logged, one for each request.
+    on_request: receives each line, in the thread that has answered the request.
     client: boto3's.
     """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.on_request: Callable[[str], None] = lambda line: None
         self._handler = logging.Handler()
-        self._handler.emit = lambda record: self.requests.append(record.getMessage())  # type: ignore[method-assign]
+        self._handler.emit = self._note  # type: ignore[method-assign]
         logger = logging.getLogger("werkzeug")
         logger.addHandler(self._handler)
         logger.setLevel(logging.INFO)
-        self._server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self._server.start()
-        address = "http://{}:{}".format(*self._server.get_host_and_port())
+        self._server = _started(port=0)
+        self._port = self._server.get_host_and_port()[1]
+        address = f"http://127.0.0.1:{self._port}"
         self.environment = {
             **os.environ,
             "AWS_ACCESS_KEY_ID": KEY,
@@ -56,6 +58,11 @@ class Server:
         )
         self.client.create_bucket(Bucket=BUCKET)
 
+    def _note(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        self.requests.append(line)
+        self.on_request(line)
+
     def upload(self, path: pathlib.Path, key: str) -> None:
         self.client.upload_file(str(path), BUCKET, key)
 
@@ -70,9 +77,22 @@ class Server:
             check=False,
         )
 
+    def pause(self) -> None:
+        """Stops serving; what is in the bucket stays."""
+        self._server.stop()
+
+    def go_on(self) -> None:
+        self._server = _started(self._port)
+
     def stop(self) -> None:
         self._server.stop()
         logging.getLogger("werkzeug").removeHandler(self._handler)
+
+
+def _started(port: int) -> Any:
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    return server
 
 
 @contextlib.contextmanager

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from tests import building
-from tests.s3_server import BUCKET, Server, serving
+from tests.s3_server import BUCKET, KEY, SECRET, Server, serving
 
 TARS, DATA = f"s3://{BUCKET}/tars", f"s3://{BUCKET}/data"
 
@@ -40,8 +43,6 @@ def store(tmp_path_factory):
 
 
 def _start(server: Server, *commands: list[str]) -> subprocess.Popen:
-    import json
-
     environment = {**server.environment, "EPATH_USE_TF": "false"}
     return subprocess.Popen(
         [sys.executable, "-c", _COMMANDS, json.dumps(commands)],
@@ -111,3 +112,79 @@ def test_tars_are_verified_planned_and_built(ran):
         "2\n1\n",
         ran[0],
     )
+
+
+def test_build_from_s3_to_s3_is_that_of_local_tars(store, ran):
+    assert _shards_of(store[1], "data") == _local_shards(store)
+    assert not [name for name in _objects(store[1], "data/") if "staged." in name]
+
+
+def test_what_cannot_be_in_a_store_is_refused(ran):
+    extended, array_record = ran[1].splitlines()[-2:]
+    assert f"{DATA} is in an object store, where data cannot be extended" in extended
+    assert "array_record is written by a library that knows local files only" in array_record
+
+
+def test_requests_are_few_and_the_store_copies_by_itself(ran):
+    commands, tars = 8, 2
+    of_a_tar = [line for line in ran[2] if f"GET /{BUCKET}/tars/" in line]
+    assert len(of_a_tar) <= 3 * commands * tars
+    assert len(ran[2]) <= 50 * commands
+    shards = [line for line in ran[2] if re.search(r"tar\.\d{5} |-of-\d{5} ", line)]
+    assert len([line for line in shards if "PUT" in line]) == 2 * tars  # staged, and copied
+    assert not [line for line in shards if "GET" in line]
+
+
+@pytest.fixture(scope="module")
+def interrupted(store, ran):
+    """The output of a build whose server stops, and the requests of what finishes all builds.
+
+    Another build was killed. Both had finished the first tar, and its receipt was written last.
+    """
+    server = store[1]
+    first_receipt = "staged.2.0.0/tar-sa_000000.tar.json"
+
+    def on_receipt(data: str, do) -> None:
+        def on_request(line: str) -> None:
+            if f"PUT /{BUCKET}/{data}/" in line and first_receipt in line:
+                do()
+
+        server.on_request = on_request
+
+    with _start(server, _build(f"s3://{BUCKET}/killed", "--workers", "1")) as process:
+        on_receipt("killed", process.kill)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    on_receipt("stopped", threading.Thread(target=server.pause).start)
+    with _start(server, _build(f"s3://{BUCKET}/stopped", "--workers", "1")) as process:
+        out, err = process.communicate()
+    server.on_request = lambda line: None
+    server.go_on()
+    assert not _shards_of(server, "killed") | _shards_of(server, "stopped")
+    server.requests.clear()
+    builds = [_build(f"s3://{BUCKET}/{data}") for data in ("killed", "stopped")]
+    with _start(server, *builds) as process:
+        said = process.communicate()
+    assert process.returncode == 0, said
+    return out, err, list(server.requests)
+
+
+def test_a_server_that_stops_is_named_with_the_tar(interrupted):
+    out, err, _ = interrupted
+    assert out == "1\n"
+    assert "sa_000001.tar: failed: " in err
+    assert err.splitlines()[-1] == "sa1b build: 1 of 2 failed: sa_000001.tar"
+
+
+def test_interrupted_builds_are_finished_without_the_finished_tar(store, interrupted):
+    reads = [line for line in interrupted[2] if f"GET /{BUCKET}/tars/sa_" in line]
+    assert not [line for line in reads if "sa_000000.tar" in line]
+    assert reads
+    for data in ("killed", "stopped"):
+        assert _shards_of(store[1], data) == _local_shards(store)
+
+
+def test_credentials_are_in_no_output(ran, interrupted):
+    for text in (*ran[:2], *interrupted[:2]):
+        assert KEY not in text
+        assert SECRET not in text
