@@ -43,7 +43,8 @@ def store(tmp_path_factory):
 
 
 def _start(server: Server, *commands: list[str]) -> subprocess.Popen:
-    environment = {**server.environment, "EPATH_USE_TF": "false"}
+    # One try, and those of s3fs, so that a server that is gone is known after seconds.
+    environment = {**server.environment, "EPATH_USE_TF": "false", "AWS_MAX_ATTEMPTS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", _COMMANDS, json.dumps(commands)],
         env=environment,

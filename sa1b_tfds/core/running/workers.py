@@ -154,7 +154,8 @@ def _work_off(
         try:
             if process.is_closed:  # before anything is fetched for it
                 raise ProcessDied(f"{task.name} was not begun: the run was stopped.")
-            before(task, functools.partial(_say_fetching, say, task))
+            with stores.errors_named(task.name):
+                before(task, functools.partial(_say_fetching, say, task))
             result = _run(process, task, say)
             after(task)
         except Exception as e:
