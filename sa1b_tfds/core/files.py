@@ -6,6 +6,7 @@ Object stores (gs://, s3://) show a file only when it was closed and know no lin
 
 from __future__ import annotations
 
+import datetime
 import errno
 import functools
 import os
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -67,13 +68,29 @@ def is_local(path: epath.PathLike) -> bool:
     return "://" not in os.fspath(path)
 
 
+def _epath_uses_tensorflow() -> bool:
+    """Whether epath asks TensorFlow for object stores, and not fsspec, as Python was started."""
+    return os.environ.get("EPATH_USE_TF", "").lower() not in ("false", "no", "f", "0")
+
+
+def object_store(path: epath.PathLike) -> Any:
+    """fsspec's file system of a path; None if the path is local or TensorFlow reads it.
+
+    fsspec keeps one for each process. epath keeps its own, which a forked process cannot use.
+    """
+    if is_local(path) or _epath_uses_tensorflow():
+        return None
+    import fsspec  # an extra installs it
+
+    return fsspec.filesystem(os.fspath(path).partition("://")[0])
+
+
 def refuse_s3_of_tensorflow(path: epath.PathLike) -> None:
     """Raises a ValueError for an s3:// path that epath would ask TensorFlow for, which has no s3://.
 
     epath asks fsspec instead if the environment variable says so when Python starts.
     """
-    uses_tensorflow = os.environ.get("EPATH_USE_TF", "").lower() not in ("false", "no", "f", "0")
-    if os.fspath(path).startswith("s3:/") and uses_tensorflow:
+    if os.fspath(path).startswith("s3:/") and _epath_uses_tensorflow():
         raise ValueError(
             f"TensorFlow has no file system for s3://, so {os.fspath(path)} cannot be read: set"
             " EPATH_USE_TF=false before Python starts, and install the extra: pip install"
@@ -101,8 +118,18 @@ def stat_of(path: epath.PathLike) -> Stat:
     if is_local(path):
         found = os.stat(path)
         return Stat(found.st_size, int(found.st_mtime), stat.S_ISREG(found.st_mode))
+    if (system := object_store(path)) is not None:
+        info = system.info(os.fspath(path))
+        return Stat(info["size"] or 0, _seconds(info.get("mtime")), info["type"] == "file")
     found_there = epath.Path(path).stat()
     return Stat(found_there.length, int(found_there.mtime), not found_there.is_directory)
+
+
+def _seconds(modified: Any) -> int:
+    """fsspec's time of change in seconds since 1970; 0 where it has none."""
+    if isinstance(modified, datetime.datetime):
+        modified = modified.timestamp()
+    return int(modified or 0)
 
 
 def sync(path: epath.PathLike) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from etils import epath
 
+from sa1b_tfds.core import ranges
 from sa1b_tfds.tars.inflate import MAGIC, Inflated, Readable
 from sa1b_tfds.tars.members import ForwardFile
 
@@ -29,8 +30,7 @@ def is_packed(path: epath.PathLike) -> bool:
     Raises:
       FileNotFoundError: if it is not there.
     """
-    with epath.Path(path).open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    return ranges.read(path, 0, len(MAGIC)) == MAGIC
 
 
 def unpacked_bytes(size: int) -> int:
@@ -52,7 +52,7 @@ def opened_forward(
       The plain tar at its start, and its length in bytes; None for a compressed tar, whose length
       is known only at its end.
     """
-    with epath.Path(path).open("rb") as file:
+    with ranges.opened(path) as file:
         if file.read(len(MAGIC)) == MAGIC:
             size = file.seek(0, 2)
             file.seek(0)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from etils import epath
 
-from sa1b_tfds.core import files
+from sa1b_tfds.core import files, ranges
 from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive, index_of, read_pairs
 from sa1b_tfds.tars.inflate import Inflated
@@ -69,7 +69,7 @@ def unpack_into(
     """
     if archive.is_unfinished(problems):
         return []
-    with archive.path.open("rb") as packed:
+    with ranges.opened(archive.path) as packed:
         size = packed.seek(0, os.SEEK_END)
         packed.seek(0)
         scratch = _Scratch(Inflated(packed, size), file, on_inflated)
