@@ -9,7 +9,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -21,16 +21,27 @@ KEY, SECRET = "a-key-of-the-test", "a-secret-of-the-test"
 BUCKET = "sa1b-bucket"
 
 
+class Get(NamedTuple):
+    """A GET that was answered: which object, and how many bytes the answer has."""
+
+    key: str
+    bytes: int
+
+
 class Server:
     """The server, which serves from the start.
 
     environment: of a process that is to reach it.
     requests: the lines that it has logged, one for each request.
+    gets: the objects that it has sent, or parts of them.
+    most: if set, no answer to a GET has more bytes, as if the object became shorter.
     client: boto3's.
     """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.gets: list[Get] = []
+        self.most: int | None = None
         self._handler = logging.Handler()
         self._handler.emit = lambda record: self.requests.append(record.getMessage())  # type: ignore[method-assign]
         logger = logging.getLogger("werkzeug")
@@ -38,6 +49,8 @@ class Server:
         logger.setLevel(logging.INFO)
         self._server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._server.start()
+        inner = self._server._server
+        inner.app = self._counted(inner.app)
         address = "http://{}:{}".format(*self._server.get_host_and_port())
         self.environment = {
             **os.environ,
@@ -55,6 +68,25 @@ class Server:
             aws_secret_access_key=SECRET,
         )
         self.client.create_bucket(Bucket=BUCKET)
+
+    def _counted(self, app: Any) -> Any:
+        """The server's WSGI application, with its GETs counted."""
+
+        def counted(environ: dict[str, Any], start_response: Any) -> Any:
+            answered: list[Any] = []
+            body = app(environ, lambda *answer: answered.append(answer))
+            if environ["REQUEST_METHOD"] == "GET":
+                body = [b"".join(body)[: self.most]]
+                key = environ["PATH_INFO"].removeprefix(f"/{BUCKET}/")
+                status, headers, *rest = answered[0]
+                if status.startswith("20") and key:
+                    self.gets.append(Get(key, len(body[0])))
+                headers = [each for each in headers if each[0].lower() != "content-length"]
+                answered[0] = (status, [*headers, ("Content-Length", str(len(body[0])))], *rest)
+            start_response(*answered[0])
+            return body
+
+        return counted
 
     def upload(self, path: pathlib.Path, key: str) -> None:
         self.client.upload_file(str(path), BUCKET, key)

@@ -120,7 +120,8 @@ def stat_of(path: epath.PathLike) -> Stat:
         return Stat(found.st_size, int(found.st_mtime), stat.S_ISREG(found.st_mode))
     if (system := object_store(path)) is not None:
         info = system.info(os.fspath(path))
-        return Stat(info["size"] or 0, _seconds(info.get("mtime")), info["type"] == "file")
+        modified = info.get("mtime") or info.get("LastModified")
+        return Stat(info["size"] or 0, _seconds(modified), info["type"] == "file")
     found_there = epath.Path(path).stat()
     return Stat(found_there.length, int(found_there.mtime), not found_there.is_directory)
 

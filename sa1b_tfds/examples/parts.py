@@ -304,7 +304,7 @@ def _shards(path: epath.Path) -> list[Part]:
     split = builder.info.splits["train"]
     file_format = builder.info.file_format.value
     if file_format == "array_record":
-        record_files.refuse_remote_array_record(path)
+        record_files.refuse_array_record_on_s3(path)
     ends = itertools.accumulate(split.shard_lengths)
     return [
         ShardPart(epath.Path(shard), file_format, range(end - length, end))

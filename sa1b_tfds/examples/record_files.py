@@ -43,8 +43,8 @@ def read(path: epath.Path, file_format: str) -> Iterator[bytes]:
     """Yields the records of a shard, in order.
 
     Raises:
-      ValueError: if a record is cut off or its checksum is wrong, or if array_record is not on a
-        local disk.
+      ValueError: if a record is cut off or its checksum is wrong, or if it is array_record
+        on s3://.
       OSError: if the shard cannot be read.
     """
     if file_format == "array_record":
@@ -103,7 +103,7 @@ def _tfrecord_body(file: BinaryIO, path: epath.Path, length: int) -> bytes:
 
 
 def _read_array_record(path: epath.Path) -> Iterator[bytes]:
-    refuse_remote_array_record(path)
+    refuse_array_record_on_s3(path)
     from array_record.python import array_record_module
 
     reader = array_record_module.ArrayRecordReader(os.fspath(path))
@@ -114,13 +114,12 @@ def _read_array_record(path: epath.Path) -> Iterator[bytes]:
         reader.close()
 
 
-def refuse_remote_array_record(path: epath.PathLike) -> None:
-    """Raises a ValueError for an array_record file in an object store: its library opens none."""
-    if not files.is_local(path):
+def refuse_array_record_on_s3(path: epath.PathLike) -> None:
+    """Raises a ValueError for array_record on s3://, which its library cannot open."""
+    if os.fspath(path).startswith("s3:/"):
         raise ValueError(
-            f"{os.fspath(path)} cannot be read: the library of array_record opens local files"
-            " only. Copy the folder to a disk, or prepare the data as TFRecord, which is read"
-            " where it is."
+            f"{os.fspath(path)} cannot be read: the library of array_record does not open s3://."
+            " Copy the folder to a disk, or prepare the data as TFRecord, which is read from s3://."
         )
 
 
