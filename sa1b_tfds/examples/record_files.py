@@ -18,7 +18,7 @@ import google_crc32c
 import numpy as np
 from etils import epath
 
-from sa1b_tfds.core import files, ranges
+from sa1b_tfds.core import ranges
 
 FRAME = 16  # the bytes of a TFRecord that are not of the record: its length and two checksums
 _LENGTH = struct.Struct("<Q")
