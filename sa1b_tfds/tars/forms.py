@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 
 from etils import epath
@@ -53,12 +54,16 @@ def opened_forward(
       is known only at its end.
     """
     with ranges.opened(path) as file:
-        if file.read(len(MAGIC)) == MAGIC:
-            size = file.seek(0, 2)
-            file.seek(0)
+        size = file.seek(
+            0, os.SEEK_END
+        )  # first: what was read ahead is lost when the end is sought
+        file.seek(0)
+        is_gzip = file.read(len(MAGIC)) == MAGIC
+        file.seek(0)
+        if is_gzip:
             yield Inflating(Inflated(file, size), on_inflated), None
         else:
-            yield file, file.seek(0, 2)
+            yield file, size
 
 
 def forward(file: Readable, size: int | None) -> tuple[ForwardFile, int | None]:
