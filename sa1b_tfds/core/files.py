@@ -193,6 +193,9 @@ def write_whole(path: epath.Path | Path, content: bytes, *, alone: bool = False)
     Raises:
       DiskFull: if the disk is full; the old content stays.
     """
+    if not is_local(path):
+        path.write_bytes(content)
+        return
     draft = path.parent / f"{path.name}{'.tmp' if alone else f'.{os.getpid()}.part'}"
     if not alone:
         _remove_abandoned(path)
