@@ -28,9 +28,11 @@ tfds.builder('segment_anything', **options).download_and_prepare(download_config
 """
 
 
-def write_large_tars(folder: pathlib.Path, tars: int, images: int) -> pathlib.Path:
+def write_large_tars(
+    folder: pathlib.Path, tars: int, images: int, image: tuple[bytes, dict] | None = None
+) -> pathlib.Path:
     """Writes tars that take a worker long enough to be met at work: one image, many times."""
-    jpeg, content = make.draw(0, 500, 700, 60)
+    jpeg, content = image or make.draw(0, 500, 700, 60)
     for number in range(tars):
         files = {}
         for image_id in range(number * images, (number + 1) * images):

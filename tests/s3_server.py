@@ -9,7 +9,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -21,24 +21,35 @@ KEY, SECRET = "a-key-of-the-test", "a-secret-of-the-test"
 BUCKET = "sa1b-bucket"
 
 
+class Get(NamedTuple):
+    """A GET that was answered: which object, and how many bytes the answer has."""
+
+    key: str
+    bytes: int
+
+
 class Server:
     """The server, which serves from the start.
 
     environment: of a process that is to reach it.
     requests: the lines that it has logged, one for each request.
     on_request: receives each line, in the thread that has answered the request.
+    gets: the objects that it has sent, or parts of them.
+    most: if set, no answer to a GET has more bytes, as if the object became shorter.
     client: boto3's.
     """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.on_request: Callable[[str], None] = lambda line: None
+        self.gets: list[Get] = []
+        self.most: int | None = None
         self._handler = logging.Handler()
         self._handler.emit = self._note  # type: ignore[method-assign]
         logger = logging.getLogger("werkzeug")
         logger.addHandler(self._handler)
         logger.setLevel(logging.INFO)
-        self._server = _started(port=0)
+        self._server = self._started(port=0)
         self._port = self._server.get_host_and_port()[1]
         address = f"http://127.0.0.1:{self._port}"
         self.environment = {
@@ -63,6 +74,25 @@ class Server:
         self.requests.append(line)
         self.on_request(line)
 
+    def _counted(self, app: Any) -> Any:
+        """The server's WSGI application, with its GETs counted."""
+
+        def counted(environ: dict[str, Any], start_response: Any) -> Any:
+            answered: list[Any] = []
+            body = app(environ, lambda *answer: answered.append(answer))
+            if environ["REQUEST_METHOD"] == "GET":
+                body = [b"".join(body)[: self.most]]
+                key = environ["PATH_INFO"].removeprefix(f"/{BUCKET}/")
+                status, headers, *rest = answered[0]
+                if status.startswith("20") and key:
+                    self.gets.append(Get(key, len(body[0])))
+                headers = [each for each in headers if each[0].lower() != "content-length"]
+                answered[0] = (status, [*headers, ("Content-Length", str(len(body[0])))], *rest)
+            start_response(*answered[0])
+            return body
+
+        return counted
+
     def upload(self, path: pathlib.Path, key: str) -> None:
         self.client.upload_file(str(path), BUCKET, key)
 
@@ -82,17 +112,18 @@ class Server:
         self._server.stop()
 
     def go_on(self) -> None:
-        self._server = _started(self._port)
+        self._server = self._started(self._port)
+
+    def _started(self, port: int) -> Any:
+        server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+        server.start()
+        inner = server._server
+        inner.app = self._counted(inner.app)
+        return server
 
     def stop(self) -> None:
         self._server.stop()
         logging.getLogger("werkzeug").removeHandler(self._handler)
-
-
-def _started(port: int) -> Any:
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    return server
 
 
 @contextlib.contextmanager

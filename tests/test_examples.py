@@ -11,7 +11,7 @@ from etils import epath
 
 import sa1b_tfds  # noqa: F401  registers the builder
 from sa1b_tfds.core.problems import BadInput, Problems
-from sa1b_tfds.examples import record_files, records
+from sa1b_tfds.examples import record_ends, record_files, records
 from sa1b_tfds.examples.parts import find_parts, read_examples
 from tests import building
 
@@ -110,8 +110,9 @@ def test_a_record_longer_than_its_shard_is_an_error(tmp_path, length):
     path.write_bytes(header + record_files._masked_crc(header) + b"x")
     for read in (
         lambda: list(record_files.read(path, "tfrecord")),
-        lambda: record_files.tfrecord_offsets(path),
-        lambda: record_files.read_tfrecord(path, 0),
+        lambda: record_files.tfrecord_ends(path),
+        lambda: record_files.read_tfrecord(path, 0, 13),
+        lambda: record_ends.read_record(path, range(1), 0),
     ):
         with pytest.raises(ValueError, match="shard: the record after byte 12 is cut off"):
             read()
@@ -120,7 +121,7 @@ def test_a_record_longer_than_its_shard_is_an_error(tmp_path, length):
 @pytest.mark.parametrize("config", ["tfrecord", "array_record"])
 def test_a_shard_that_lost_whole_records_is_reported(places, config):
     (part, _) = find_parts(*places[config])
-    shorter = dataclasses.replace(part, length=part.length + 1)
+    shorter = dataclasses.replace(part, numbers=range(part.count() + 1))
     problems = Problems("skip")
     assert len(list(shorter.examples(problems))) == 4
     assert list(map(str, problems.found)) == [f"{part.name}: it has 4 of its 5 records"]

@@ -13,6 +13,7 @@ import pytest
 from etils import epath
 
 from dummy_data import make
+from sa1b_tfds.core import ranges
 from sa1b_tfds.core.problems import BadInput, Problems, TornArchive
 from sa1b_tfds.tars import archive, forms, stream
 from sa1b_tfds.tars.index import index_archive
@@ -470,7 +471,7 @@ def test_a_full_table_of_open_files_is_no_fault_of_an_image(extracted, monkeypat
     def fail(path):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(type(epath.Path("x")), "read_bytes", fail)
+    monkeypatch.setattr(ranges, "read", fail)
     with pytest.raises(OSError, match="Too many open files"):
         list(found.read(entries, Problems("skip")))
 

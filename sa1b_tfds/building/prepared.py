@@ -1,6 +1,7 @@
 """The folders of one prepared dataset version, and what may lie beside it between two builds.
 
-    original/2.0.0/                     the data, as TFDS reads it, with tars.jsonl and the report
+    original/2.0.0/                     the data, as TFDS reads it, with tars.jsonl, record_ends and
+                                        the report
     original/staged.2.0.0/              finished tars of a build that has not ended (`staging.py`)
     original/incomplete.XXXXXX_2.0.0/   TFDS's own, while it writes; left behind by a kill
     original/replaced.2.0.0/            the data before `sa1b build --add`, while it is exchanged
@@ -27,6 +28,7 @@ from sa1b_tfds.core import files
 from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.core.own_json import DamagedJson
 from sa1b_tfds.core.text import counted, first_few
+from sa1b_tfds.examples import record_ends
 
 TARS = "tars.jsonl"
 _SHARD = r"-train\.[a-z_]+-([0-9]{5,9})-of-([0-9]{5,9})\Z"
@@ -176,10 +178,10 @@ class Folder:
     def assemble(
         self, tars: Sequence[FinishedTar], target: epath.Path, shards: Sequence[epath.Path]
     ) -> None:
-        """Links the staged shards of `tars` to the paths in `shards`, and lists the tars.
+        """Links the staged shards of `tars` to the paths in `shards`.
 
-        In an object store the shards are copied to those names in the folder of the data, whatever
-        folder the paths are in.
+        Lists the tars, and where the records of TFRecord shards end. In an object store the shards
+        are copied to those names in the folder of the data, whatever folder the paths are in.
         """
         staged = [
             self.staging.shard(tar.archive, number)
@@ -194,6 +196,11 @@ class Folder:
         with (target / TARS).open("wb") as file:
             for tar in tars:
                 file.write(tar.to_json() + b"\n")
+        of_tars = [shard for tar in tars for shard in tar.shards]
+        if any(shard.lengths is not None for shard in of_tars):
+            with (target / record_ends.NAME).open("wb") as file:
+                for shard in of_tars:
+                    file.write(shard.record_ends().astype(record_ends.DTYPE).tobytes())
 
     def prepared(self) -> PreparedTars:
         """Reads which tars are in the data and where their shards are; none if there is no data.

@@ -6,12 +6,14 @@ cannot be undone: `sa1b build --add` keeps it, or the tar that it was made of is
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import errno
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 from etils import epath
 from tqdm import tqdm
 
@@ -23,14 +25,25 @@ _THREADS = 8  # they wait for the disk
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
-    """examples: records in the file. bytes: its size. crc32c: of the file.
+    """What was written to a file.
 
-    Data that an earlier version prepared has no crc32c; then it is None.
+    examples: its records. bytes: its size. crc32c: of the file.
+    lengths: the bytes that each record takes in a TFRecord file, as base64 of uint32, so that they
+      take little room in JSON.
+
+    Data that an earlier version prepared has no crc32c and no lengths; then they are None.
     """
 
     examples: int
     bytes: int
     crc32c: int | None = None
+    lengths: str | None = None
+
+    def record_ends(self) -> np.ndarray:
+        """int64 [examples], where each record ends in the file; zeros if that is not known."""
+        if self.lengths is None:
+            return np.zeros(self.examples, np.int64)
+        return np.cumsum(np.frombuffer(base64.b64decode(self.lengths), "<u4"), dtype=np.int64)
 
 
 @dataclasses.dataclass(frozen=True)

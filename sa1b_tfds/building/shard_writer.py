@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 from etils import epath
 
 from sa1b_tfds.building.shard_files import Shard
@@ -39,15 +41,21 @@ class ShardWriter:
         self.drafts.append(path)
         writer = record_files.open_writer(path, self._file_format)
         synced = files.BackgroundSync(path)
-        count = 0
+        lengths: list[int] = []
         with contextlib.closing(writer):
             for record in itertools.chain([first], remaining):
                 writer.write(record)
                 synced.written(len(record))
-                count += 1
+                lengths.append(len(record) + record_files.FRAME)
         synced.finish()
-        size = files.stat_of(path).bytes
-        self.shards.append(Shard(examples=count, bytes=size, crc32c=writer.crc32c))
+        self.shards.append(
+            Shard(
+                examples=len(lengths),
+                bytes=files.stat_of(path).bytes,
+                crc32c=writer.crc32c,
+                lengths=_as_text(lengths) if self._file_format == "tfrecord" else None,
+            )
+        )
 
     def remove_drafts(self) -> None:
         """Removes the drafts that have not got their names.
@@ -57,6 +65,10 @@ class ShardWriter:
         """
         for path in filter(files.is_local, self.drafts):
             path.unlink(missing_ok=True)
+
+
+def _as_text(lengths: list[int]) -> str:
+    return base64.b64encode(np.array(lengths, "<u4").tobytes()).decode()
 
 
 @contextlib.contextmanager

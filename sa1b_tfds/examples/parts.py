@@ -7,6 +7,7 @@ No TensorFlow here; training reads through tf.data instead.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from sa1b_tfds.core import files
 from sa1b_tfds.core.files import os_errors_named
 from sa1b_tfds.core.problems import BadInput, Problems
 from sa1b_tfds.core.text import counted
-from sa1b_tfds.examples import array_records, record_files, records
+from sa1b_tfds.examples import array_records, record_ends, record_files, records
 from sa1b_tfds.examples.annotations import member_of, read_image, read_pair
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.tars.archive import Archive, PairReader, archives_at, identity_of, refuse_unfinished
@@ -117,11 +118,14 @@ class IndexedArchivePart:
 
 @dataclasses.dataclass(frozen=True)
 class ShardPart:
-    """A shard of prepared data, TFRecord or array_record: a part, and an indexed one as well."""
+    """A shard of prepared data, TFRecord or array_record: a part, and an indexed one as well.
+
+    numbers: those of its records among the records of all shards.
+    """
 
     path: epath.Path
     file_format: str
-    length: int
+    numbers: range
 
     @property
     def name(self) -> str:
@@ -131,7 +135,7 @@ class ShardPart:
         return identity_of(self.path)
 
     def count(self) -> int:
-        return self.length
+        return len(self.numbers)
 
     def examples(self, problems: Problems) -> Iterator[Example]:
         number = 0
@@ -143,8 +147,8 @@ class ShardPart:
             else:
                 yield example
             number += 1
-        if number != self.length:
-            listed = counted(self.length, "record")
+        if number != self.count():
+            listed = counted(self.count(), "record")
             problems.report(self.name, "", f"it has {number} of its {listed}")
 
     def example(self, i: int, with_masks: bool = True) -> Example:
@@ -152,7 +156,7 @@ class ShardPart:
             if self.file_format == "array_record":
                 record = array_records.read(os.fspath(self.path), i)
             else:
-                record = record_files.read_tfrecord_number(self.path, i)
+                record = record_ends.read_record(self.path, self.numbers, i)
             example = records.deserialise(record)
         except (ValueError, IndexError) as e:
             raise BadInput(self.name, f"record {i}", str(e)) from e
@@ -299,7 +303,10 @@ def _shards(path: epath.Path) -> list[Part]:
     builder = builder_at(path)
     split = builder.info.splits["train"]
     file_format = builder.info.file_format.value
+    if file_format == "array_record":
+        record_files.refuse_array_record_on_s3(path)
+    ends = itertools.accumulate(split.shard_lengths)
     return [
-        ShardPart(epath.Path(shard), file_format, length)
-        for shard, length in zip(split.filepaths, split.shard_lengths, strict=True)
+        ShardPart(epath.Path(shard), file_format, range(end - length, end))
+        for shard, length, end in zip(split.filepaths, split.shard_lengths, ends, strict=True)
     ]

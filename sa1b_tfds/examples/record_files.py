@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
+import io
 import os
 import struct
 from collections.abc import Iterator
@@ -18,8 +18,9 @@ import google_crc32c
 import numpy as np
 from etils import epath
 
-from sa1b_tfds.core import files, gfile
+from sa1b_tfds.core import gfile, ranges
 
+FRAME = 16  # the bytes of a TFRecord that are not of the record: its length and two checksums
 _LENGTH = struct.Struct("<Q")
 _BLOCK = 2**20
 
@@ -42,57 +43,44 @@ def read(path: epath.Path, file_format: str) -> Iterator[bytes]:
     """Yields the records of a shard, in order.
 
     Raises:
-      ValueError: if a record is cut off or its checksum is wrong.
+      ValueError: if a record is cut off or its checksum is wrong, or if it is array_record
+        on s3://.
+      OSError: if the shard cannot be read.
     """
     if file_format == "array_record":
         yield from _read_array_record(path)
         return
-    with gfile.opened(path) as file:
+    with ranges.opened(path) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(0)
         while (length := _tfrecord_length(file, path, end)) is not None:
             yield _tfrecord_body(file, path, length)
 
 
-def tfrecord_offsets(path: epath.Path) -> np.ndarray:
-    """Where the records of a TFRecord file begin, by its headers alone: int64 [N].
+def tfrecord_ends(path: epath.Path) -> np.ndarray:
+    """Where the records of a TFRecord file end, by its headers alone: int64 [N], in bytes.
 
     Raises:
       ValueError: if a header is broken or the last record is cut off.
+      OSError: if the file cannot be read.
     """
-    offsets = []
-    with gfile.opened(path) as file:
+    ends = []
+    with ranges.opened(path) as file:
         end = file.seek(0, os.SEEK_END)
-        position = file.seek(0)
+        file.seek(0)
         while (length := _tfrecord_length(file, path, end)) is not None:
-            offsets.append(position)
-            position = file.seek(length + 4, os.SEEK_CUR)
-    return np.array(offsets, np.int64)
+            ends.append(file.seek(length + 4, os.SEEK_CUR))
+    return np.array(ends, np.int64)
 
 
-def read_tfrecord(path: epath.Path, offset: int) -> bytes:
-    """The record that begins at one of `tfrecord_offsets`; raises what `read` raises."""
-    with gfile.opened(path) as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(offset)
-        length = _tfrecord_length(file, path, end)
-        if length is None:
-            raise ValueError(f"{path}: it ends before byte {offset}")
-        return _tfrecord_body(file, path, length)
-
-
-def read_tfrecord_number(path: epath.Path, i: int) -> bytes:
-    """Record i of a TFRecord file; raises what `read` raises, or an IndexError.
-
-    Where the records begin is found once for each file, and kept: 8 bytes a record.
-    """
-    return read_tfrecord(path, int(_offsets(path, files.stat_of(path))[i]))
-
-
-@functools.cache
-def _offsets(path: epath.Path, as_it_is: files.Stat) -> np.ndarray:
-    del as_it_is  # a file that has changed is looked through again
-    return tfrecord_offsets(path)
+def read_tfrecord(path: epath.Path, start: int, end: int) -> bytes:
+    """Reads the record that is from byte `start` to `end`; raises what `read` raises."""
+    data = ranges.read(path, start, end)
+    file = io.BytesIO(data)
+    length = _tfrecord_length(file, path, len(data))
+    if length is None or length + FRAME != end - start:
+        raise ValueError(f"{path}: there is no record from byte {start} to {end}")
+    return _tfrecord_body(file, path, length)
 
 
 def _tfrecord_length(file: BinaryIO, path: epath.Path, end: int) -> int | None:
@@ -115,6 +103,7 @@ def _tfrecord_body(file: BinaryIO, path: epath.Path, length: int) -> bytes:
 
 
 def _read_array_record(path: epath.Path) -> Iterator[bytes]:
+    refuse_array_record_on_s3(path)
     from array_record.python import array_record_module
 
     reader = array_record_module.ArrayRecordReader(os.fspath(path))
@@ -125,10 +114,19 @@ def _read_array_record(path: epath.Path) -> Iterator[bytes]:
         reader.close()
 
 
+def refuse_array_record_on_s3(path: epath.PathLike) -> None:
+    """Raises a ValueError for array_record on s3://, which its library cannot open."""
+    if os.fspath(path).startswith("s3:/"):
+        raise ValueError(
+            f"{os.fspath(path)} cannot be read: the library of array_record does not open s3://."
+            " Copy the folder to a disk, or prepare the data as TFRecord, which is read from s3://."
+        )
+
+
 def file_crc32c(path: epath.Path) -> int:
     """The CRC-32C of a whole file."""
     checksum = 0
-    with gfile.opened(path) as file:
+    with ranges.opened(path) as file:
         while block := file.read(_BLOCK):
             checksum = google_crc32c.extend(checksum, block)
     return checksum

@@ -15,7 +15,7 @@ from etils import epath
 from sa1b_tfds.building.prepared import TARS
 from sa1b_tfds.building.prepared_ids import ids_of_shards
 from sa1b_tfds.core.text import counted, first_few
-from sa1b_tfds.examples import record_files
+from sa1b_tfds.examples import record_ends
 from sa1b_tfds.sidecars.source import check_lists_tars, ids_of, sidecar_folder
 
 
@@ -67,6 +67,7 @@ class RowIndex:
             raise FileNotFoundError(f"{folder} lacks {lost} of its {len(files)} shards.")
         lengths = [file.shard.examples for file in files]
         ends = np.cumsum(lengths, dtype=np.int64)
+        self._numbers = [range(end - n, end) for end, n in zip(ends.tolist(), lengths, strict=True)]
         ids = np.concatenate([np.empty(0, np.int64), *map(ids_of, prepared.tars)])
         order = np.argsort(ids, kind="stable")
         self._ids = ids[order]
@@ -91,7 +92,7 @@ class RowIndex:
         if shard < 0:
             return None
         try:
-            return record_files.read_tfrecord_number(self.paths[shard], int(number))
+            return record_ends.read_record(self.paths[shard], self._numbers[shard], int(number))
         except IndexError as e:
             raise ValueError(f"{self.paths[shard]} has no record {number}: it is damaged.") from e
 

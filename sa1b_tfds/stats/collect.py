@@ -24,6 +24,7 @@ from sa1b_tfds.stats.statistics import (
     measure,
     statistics_of_measured,
 )
+from sa1b_tfds.tars.archive import is_read_forward
 from sa1b_tfds.tars.pairs import Entry
 
 _AT_A_TIME = 200  # images per task: 200 MB, two seconds of work
@@ -116,7 +117,7 @@ def _tasks(parts: Sequence[Part]) -> Iterator[_Task]:
         if not isinstance(part, ArchivePart):
             yield _Task(part=part, part_number=number, images_known=part.count())
             continue
-        if part.archive.is_packed():  # read forward, so by one process
+        if is_read_forward(part.archive):  # so by one process
             yield _Task(part=part, part_number=number, images_known=None)
             continue
         problems = Problems("skip")

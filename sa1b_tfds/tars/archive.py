@@ -19,7 +19,7 @@ from typing import BinaryIO, Protocol
 from absl import logging
 from etils import epath
 
-from sa1b_tfds.core import files
+from sa1b_tfds.core import files, ranges
 from sa1b_tfds.core.problems import Problems, TornArchive
 from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.tars.forms import is_packed, opened_forward
@@ -170,6 +170,15 @@ def number_of(archive: Archive) -> int | None:
     return tar_number(base if is_tar_name(base) else f"{base}.tar")
 
 
+def is_read_forward(archive: Archive) -> bool:
+    """Whether all of it is read from start to end, and not pair by pair.
+
+    So is a plain tar in an object store too: its pairs would be two requests each.
+    """
+    is_remote = isinstance(archive, TarArchive) and not files.is_local(archive.path)
+    return is_remote or archive.is_packed()
+
+
 def identity_of(path: epath.Path) -> dict[str, int] | None:
     """Returns numbers that change when a file does; None if it is not there. Reads no content."""
     try:
@@ -239,7 +248,7 @@ class TarArchive:
     def pairs(
         self, problems: Problems, on_inflated: Callable[[int], None] = lambda size: None
     ) -> Iterator[Pair]:
-        if not self.is_packed():
+        if not is_read_forward(self):
             yield from self.read(self.index(problems), problems)
             return
         if self.is_unfinished(problems):
@@ -286,7 +295,7 @@ class FolderArchive:
 
     def _content(self, path: str, problems: Problems) -> bytes | None:
         try:
-            return epath.Path(path).read_bytes()
+            return ranges.read(path)
         except OSError as e:
             if e.errno not in _OF_ONE_FILE:
                 raise

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 
 from etils import epath
 
-from sa1b_tfds.core import gfile
+from sa1b_tfds.core import files, ranges
 from sa1b_tfds.tars.inflate import MAGIC, Inflated, Readable
 from sa1b_tfds.tars.members import ForwardFile
 
@@ -30,8 +32,19 @@ def is_packed(path: epath.PathLike) -> bool:
     Raises:
       FileNotFoundError: if it is not there.
     """
-    with epath.Path(path).open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    if files.is_local(path):
+        return _is_packed(path)
+    return _is_packed_in_store(path, files.stat_of(path))
+
+
+def _is_packed(path: epath.PathLike) -> bool:
+    return ranges.read(path, 0, len(MAGIC)) == MAGIC
+
+
+@functools.lru_cache(maxsize=2048)  # a build asks several times for each of up to 1,000 tars
+def _is_packed_in_store(path: epath.PathLike, as_it_is: files.Stat) -> bool:
+    del as_it_is  # a tar that has changed is looked at again
+    return _is_packed(path)
 
 
 def unpacked_bytes(size: int) -> int:
@@ -53,13 +66,16 @@ def opened_forward(
       The plain tar at its start, and its length in bytes; None for a compressed tar, whose length
       is known only at its end.
     """
-    with gfile.opened(path) as file:
-        if file.read(len(MAGIC)) == MAGIC:
-            size = file.seek(0, 2)
-            file.seek(0)
+    with ranges.opened(path) as file:
+        # First: what was read ahead is lost when the end is sought.
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        is_gzip = file.read(len(MAGIC)) == MAGIC
+        file.seek(0)
+        if is_gzip:
             yield Inflating(Inflated(file, size), on_inflated), None
         else:
-            yield file, file.seek(0, 2)
+            yield file, size
 
 
 def forward(file: Readable, size: int | None) -> tuple[ForwardFile, int | None]:

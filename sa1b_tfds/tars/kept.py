@@ -3,6 +3,9 @@
 A kept file is beside the tar as `.<name>.<kind>`. If that folder cannot be written, it is in
 `$XDG_CACHE_HOME/sa1b_tfds` (default `~/.cache/sa1b_tfds`). Nothing relies on it: each reader
 compares the tar's `stamp` and a checksum, and makes the kept file again if they are wrong.
+
+Where the records of a shard in an object store end (`examples/record_ends.py`) is kept in the cache
+folder only: those who train may not be allowed to write to the store.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from etils import epath
 
 from sa1b_tfds.core import files
 
-INDEX, SEEK = "index", "seek"
+INDEX, SEEK, ENDS = "index", "seek", "ends"
 
 _Content = TypeVar("_Content")
 
@@ -79,8 +82,8 @@ def forget(tar: epath.Path, kind: str) -> None:
 
 def _paths(tar: epath.Path, kind: str) -> list[epath.Path]:
     """The places of a kept file, the best one first."""
-    beside = tar.parent / f".{tar.name}.{kind}"
     where = os.path.abspath(tar) if files.is_local(tar) else os.fspath(tar)
     digest = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    return [beside, epath.Path(cache).expanduser() / "sa1b_tfds" / f"{digest}.{kind}"]
+    cached = epath.Path(cache).expanduser() / "sa1b_tfds" / f"{digest}.{kind}"
+    return [cached] if kind == ENDS else [tar.parent / f".{tar.name}.{kind}", cached]

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from etils import epath
 
-from sa1b_tfds.core import files, gfile
+from sa1b_tfds.core import files, ranges
 from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive, index_of, read_pairs
 from sa1b_tfds.tars.inflate import Inflated
@@ -68,7 +68,7 @@ def needs_scratch(archive: Archive) -> bool:
 
 def _copy_into(file: Any, archive: TarArchive, problems: Problems) -> list[Entry]:
     """Writes a plain tar to a local file; returns the place of each pair."""
-    with gfile.opened(archive.path) as source:
+    with ranges.opened(archive.path) as source:
         while block := source.read(_BLOCK):
             _write(file, block)
     length = file.seek(0, os.SEEK_END)
@@ -93,7 +93,7 @@ def unpack_into(
     """
     if archive.is_unfinished(problems):
         return []
-    with gfile.opened(archive.path) as packed:
+    with ranges.opened(archive.path) as packed:
         size = packed.seek(0, os.SEEK_END)
         packed.seek(0)
         scratch = _Scratch(Inflated(packed, size), file, on_inflated)

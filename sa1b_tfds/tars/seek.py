@@ -24,7 +24,7 @@ import numpy as np
 import orjson
 from etils import epath
 
-from sa1b_tfds.core import files, gfile
+from sa1b_tfds.core import files, ranges
 from sa1b_tfds.tars import kept
 from sa1b_tfds.tars.forms import ForwardBlocks, is_packed
 from sa1b_tfds.tars.inflate import Damaged, Inflated, new_inflater
@@ -52,13 +52,13 @@ def opened_anywhere(tar: epath.Path) -> Iterator[BinaryIO]:
       NoSeekPoints: if it is compressed and its seek points are not kept.
     """
     if not is_packed(tar):
-        with gfile.opened(tar) as file:
+        with ranges.opened(tar, ahead=0) as file:
             yield file
         return
     points = _kept(tar, kept.stamp_of(tar))
     if points is None:
         raise refusal(tar, "its seek points are not there")
-    with gfile.opened(tar) as packed, open(points.path, "rb") as windows:
+    with ranges.opened(tar) as packed, open(points.path, "rb") as windows:
         # It has `seek` and `read`, the only methods of a BinaryIO that are used.
         yield _Anywhere(packed, windows, points)  # type: ignore[misc]
 

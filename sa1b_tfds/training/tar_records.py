@@ -29,7 +29,7 @@ from sa1b_tfds.examples import records
 from sa1b_tfds.examples.example import Example
 from sa1b_tfds.examples.parts import example_of, examples_of
 from sa1b_tfds.sidecars.row_index import MissingRows, RowIndex
-from sa1b_tfds.tars.archive import Archive
+from sa1b_tfds.tars.archive import Archive, is_read_forward
 from sa1b_tfds.tars.index import IndexedArchive, index_archive
 from sa1b_tfds.tars.pairs import Entry, Pair
 
@@ -132,7 +132,7 @@ def _open(
 
 def is_stream(source: Archive | Link) -> bool:
     """Whether the source is read forward only."""
-    return isinstance(source, Link) or source.is_packed()
+    return isinstance(source, Link) or is_read_forward(source)
 
 
 def _of_archive(
