@@ -103,6 +103,8 @@ def test_what_is_built_is_read_by_tensorflow(store, built):
     shards = {name: number for name, number in _reads(store[1]).items() if "-train." in name}
     assert len(shards) == 2
     assert max(shards.values()) <= 4, shards  # two readers, and each finds the end of the file
+    ranges = {wanted for _, path, wanted in store[1].http.requests if path.startswith(f"/{BUCKET}")}
+    assert "bytes=0-67108863" in ranges  # 64 MiB
 
 
 def test_tars_on_gs_are_verified_and_planned(store, built, capsys):

@@ -216,7 +216,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             return
         refuse_what_cannot_apply(config)
         if not self._folder.is_local:
-            self._refuse_in_store(config, kwargs["file_format"])
+            self._refuse_in_store(kwargs["file_format"])
         in_folder = f"in {self._folder.path.parent}: make room there and build again; finished tars"
         with self._folder.locked(), files.full_disk_named(f"{in_folder} are kept."):
             self._folder.clean()
@@ -245,13 +245,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             self.info.read_from_directory(self.data_path)
             self.info.set_file_format(self._original_state.get("file_format"))
 
-    def _refuse_in_store(self, config: OrderedConfig, file_format: Any) -> None:
+    def _refuse_in_store(self, file_format: Any) -> None:
         """Raises a ValueError for what cannot be built in an object store."""
-        if config.order.extend:
-            raise ValueError(
-                f"{self.data_path} is in an object store, where data cannot be extended: build all"
-                " tars into another data_dir, or extend a copy on a disk."
-            )
         if self._folder.exists():
             raise ValueError(
                 f"{self.data_path} is in an object store, where data is not overwritten: remove it"
