@@ -8,7 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -35,6 +35,7 @@ class Server:
     requests: the lines that it has logged, one for each request.
     gets: the objects that it has sent, or parts of them.
     most: if set, no answer to a GET has more bytes, as if the object became shorter.
+    on_request: receives each line, in the thread that has answered the request.
     client: boto3's.
     """
 
@@ -42,16 +43,15 @@ class Server:
         self.requests: list[str] = []
         self.gets: list[Get] = []
         self.most: int | None = None
+        self.on_request: Callable[[str], None] = lambda line: None
         self._handler = logging.Handler()
-        self._handler.emit = lambda record: self.requests.append(record.getMessage())  # type: ignore[method-assign]
+        self._handler.emit = self._note  # type: ignore[method-assign]
         logger = logging.getLogger("werkzeug")
         logger.addHandler(self._handler)
         logger.setLevel(logging.INFO)
-        self._server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self._server.start()
-        inner = self._server._server
-        inner.app = self._counted(inner.app)
-        address = "http://{}:{}".format(*self._server.get_host_and_port())
+        self._server = self._started(port=0)
+        self._port = self._server.get_host_and_port()[1]
+        address = f"http://127.0.0.1:{self._port}"
         self.environment = {
             **os.environ,
             "AWS_ACCESS_KEY_ID": KEY,
@@ -88,6 +88,11 @@ class Server:
 
         return counted
 
+    def _note(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        self.requests.append(line)
+        self.on_request(line)
+
     def upload(self, path: pathlib.Path, key: str) -> None:
         self.client.upload_file(str(path), BUCKET, key)
 
@@ -101,6 +106,19 @@ class Server:
             text=True,
             check=False,
         )
+
+    def pause(self) -> None:
+        """Stops serving; what is in the bucket stays."""
+        self._server.stop()
+
+    def go_on(self) -> None:
+        self._server = self._started(self._port)
+
+    def _started(self, port: int) -> Any:
+        server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+        server.start()
+        server._server.app = self._counted(server._server.app)
+        return server
 
     def stop(self) -> None:
         self._server.stop()

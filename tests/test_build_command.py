@@ -1116,8 +1116,10 @@ def test_links_without_deleting_keep_the_tars(tars, links, tmp_path):
     [
         ({"workers": 0}, "workers must be positive, got 0"),
         ({"delete_tars": "some"}, r"delete_tars must be one of \(.*\), got 'some'"),
-        ({"data_dir": pathlib.Path("gs://b/data")}, "'gs:/b/data' is no local path: .* tfds build"),
-        ({"tars": pathlib.Path("s3://b/tars")}, "'s3:/b/tars' is no local path"),
+        ({"data_dir": pathlib.Path("gs://b/data")}, "'gs:/b/data' has lost a slash: pass an"),
+        ({"tars": epath.Path("s3://b/tars")}, "TensorFlow has no file system for s3://"),
+        ({"tars": epath.Path("gs://b"), "delete_tars": "all"}, "gs://b is in an object store"),
+        ({"data_dir": epath.Path("gs://b"), "add": True}, "where data cannot be extended"),
         ({"delete_tars": "downloaded"}, "delete_tars='downloaded' needs a links_file"),
         ({"tars": __file__, "links_file": "links.txt"}, "links_file needs a folder .* is a file"),
     ],

@@ -105,8 +105,7 @@ class Conversion:
 
     def _begin(self) -> dict[str, FinishedTar]:
         """Makes the staging folder ready for tasks; returns the staged tars that can be used."""
-        self.staging.folder.mkdir(parents=True, exist_ok=True)
-        self.staging.remove_drafts()
+        self.staging.make_ready()
         self.staging.want(archive.name for archive in self.archives)
         if self.image_ids is not None:
             keep_wanted(self.staging, self.image_ids)

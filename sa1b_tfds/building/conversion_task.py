@@ -109,7 +109,10 @@ class ConversionTask:
         return self.staging.folder
 
     def source_bytes(self) -> int:
-        return (self.archive.identity() or {"bytes": 0})["bytes"]
+        archive = self.archive
+        if isinstance(archive, TarArchive) and not files.is_local(archive.path):
+            return _bytes_in_store(archive.path)
+        return (archive.identity() or {"bytes": 0})["bytes"]
 
     def expected_bytes(self) -> int:
         return self.source_bytes() or TAR_BYTES
@@ -157,6 +160,12 @@ class ConversionTask:
         if finished.problems and self.on_error == "raise" and not self.is_kept:
             return f"it was built with on_error='skip': {finished.problems[0]}"
         return None
+
+
+@functools.cache
+def _bytes_in_store(tar: epath.Path) -> int:
+    """The bytes of a tar in an object store, asked for once: the bar wants them at each change."""
+    return files.stat_of(tar).bytes
 
 
 def _described(source: Mapping[str, int]) -> str:

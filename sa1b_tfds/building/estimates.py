@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sa1b_tfds.tars.archive import Archive
 from sa1b_tfds.tars.forms import unpacked_bytes
+from sa1b_tfds.tars.scratch import needs_scratch
 
 # benchmarks/resize.py measures how many bytes of a pair are masks, and how many the image keeps at
 # a long side of 1024 pixels.
@@ -31,11 +32,14 @@ def share_of(images: int, source: int) -> float:
 
 
 def scratch_bytes(archive: Archive, source: int) -> int:
-    """The bytes that its unpacked tar takes, as long as the archive is being converted."""
-    return unpacked_bytes(source) if archive.is_packed() else 0
+    """The bytes that its plain tar takes on a disk, as long as the archive is being converted."""
+    if not needs_scratch(archive):
+        return 0
+    return unpacked_bytes(source) if archive.is_packed() else source
 
 
 def seconds(archive: Archive, source: int, long_side: int | None) -> float:
     """About how long one worker takes to convert `source` bytes of an archive."""
     speed = _BYTES_PER_SECOND if long_side is None else _RESIZED_BYTES_PER_SECOND
-    return source / speed + scratch_bytes(archive, source) / _INFLATED_PER_SECOND
+    inflated = unpacked_bytes(source) if archive.is_packed() else 0
+    return source / speed + inflated / _INFLATED_PER_SECOND

@@ -7,6 +7,7 @@
     original/replaced.2.0.0/            the data before `sa1b build --add`, while it is exchanged
 
 The data's shards are links to the staged ones, so that nothing is lost when the last step fails.
+In an object store they are copies, and `published.py` puts them there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from absl import logging
 from etils import epath
 
+from sa1b_tfds.building.published import copy_shards, is_published
 from sa1b_tfds.building.shard_files import ShardFile, which_are_intact
 from sa1b_tfds.building.staging import FinishedTar, Staging
 from sa1b_tfds.core import files
@@ -80,6 +82,14 @@ class Folder:
     dataset: str = "segment_anything"
 
     @property
+    def is_local(self) -> bool:
+        return files.is_local(self.path)
+
+    def exists(self) -> bool:
+        """Whether there is data. What a killed build has copied in an object store is none."""
+        return self.path.exists() if self.is_local else is_published(self.path)
+
+    @property
     def staging(self) -> Staging:
         return Staging(self.path.parent / f"{_STAGED}{self.path.name}")
 
@@ -95,6 +105,12 @@ class Folder:
 
     def clean(self) -> None:
         """Removes what a killed build left behind and no other build can use."""
+        if self.is_local:
+            self._clean_beside()
+        if self.staging.folder.exists() and self.has_all_staged():
+            self.staging.remove()
+
+    def _clean_beside(self) -> None:
         if self._replaced.exists() and not self.path.exists():
             self._replaced.rename(self.path)
         for path in self.path.parent.iterdir():
@@ -112,8 +128,6 @@ class Folder:
             elif ours or other_version or path == self._replaced:
                 logging.warning("Removing %s, which an earlier build left behind.", path)
                 path.rmtree()
-        if self.staging.folder.exists() and self.has_all_staged():
-            self.staging.remove()
 
     def clean_if_free(self) -> None:
         """Cleans after a build that was killed in its last steps, unless another one is at work.
@@ -129,7 +143,7 @@ class Folder:
 
         Only then is the folder locked, so that processes which begin together do not meet there.
         """
-        if self._replaced.exists() and not self.path.exists():
+        if self.is_local and self._replaced.exists() and not self.path.exists():
             self.clean_if_free()
 
     def has_all_staged(self) -> bool:
@@ -140,7 +154,7 @@ class Folder:
         except (FileNotFoundError, DamagedJson):  # it is not known what is in the data
             return False
         there = {tar.archive: (tar.source, tar.settings) for tar in prepared.tars}
-        if not self.path.exists() or not there.keys() - prepared.damaged() >= set(staged):
+        if not self.exists() or not there.keys() - prepared.damaged() >= set(staged):
             return False
         finished = filter(None, map(self.staging.finished, staged))
         return all(there[tar.archive] == (tar.source, tar.settings) for tar in finished)
@@ -150,12 +164,13 @@ class Folder:
 
         All of them stay if one is not in the data: that may be the only copy, and `--add` takes it.
         """
-        for path in self.path.iterdir():
-            files.sync(path)
-        files.sync(self.path)
-        files.sync(self.path.parent)
-        if self._replaced.exists():
-            self._replaced.rmtree()
+        if self.is_local:
+            for path in self.path.iterdir():
+                files.sync(path)
+            files.sync(self.path)
+            files.sync(self.path.parent)
+            if self._replaced.exists():
+                self._replaced.rmtree()
         if self.has_all_staged():
             # Last: as long as it is there, `clean_if_free` finishes what a kill has left of this.
             self.staging.remove()
@@ -165,12 +180,21 @@ class Folder:
     ) -> None:
         """Links the staged shards of `tars` to the paths in `shards`.
 
-        Lists the tars, and where the records of TFRecord shards end.
+        It lists the tars, and where the records of TFRecord shards end.
+
+        In an object store the shards are copied to those names in the folder of the data, whatever
+        folder the paths are in.
         """
-        names = iter(shards)
-        for tar in tars:
-            for number in range(len(tar.shards)):
-                files.link_or_copy(self.staging.shard(tar.archive, number), next(names))
+        staged = [
+            self.staging.shard(tar.archive, number)
+            for tar in tars
+            for number in range(len(tar.shards))
+        ]
+        if self.is_local:
+            for shard, path in zip(staged, shards, strict=True):
+                files.link_or_copy(shard, path)
+        else:
+            copy_shards(staged, [self.path / path.name for path in shards])
         with (target / TARS).open("wb") as file:
             for tar in tars:
                 file.write(tar.to_json() + b"\n")
@@ -187,7 +211,7 @@ class Folder:
           FileNotFoundError: if the data was not built by this package.
           DamagedJson: if the list of the tars is damaged.
         """
-        if not self.path.exists():
+        if not self.exists():
             return PreparedTars()
         path = self.path / TARS
         tars = []

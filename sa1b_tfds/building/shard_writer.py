@@ -58,8 +58,12 @@ class ShardWriter:
         )
 
     def remove_drafts(self) -> None:
-        """Removes the drafts that have not got their names."""
-        for path in self.drafts:
+        """Removes the drafts that have not got their names.
+
+        In an object store they stay: a shard without a receipt is no finished one, and the store
+        may be what has failed.
+        """
+        for path in filter(files.is_local, self.drafts):
             path.unlink(missing_ok=True)
 
 
@@ -69,9 +73,11 @@ def _as_text(lengths: list[int]) -> str:
 
 @contextlib.contextmanager
 def shard_writer(staging: Staging, archive: str, file_format: str) -> Iterator[ShardWriter]:
-    """Gives the body a writer of an archive's shards, and removes the drafts that it leaves."""
+    """Gives the body a writer of an archive's shards, and removes the drafts if that fails."""
+    staging.begin(archive)
     writer = ShardWriter(staging, archive, file_format)
     try:
         yield writer
-    finally:
+    except BaseException:
         writer.remove_drafts()
+        raise

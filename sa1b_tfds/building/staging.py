@@ -2,6 +2,8 @@
 
 It lies beside the data folder, on the same file system, and survives whatever ends a build. A tar
 is finished when its receipt is there, which is written last and after all else is on the disk.
+
+In an object store a shard appears when it is whole, so it has no draft.
 """
 
 from __future__ import annotations
@@ -120,9 +122,19 @@ class Staging:
         return self.folder / f"{_file_name(archive)}.lock"
 
     def draft(self, archive: str, number: int) -> epath.Path:
-        """A path for a shard that is being written, new at each call."""
+        """A path for a shard that is being written, new at each call.
+
+        In an object store it is the path of the shard: another name would cost a copy.
+        """
+        if not files.is_local(self.folder):
+            return self.shard(archive, number)
         unique = uuid.uuid4().hex[:8]
         return self.folder / f"{_file_name(archive)}.{number:05d}.{unique}{_DRAFT}"
+
+    def begin(self, archive: str) -> None:
+        """Makes ready for the shards of a tar, which may be finished in another form."""
+        if not files.is_local(self.folder):  # its shards are about to be replaced
+            self.receipt(archive).unlink(missing_ok=True)
 
     def finished(self, archive: str) -> FinishedTar | None:
         """What the receipt says; None if it or one of its shards is missing or damaged."""
@@ -184,9 +196,16 @@ class Staging:
         """Gives written and synced drafts their names, and then the tar its receipt."""
         self.receipt(tar.archive).unlink(missing_ok=True)
         for number, draft in enumerate(drafts):
-            draft.replace(self.shard(tar.archive, number))
+            if draft != (shard := self.shard(tar.archive, number)):
+                draft.replace(shard)
         files.sync(self.folder)
         files.write_whole(self.receipt(tar.archive), tar.to_json())
+
+    def make_ready(self) -> None:
+        """Makes the folder, and removes the drafts that a killed build left."""
+        if files.is_local(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.remove_drafts()
 
     def remove_drafts(self, archive: str | None = None) -> None:
         """Removes the drafts of one tar, or of all."""

@@ -98,7 +98,10 @@ def add(commands: Commands) -> None:
 def _build(options: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from etils import epath
+
     from sa1b_tfds.building.report import print_summary
+    from sa1b_tfds.core import files
     from sa1b_tfds.segment_anything.build import build
     from sa1b_tfds.segment_anything.build_config import BuildConfig
     from sa1b_tfds.segment_anything.configs import ALL
@@ -109,12 +112,16 @@ def _build(options: argparse.Namespace) -> int:
         if name not in names:
             question = did_you_mean(name, names) or f". Choose from {', '.join(names)}"
             options.parser.error(f"no such config: {name}{question}")
+
+    def path_of(text: str) -> Path | epath.Path:
+        return Path(text) if files.is_local(text) else epath.Path(text)
+
     with refused(options):
         config = BuildConfig(
-            tars=Path(options.tars),
+            tars=path_of(options.tars),
             config=options.config,
             also=options.also,
-            data_dir=Path(options.data_dir) if options.data_dir else None,
+            data_dir=path_of(options.data_dir) if options.data_dir else None,
             links_file=Path(options.links_file) if options.links_file else None,
             workers=options.workers,
             file_format=options.file_format,

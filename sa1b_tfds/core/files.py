@@ -85,6 +85,11 @@ def object_store(path: epath.PathLike) -> Any:
     return fsspec.filesystem(os.fspath(path).partition("://")[0])
 
 
+def is_of_tensorflow(path: epath.PathLike) -> bool:
+    """Whether TensorFlow's file system of an object store reads a path."""
+    return not is_local(path) and _epath_uses_tensorflow()
+
+
 def refuse_s3_of_tensorflow(path: epath.PathLike) -> None:
     """Raises a ValueError for an s3:// path that epath would ask TensorFlow for, which has no s3://.
 

@@ -26,7 +26,7 @@ def lock_folder(
 ) -> Iterator[None]:
     """Holds a folder for this process, and makes it if it is missing.
 
-    Nothing is held in an object store, which has no locks.
+    Nothing is held in an object store, which has no locks, and nothing is made.
 
     Args:
       folder: where only one process may work.
@@ -40,10 +40,10 @@ def lock_folder(
       OSError: if the file system has no locks.
     """
     folder = epath.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     if not files.is_local(folder):
         yield
         return
+    folder.mkdir(parents=True, exist_ok=True)
     if holder is None:
         handle = os.open(folder, os.O_RDONLY)
     else:

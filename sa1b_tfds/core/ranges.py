@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from etils import epath
 
-from sa1b_tfds.core import files
+from sa1b_tfds.core import files, gfile
 
 _AHEAD = 8 * 2**20  # at 100 MB/s a request takes 80 ms, so that its latency hardly counts
 
@@ -33,7 +33,7 @@ def read(path: epath.PathLike, start: int = 0, end: int | None = None) -> bytes:
     if end is not None and start >= end:
         return b""
     if (system := files.object_store(path)) is None:
-        with _opened(path) as file:
+        with gfile.opened(path) as file:
             file.seek(start)
             return file.read(-1 if end is None else end - start)
     with _errors_named(path):
@@ -56,13 +56,9 @@ def opened(path: epath.PathLike, ahead: int = _AHEAD) -> BinaryIO:
       OSError: if it cannot be read, naming the file.
     """
     if files.object_store(path) is None:
-        return _opened(path)
+        return gfile.opened(path)
     # Both have all methods of a BinaryIO that are used.
     return io.BufferedReader(_Ranges(path), ahead) if ahead else _Ranges(path)  # type: ignore[return-value]
-
-
-def _opened(path: epath.PathLike) -> BinaryIO:
-    return open(path, "rb") if files.is_local(path) else epath.Path(path).open("rb")
 
 
 class _Ranges(io.RawIOBase):

@@ -11,6 +11,7 @@ from typing import Literal
 
 from etils import epath
 
+from sa1b_tfds.core import files, stores
 from sa1b_tfds.core.problems import Problems, TornArchive
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.core.progress import AnyReporter, Reporter
@@ -58,7 +59,7 @@ class TarReport:
 
 
 def verify_folder(
-    folder: str | Path,
+    folder: epath.PathLike,
     *,
     start: int | None = None,
     end: int | None = None,
@@ -74,7 +75,8 @@ def verify_folder(
     download of ours has checked it and it has not changed since.
 
     Args:
-      folder: where the tars are; or one tar, which alone is looked at.
+      folder: where the tars are; or one tar, which alone is looked at. Both may be in an object
+        store.
       start: first number of a range, 0 where only `end` is given.
       end: the number after the last one; with it, every number of the range has to be there.
       md5: MD5 by name, to compare with; then a compressed tar is not inflated. None compares
@@ -90,7 +92,8 @@ def verify_folder(
       FileNotFoundError: there is no such folder or tar.
       ValueError: a range that holds nothing, a range with one tar, or workers below 1.
     """
-    folder = Path(folder)
+    files.refuse_s3_of_tensorflow(folder)
+    folder = Path(folder) if files.is_local(folder) else epath.Path(folder)
     if not folder.exists():
         raise FileNotFoundError(f"{folder} is not there: name the folder of the tars, or one tar.")
     first = first_of_range(start, end)
@@ -112,29 +115,30 @@ def verify_folder(
     names = sorted(path.name for path in folder.iterdir() if asked_for(path.name))
     partial = {path.name.removesuffix(PART) for path in folder.glob(f"*{PART}")}
     unfinished = sorted(name for name in partial - set(names) if asked_for(name))
-    record = CheckedFiles(folder)
+    record = CheckedFiles(folder) if isinstance(folder, Path) else None
     tasks = [
         VerifyTask(
             path=folder / name,
             expected_md5=(md5 or {}).get(name),
             md5_of_any_form=md5_of_any_form,
             deep=deep,
-            checked_by=record.checked_by(name),
-            checked_md5=record.md5(name),
+            checked_by=record.checked_by(name) if record else None,
+            checked_md5=record.md5(name) if record else None,
         )
         for name in names
     ]
     missing = missing_of_range(first, end, [*names, *unfinished])
-    absent = [_report_of_partial(Partial(folder, name)) for name in unfinished]
+    absent = [_report_of_partial(folder, name) for name in unfinished]
     reason = "not in the folder"
     absent += [TarReport(name=n, status="missing", reasons=(reason,)) for n in missing]
     return _in_order(absent, tasks, workers, reporter or Reporter())
 
 
-def _report_of_partial(partial: Partial) -> TarReport:
-    name = partial.final.name
-    if partial.is_complete and partial.source and partial.source.problem:
-        return TarReport(name=name, status="wrong", reasons=(partial.source.problem,))
+def _report_of_partial(folder: Path | epath.Path, name: str) -> TarReport:
+    if isinstance(folder, Path):
+        partial = Partial(folder, name)
+        if partial.is_complete and partial.source and partial.source.problem:
+            return TarReport(name=name, status="wrong", reasons=(partial.source.problem,))
     reason = "a download that was not finished: run it again"
     return TarReport(name=name, status="unfinished", reasons=(reason,))
 
@@ -184,7 +188,7 @@ class VerifyTask:
     checked_by, checked_md5: what a download has recorded of it, or of what it was unpacked from.
     """
 
-    path: Path
+    path: Path | epath.Path
     expected_md5: str | None
     md5_of_any_form: bool
     deep: bool
@@ -216,7 +220,8 @@ class VerifyTask:
         problems = Problems(on_error="skip")
         look = _Look()
         try:
-            self._look(look, problems, lambda size: on_progress(0, size))
+            with stores.errors_named(str(self.path)):
+                self._look(look, problems, lambda size: on_progress(0, size))
         except OSError as error:
             look.reasons.append(str(error))
         reasons = look.reasons + [

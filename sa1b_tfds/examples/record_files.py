@@ -18,7 +18,7 @@ import google_crc32c
 import numpy as np
 from etils import epath
 
-from sa1b_tfds.core import ranges
+from sa1b_tfds.core import gfile, ranges
 
 FRAME = 16  # the bytes of a TFRecord that are not of the record: its length and two checksums
 _LENGTH = struct.Struct("<Q")
@@ -140,7 +140,7 @@ def open_writer(path: epath.Path, file_format: str) -> Writer:
 class _TFRecordWriter:
     def __init__(self, path: epath.Path):
         self.crc32c = 0
-        self._file = path.open("wb")
+        self._file = gfile.opened_to_write(path)
 
     def write(self, record: bytes) -> None:
         length = _LENGTH.pack(len(record))

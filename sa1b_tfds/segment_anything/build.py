@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
+from etils import epath
 
 from sa1b_tfds.building.conversion_task import ConversionTask
 from sa1b_tfds.building.prepared import Folder, PreparedTars
@@ -23,7 +24,7 @@ from sa1b_tfds.building.source_record import is_from
 from sa1b_tfds.building.tar_deletion import TarDeletion
 from sa1b_tfds.building.tar_supply import IN_FLIGHT, TarSupply, is_in_flight
 from sa1b_tfds.building.wanted_ids import refuse_other_ids
-from sa1b_tfds.core import own_json
+from sa1b_tfds.core import files, own_json
 from sa1b_tfds.core.lock import FolderInUse, lock_folder
 from sa1b_tfds.core.text import counted, first_few
 from sa1b_tfds.segment_anything.build_config import BuildConfig
@@ -71,8 +72,9 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     _say_what_is_wrong(prepared, state.folder, config.md5)
     if deletion is not None:
         _delete_rest(deletion, supply, prepared)
-    with contextlib.suppress(OSError):  # it is not empty, or never was there
-        os.rmdir(config.tars / IN_FLIGHT)
+    if files.is_local(config.tars):
+        with contextlib.suppress(OSError):  # it is not empty, or never was there
+            os.rmdir(config.tars / IN_FLIGHT)
     return own_json.read(state.folder.path / REPORT, checked, "the prepared data is not affected")
 
 
@@ -107,7 +109,7 @@ def _refuse_new(state: BuildState, config: BuildConfig) -> None:
 
 
 def _with_downloads(
-    state: BuildState, damaged: set[str], links_file: Path, folder: Path
+    state: BuildState, damaged: set[str], links_file: Path, folder: epath.PathLike
 ) -> TarSupply:
     """Downloads the tars that have to be converted and are missing."""
     finished = state.finished.keys() | (state.prepared.names - damaged)

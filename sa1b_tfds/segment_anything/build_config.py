@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from etils import epath
+
 from sa1b_tfds.building.tar_deletion import DeleteTars, TarDeletion
+from sa1b_tfds.core import files
 from sa1b_tfds.core.problems import OnError
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.segment_anything import configs
@@ -23,11 +26,12 @@ class BuildConfig:
     """What to build, and of which tars.
 
     tars: the folder of the tars, which downloaded ones come to as well; or one tar, without a
-      links_file.
+      links_file. Both may be in an object store, as epath.Path.
     config: the name of the dataset's config.
     also: the name of another config, whose shards are written in the same pass over the tars. Build
       it after this one: it takes them. Defaults to none.
-    data_dir: where TFDS keeps prepared data. Defaults to TFDS's own folder.
+    data_dir: where TFDS keeps prepared data; a folder in an object store as epath.Path. Defaults to
+      TFDS's own folder.
     links_file: download the config's tars that are missing in the folder. Defaults to no downloads.
     workers: how many tars are converted at a time. Defaults to one for each core.
     file_format: 'tfrecord' or 'array_record'. Defaults to that of data that is there, else
@@ -43,10 +47,10 @@ class BuildConfig:
       read, and tars whose shards are damaged are converted again.
     """
 
-    tars: Path
+    tars: Path | epath.Path
     config: str = "original"
     also: str | None = None
-    data_dir: Path | None = None
+    data_dir: Path | epath.Path | None = None
     links_file: Path | None = None
     workers: int | None = None
     file_format: str | None = None
@@ -64,8 +68,19 @@ class BuildConfig:
                 f"delete_tars must be one of {get_args(DeleteTars)}, got {self.delete_tars!r}."
             )
         for path in filter(None, (self.tars, self.data_dir)):
-            if str(path).startswith(("gs:/", "s3:/")):
-                raise ValueError(f"'{path}' is no local path: for gs:// and s3:// use tfds build.")
+            if files.is_local(path) and str(path).startswith(("gs:/", "s3:/")):
+                raise ValueError(f"'{path}' has lost a slash: pass an etils.epath.Path.")
+            files.refuse_s3_of_tensorflow(path)
+        if not files.is_local(self.tars) and (self.links_file or self.delete_tars != "never"):
+            raise ValueError(
+                f"{self.tars} is in an object store, where no tar is downloaded to or deleted: name"
+                " a folder on a disk for links_file and delete_tars."
+            )
+        if self.data_dir and not files.is_local(self.data_dir) and self.add:
+            raise ValueError(
+                f"{self.data_dir} is in an object store, where data cannot be extended: build all"
+                " tars into another data_dir, or extend a copy on a disk."
+            )
         if self.links_file is not None and os.path.isfile(self.tars):
             raise ValueError(f"links_file needs a folder for its tars, and {self.tars} is a file.")
         if self.also == self.config:

@@ -85,7 +85,7 @@ def read_state(config: BuildConfig, builder: Builder) -> BuildState:
     all_staged = folder.staging.archives()
     state = BuildState(
         folder=folder,
-        is_prepared=folder.path.exists(),
+        is_prepared=folder.exists(),
         supply=_supply(config, dataset),
         prepared=folder.prepared(),
         staged=frozenset(n for n in all_staged if dataset.has_tar(_number(n))),

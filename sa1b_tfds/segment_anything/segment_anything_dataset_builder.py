@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -20,12 +22,13 @@ from sa1b_tfds.building.conversion_task import (
     unique_examples,
 )
 from sa1b_tfds.building.engines import choose_engine
+from sa1b_tfds.building.published import publish
 from sa1b_tfds.building.report import write_report
 from sa1b_tfds.building.shard_order import shuffled
 from sa1b_tfds.building.staging import FinishedTar
 from sa1b_tfds.building.tar_supply import is_in_flight
 from sa1b_tfds.building.wanted_ids import missing_ids_of, refuse_other_ids
-from sa1b_tfds.core import files
+from sa1b_tfds.core import files, stores
 from sa1b_tfds.core.problems import BadInput, OnError, Problems, check_on_error
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.core.text import counted
@@ -195,19 +198,30 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         if is_mocked():
             super().download_and_prepare(download_config=download_config, **kwargs)
             return
+        with stores.errors_named(str(self.data_path)):
+            self._prepare(download_config, config, kwargs)
+
+    def _prepare(
+        self,
+        download_config: tfds.download.DownloadConfig | None,
+        config: OrderedConfig,
+        kwargs: dict[str, Any],
+    ) -> None:
         self.clean_up()
         overwrites = config.download_mode.overwrite_dataset
-        if self.data_path.exists() and not (config.order.extend or overwrites):
+        if self._folder.exists() and not (config.order.extend or overwrites):
             if (ids := self.builder_config.image_ids) is not None:
                 refuse_other_ids(self.data_path, self._folder.prepared().tars, ids)
             super().download_and_prepare(download_config=download_config, **kwargs)
             return
         refuse_what_cannot_apply(config)
+        if not self._folder.is_local:
+            self._refuse_in_store(config, kwargs["file_format"])
         in_folder = f"in {self._folder.path.parent}: make room there and build again; finished tars"
         with self._folder.locked(), files.full_disk_named(f"{in_folder} are kept."):
             self._folder.clean()
             try:
-                with self._room_for_data(config) as config:
+                with self._room_for_data(config) as config, self._published(kwargs):
                     super().download_and_prepare(download_config=config, **kwargs)
             except BadInput as e:
                 if self._on_error == "skip":
@@ -222,13 +236,51 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 
         Data that the killed build had set aside is put back, and the builder reads its metadata.
         """
-        was_there = self.data_path.exists()
+        stores.look_anew(self.data_path)
+        was_there = self._folder.exists()
         self._folder.clean_if_free()
-        if self.data_path.exists() and not was_there:
+        if self._folder.exists() and not was_there:
             # As TFDS does at construction. Unless it is cleared, the format stays that of new data.
             self.info.as_proto.ClearField("file_format")
             self.info.read_from_directory(self.data_path)
             self.info.set_file_format(self._original_state.get("file_format"))
+
+    def _refuse_in_store(self, config: OrderedConfig, file_format: Any) -> None:
+        """Raises a ValueError for what cannot be built in an object store."""
+        if config.order.extend:
+            raise ValueError(
+                f"{self.data_path} is in an object store, where data cannot be extended: build all"
+                " tars into another data_dir, or extend a copy on a disk."
+            )
+        chosen = file_format or self.info.file_format
+        if getattr(chosen, "value", chosen) == "array_record":
+            raise ValueError(
+                f"array_record is written by a library that knows local files only, and"
+                f" {self.data_path} is in an object store: build tfrecord there, or build to a disk"
+                " and copy the folder, dataset_info.json last."
+            )
+
+    @contextlib.contextmanager
+    def _published(self, kwargs: dict[str, Any]) -> Iterator[None]:
+        """Has TFDS write the metadata of data in an object store to a local folder, then moves it.
+
+        TFDS would write all to a folder that it renames, which a store does file by file.
+        """
+        if self._folder.is_local:
+            yield
+            return
+        version = self.data_path
+        root = version.parents[2]  # of the dataset, the config and the version
+        with tempfile.TemporaryDirectory() as scratch:
+            local = pathlib.Path(scratch) / "data"
+            kwargs.setdefault("download_dir", os.path.join(scratch, "downloads"))
+            self._data_dir = os.fspath(local / version.relative_to(root))
+            try:
+                yield
+            finally:
+                self._data_dir = os.fspath(version)
+            publish(local, root)
+        self.info.read_from_directory(version)
 
     @contextlib.contextmanager
     def _room_for_data(self, config: OrderedConfig) -> Iterator[OrderedConfig]:
@@ -243,7 +295,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         order, supply = config.order, config.order.supply
         if order.extend:
             self._folder.staging.set_damaged_aside()
-        if not (supply and order.extend and self._folder.path.exists()):
+        if not (supply and order.extend and self._folder.exists()):
             yield config
             return
         # Read again now that the folder is locked: another build may have extended the data.

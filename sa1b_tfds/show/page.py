@@ -30,14 +30,13 @@ _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }
 body { margin: 1.5rem }
 h1 { font-size: 1.4rem; margin-bottom: 0; overflow-wrap: anywhere }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr)) }
-main, .charts { gap: 1rem; align-items: start; margin: 1rem 0 }
-.charts { display: flex; flex-wrap: wrap }
-figure { margin: 0 }
+main, .charts { display: flex; flex-wrap: wrap; gap: 1rem; align-items: start; margin: 1rem 0 }
+main::after { content: ""; flex-grow: 99 }
+figure { margin: 0; flex: var(--shape) 1 calc(var(--shape) * 16rem) }
 .image figcaption { overflow-wrap: anywhere }
 .picture { position: relative; background: #8884 }
 .picture img { display: block; width: 100% }
-.picture .masks { position: absolute; inset: 0; height: 100%; opacity: 0 }
+.picture .masks { position: absolute; inset: 0; width: 100%; height: 100%; opacity: 0 }
 #masks:checked ~ main .masks, .picture:hover .masks { opacity: 1 }
 #masks:checked ~ main .picture:hover .masks { opacity: 0 }
 .chart { width: min(16rem, 100%) }
@@ -78,7 +77,10 @@ def make_page(
     Raises:
       ValueError: if an example's JPEG does not decode.
     """
-    below = "" if statistics is None else statistics_as_html(statistics)
+    below = links = ""
+    if statistics is not None:
+        below = f'<section id="statistics">{statistics_as_html(statistics)}</section>'
+        links = '<a href="#statistics">statistics</a>'
     examples = list(examples)
     images = [_image(example, long_side) for example in examples]
     if title is None:
@@ -86,7 +88,8 @@ def make_page(
         title = f"SA-1B sample: {counted(len(images), 'image')}, {counted(masks, 'mask')}"
     listed = "".join(f"<li>{escape(line)}</li>" for line in summed_up(problems))
     if listed:
-        listed = f'<h2>Left out</h2><ul class="problems">{listed}</ul>'
+        listed = f'<h2 id="left-out">Left out</h2><ul class="problems">{listed}</ul>'
+        links += f' <a class="problems" href="#left-out">{len(problems):,} left out</a>'
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -99,7 +102,8 @@ def make_page(
 <body>
 <h1>{escape(title)}</h1>
 <input type="checkbox" id="masks" checked> <label for="masks">masks</label>
-<small>(point at an image to switch)</small>
+<small>(point at an image, or touch it, to switch)</small>
+{links}
 <main>
 {"".join(images)}</main>
 {listed}
@@ -127,7 +131,7 @@ def _image(example: Example, long_side: int) -> str:
     )
     name = escape(example.file_name)
     layer = pictures.encode_png(overlay.layer(picture.masks))
-    return f"""<figure class="image">
+    return f"""<figure class="image" style="--shape: {width / height:.3f}">
 <div class="picture">
 <img alt="{name}" src="{_data("jpeg", _jpeg(picture.image))}">
 <img class="masks" alt="its masks" src="{_data("png", layer)}">

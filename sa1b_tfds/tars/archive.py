@@ -181,8 +181,6 @@ def is_read_forward(archive: Archive) -> bool:
 
 def identity_of(path: epath.Path) -> dict[str, int] | None:
     """Returns numbers that change when a file does; None if it is not there. Reads no content."""
-    if not files.is_local(path) and not path.exists():
-        return None
     try:
         stat = files.stat_of(path)
     except (FileNotFoundError, NotADirectoryError):  # perhaps it was deleted a moment ago

@@ -54,9 +54,8 @@ def opened_forward(
       is known only at its end.
     """
     with ranges.opened(path) as file:
-        size = file.seek(
-            0, os.SEEK_END
-        )  # first: what was read ahead is lost when the end is sought
+        # First, because what was read ahead is lost when the end is sought.
+        size = file.seek(0, os.SEEK_END)
         file.seek(0)
         is_gzip = file.read(len(MAGIC)) == MAGIC
         file.seek(0)

@@ -1,4 +1,4 @@
-"""A compressed tar -> a plain one, in a file that stays or in a temporary one.
+"""A compressed tar, or one in an object store -> a plain one on a disk, for a while or to stay.
 
 The tar is inflated once, forward, and its headers are read at the same time. A temporary file has
 no name, so it is gone however the process ends.
@@ -20,6 +20,8 @@ from sa1b_tfds.tars.archive import Archive, PairReader, TarArchive, index_of, re
 from sa1b_tfds.tars.inflate import Inflated
 from sa1b_tfds.tars.pairs import Entry, Pair
 
+_BLOCK = 2**20
+
 
 @contextlib.contextmanager
 def readable_in_any_order(
@@ -30,9 +32,12 @@ def readable_in_any_order(
 ) -> Iterator[tuple[PairReader, list[Entry]]]:
     """Makes the pairs of an archive readable in any order, for a `with` block.
 
+    A tar in an object store is copied to a local file, because each read there fetches megabytes.
+
     Args:
-      archive: a compressed tar, which is unpacked, or any other archive, which is read as it is.
-      folder: the folder of the unpacked tar. `tempfile` chooses one if it is not a local folder.
+      archive: a compressed tar, which is unpacked, or any other archive. On a disk that is read as
+        it is.
+      folder: the folder of the local file. `tempfile` chooses one if it is not a local folder.
       problems: receives single files, torn or damaged tars, and unsafe members.
       on_inflated: called after each block with the number of compressed bytes inflated so far.
 
@@ -42,13 +47,32 @@ def readable_in_any_order(
     Raises:
       OSError: if the disk is full, or a file cannot be read or written.
     """
-    if not (isinstance(archive, TarArchive) and archive.is_packed()):
+    if not (isinstance(archive, TarArchive) and needs_scratch(archive)):
         yield archive, archive.index(problems)
         return
     place = os.fspath(folder) if files.is_local(folder) else None
     with tempfile.TemporaryFile(dir=place, buffering=0) as file:
-        entries = unpack_into(file, archive, problems, on_inflated)
+        if archive.is_packed():
+            entries = unpack_into(file, archive, problems, on_inflated)
+        else:
+            entries = _copy_into(file, archive, problems)
         yield _Unpacked(archive.name, file), entries
+
+
+def needs_scratch(archive: Archive) -> bool:
+    """Whether `readable_in_any_order` writes a plain tar to a local file."""
+    return isinstance(archive, TarArchive) and (
+        archive.is_packed() or not files.is_local(archive.path)
+    )
+
+
+def _copy_into(file: Any, archive: TarArchive, problems: Problems) -> list[Entry]:
+    """Writes a plain tar to a local file; returns the place of each pair."""
+    with ranges.opened(archive.path) as source:
+        while block := source.read(_BLOCK):
+            _write(file, block)
+    length = file.seek(0, os.SEEK_END)
+    return index_of(archive.name, file, length, problems)
 
 
 def unpack_into(
@@ -74,6 +98,13 @@ def unpack_into(
         packed.seek(0)
         scratch = _Scratch(Inflated(packed, size), file, on_inflated)
         return index_of(archive.name, scratch, None, problems)
+
+
+def _write(file: Any, block: bytes) -> None:
+    """Writes all of a block to an unbuffered file, which may take a part of it."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 class _Unpacked:
@@ -112,8 +143,6 @@ class _Scratch:
     def _inflate(self, position: int) -> None:
         """Inflates up to `position` at least, or to the end if that comes first."""
         while self._there < position and (block := next(self._blocks, None)) is not None:
-            rest = memoryview(block)
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            _write(self._file, block)
             self._there += len(block)
             self._on_inflated(self._inflated.consumed)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from etils import epath
 
+from sa1b_tfds.core import stores
 from sa1b_tfds.core.files import os_errors_named
 from sa1b_tfds.core.processes import Process, ProcessDied, close_all, portable
 from sa1b_tfds.core.throttle import Throttle
@@ -153,7 +154,8 @@ def _work_off(
         try:
             if process.is_closed:  # before anything is fetched for it
                 raise ProcessDied(f"{task.name} was not begun: the run was stopped.")
-            before(task, functools.partial(_say_fetching, say, task))
+            with stores.errors_named(task.name):
+                before(task, functools.partial(_say_fetching, say, task))
             result = _run(process, task, say)
             after(task)
         except Exception as e:
@@ -191,7 +193,7 @@ def run_task(task: Task, say: Callable[[tuple[int, int]], None]) -> Any:
             unsaid = None
 
     try:
-        with os_errors_named(task.name):
+        with os_errors_named(task.name), stores.errors_named(task.name):
             return task.run(on_progress)
     except Exception as e:
         raise portable(e, task.name) from None

@@ -1,0 +1,73 @@
+"""TensorFlow's files of an object store (gs://), with the methods that Python's files have.
+
+epath gives them as context managers without `close`, whose `seek` does not return where it is.
+TensorFlow fetches 64 MiB a request, and sends a file when it is closed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any, BinaryIO
+
+from etils import epath
+
+from sa1b_tfds.core import files
+
+_BUFFER = 2**20  # a read of TensorFlow's takes longer than one of Python's buffer
+
+
+def opened(path: epath.PathLike) -> BinaryIO:
+    """Opens a file to read, in any storage."""
+    if files.is_of_tensorflow(path):
+        # It has all methods of a BinaryIO that are used.
+        return io.BufferedReader(_Reading(path), _BUFFER)
+    return epath.Path(path).open("rb")
+
+
+def opened_to_write(path: epath.PathLike) -> Any:
+    """Opens a new file to write, in any storage."""
+    return _gfile(path, "wb") if files.is_of_tensorflow(path) else epath.Path(path).open("wb")
+
+
+def _gfile(path: epath.PathLike, mode: str) -> Any:
+    import tensorflow as tf
+
+    return tf.io.gfile.GFile(os.fspath(path), mode)
+
+
+class _Reading(io.RawIOBase):
+    def __init__(self, path: epath.PathLike):
+        self._size = files.stat_of(path).bytes
+        self._file = _gfile(path, "rb")
+        self._position = 0
+        self._is_there = True  # whether TensorFlow's file is at that position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        position = max(0, start + offset)
+        self._is_there = self._is_there and position == self._position
+        self._position = position
+        return position
+
+    def readinto(self, buffer: Any) -> int:
+        if self._position >= self._size:
+            return 0
+        if not self._is_there:
+            self._file.seek(self._position)
+            self._is_there = True
+        data = self._file.read(min(len(buffer), self._size - self._position))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
