@@ -68,6 +68,7 @@ def _write_account(folder: pathlib.Path) -> pathlib.Path:
     account = {
         "type": "service_account",
         "client_email": "test@loopback",
+        "client_id": "1",
         "private_key_id": "1",
         "private_key": _pem(rsa.generate_private_key(65537, 2048)).decode(),
     }

@@ -33,17 +33,17 @@ class Server:
 
     environment: of a process that is to reach it.
     requests: the lines that it has logged, one for each request.
+    on_request: receives each line, in the thread that has answered the request.
     gets: the objects that it has sent, or parts of them.
     most: if set, no answer to a GET has more bytes, as if the object became shorter.
-    on_request: receives each line, in the thread that has answered the request.
     client: boto3's.
     """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.on_request: Callable[[str], None] = lambda line: None
         self.gets: list[Get] = []
         self.most: int | None = None
-        self.on_request: Callable[[str], None] = lambda line: None
         self._handler = logging.Handler()
         self._handler.emit = self._note  # type: ignore[method-assign]
         logger = logging.getLogger("werkzeug")
@@ -69,6 +69,11 @@ class Server:
         )
         self.client.create_bucket(Bucket=BUCKET)
 
+    def _note(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        self.requests.append(line)
+        self.on_request(line)
+
     def _counted(self, app: Any) -> Any:
         """The server's WSGI application, with its GETs counted."""
 
@@ -87,11 +92,6 @@ class Server:
             return body
 
         return counted
-
-    def _note(self, record: logging.LogRecord) -> None:
-        line = record.getMessage()
-        self.requests.append(line)
-        self.on_request(line)
 
     def upload(self, path: pathlib.Path, key: str) -> None:
         self.client.upload_file(str(path), BUCKET, key)
@@ -117,7 +117,8 @@ class Server:
     def _started(self, port: int) -> Any:
         server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
         server.start()
-        server._server.app = self._counted(server._server.app)
+        inner = server._server
+        inner.app = self._counted(inner.app)
         return server
 
     def stop(self) -> None:

@@ -164,4 +164,5 @@ def test_build_that_is_killed_while_it_publishes_is_resumed(store, killed):
 
 def test_credentials_are_sent_and_in_no_output(store, built, killed):
     assert store[1].http.tokens == {f"Bearer {TOKEN}"}
-    assert TOKEN not in "".join(killed)
+    for secret in (TOKEN, "PRIVATE KEY"):
+        assert secret not in "".join(killed)

@@ -10,7 +10,10 @@ import sys
 import threading
 
 import pytest
+from etils import epath
 
+from sa1b_tfds.building.published import copy_shards
+from sa1b_tfds.core.lock import FolderInUse
 from tests import building
 from tests.s3_server import BUCKET, KEY, SECRET, Server, serving
 
@@ -134,6 +137,20 @@ def test_requests_are_few_and_the_store_copies_by_itself(ran):
     shards = [line for line in ran[2] if re.search(r"tar\.\d{5} |-of-\d{5} ", line)]
     assert len([line for line in shards if "PUT" in line]) == 2 * tars  # staged, and copied
     assert not [line for line in shards if "GET" in line]
+
+
+def test_a_second_build_leaves_the_data_of_the_first(tmp_path):
+    folder, staged = epath.Path(tmp_path), epath.Path(tmp_path) / "staged"
+    staged.write_text("new")
+    old = folder / "x-train.tfrecord-00000-of-00002"
+    old.write_text("old")
+    copy_shards([staged], [folder / "x-train.tfrecord-00000-of-00001"])
+    names = ["staged", "x-train.tfrecord-00000-of-00001"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    (folder / "dataset_info.json").write_text("{}")
+    with pytest.raises(FolderInUse, match="Another build has finished"):
+        copy_shards([staged], [folder / "x-train.tfrecord-00000-of-00003"])
+    assert sorted(path.name for path in folder.iterdir()) == ["dataset_info.json", *names]
 
 
 @pytest.fixture(scope="module")

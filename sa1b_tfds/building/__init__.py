@@ -13,6 +13,7 @@ staging.py           the folder where finished tars wait for the last one
 prepared_ids.py      which image each record of prepared data is
 part_ids.py          which images of a tar or a shard a choice takes
 prepared.py          the folder of the prepared data, and what may lie beside it
+published.py         how that folder comes to be in an object store
 tar_deletion.py      which finished tars may be deleted, and when
 source_record.py     what is known of a tar's file: its MD5, and what it was unpacked from
 estimates.py         bytes and seconds, before a tar was read

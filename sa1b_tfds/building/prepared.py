@@ -180,10 +180,8 @@ class Folder:
     ) -> None:
         """Links the staged shards of `tars` to the paths in `shards`.
 
-        It lists the tars, and where the records of TFRecord shards end.
-
-        In an object store the shards are copied to those names in the folder of the data, whatever
-        folder the paths are in.
+        Lists the tars, and where the records of TFRecord shards end. In an object store the shards
+        are copied to those names in the folder of the data, whatever folder the paths are in.
         """
         staged = [
             self.staging.shard(tar.archive, number)

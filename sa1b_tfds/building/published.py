@@ -1,8 +1,8 @@
 """How prepared data comes to be in an object store, where no folder can be renamed.
 
-    1. What an earlier build left in the folder goes, dataset_info.json first.
-    2. The staged shards are copied into it.
-    3. The metadata follow, which TFDS has written to a local folder, dataset_info.json last.
+    1. The staged shards are copied into the folder of the data. Other shards there, which a build
+       that was killed has left, are removed.
+    2. The metadata follow, which TFDS has written to a local folder, dataset_info.json last.
 
 Without dataset_info.json there is no data for TFDS, nor for this package. So a build that is killed
 before its last step leaves none, and the staged tars, from which the next build does it again.
@@ -17,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from etils import epath
 
 from sa1b_tfds.core import stores
+from sa1b_tfds.core.lock import FolderInUse
 
 INFO = "dataset_info.json"
 _LAST = ("features.json", INFO)  # TFDS looks for data by these
+_SHARD = "-train."
 _THREADS = 8  # they wait for the store
 
 
@@ -29,11 +31,18 @@ def is_published(folder: epath.Path) -> bool:
 
 
 def copy_shards(staged: Sequence[epath.Path], shards: Sequence[epath.Path]) -> None:
-    """Copies staged shards to their places in one folder, where nothing else stays."""
+    """Copies staged shards to their places in one folder, and removes other shards there.
+
+    Raises:
+      FolderInUse: if there is data, which another build has published meanwhile.
+    """
     folder = shards[0].parent
-    (folder / INFO).unlink(missing_ok=True)
-    if folder.exists():
-        folder.rmtree()
+    if is_published(folder):
+        raise FolderInUse(f"Another build has finished {folder} meanwhile, so this one ends.")
+    names = {shard.name for shard in shards}
+    for path in folder.iterdir() if folder.exists() else ():
+        if _SHARD in path.name and path.name not in names:
+            path.unlink()
     with ThreadPoolExecutor(_THREADS) as threads:
         list(threads.map(stores.copy, staged, shards))
 

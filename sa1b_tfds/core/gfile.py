@@ -18,11 +18,9 @@ _BUFFER = 2**20  # a read of TensorFlow's takes longer than one of Python's buff
 
 
 def opened(path: epath.PathLike) -> BinaryIO:
-    """Opens a file to read, in any storage."""
-    if files.is_of_tensorflow(path):
-        # It has all methods of a BinaryIO that are used.
-        return io.BufferedReader(_Reading(path), _BUFFER)
-    return epath.Path(path).open("rb")
+    """Opens a file of TensorFlow's to read."""
+    # It has all methods of a BinaryIO that are used.
+    return io.BufferedReader(_Reading(path), _BUFFER)
 
 
 def opened_to_write(path: epath.PathLike) -> Any:

@@ -252,10 +252,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
                 f"{self.data_path} is in an object store, where data cannot be extended: build all"
                 " tars into another data_dir, or extend a copy on a disk."
             )
+        if self._folder.exists():
+            raise ValueError(
+                f"{self.data_path} is in an object store, where data is not overwritten: remove it"
+                " first, or name another data_dir."
+            )
         chosen = file_format or self.info.file_format
         if getattr(chosen, "value", chosen) == "array_record":
             raise ValueError(
-                f"array_record is written by a library that knows local files only, and"
+                "array_record is written by a library that knows local files only, and"
                 f" {self.data_path} is in an object store: build tfrecord there, or build to a disk"
                 " and copy the folder, dataset_info.json last."
             )

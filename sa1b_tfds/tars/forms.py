@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 
 from etils import epath
 
-from sa1b_tfds.core import ranges
+from sa1b_tfds.core import files, ranges
 from sa1b_tfds.tars.inflate import MAGIC, Inflated, Readable
 from sa1b_tfds.tars.members import ForwardFile
 
@@ -31,7 +32,19 @@ def is_packed(path: epath.PathLike) -> bool:
     Raises:
       FileNotFoundError: if it is not there.
     """
+    if files.is_local(path):
+        return _is_packed(path)
+    return _is_packed_in_store(path, files.stat_of(path))
+
+
+def _is_packed(path: epath.PathLike) -> bool:
     return ranges.read(path, 0, len(MAGIC)) == MAGIC
+
+
+@functools.lru_cache(maxsize=2048)  # a build asks several times for each of up to 1,000 tars
+def _is_packed_in_store(path: epath.PathLike, as_it_is: files.Stat) -> bool:
+    del as_it_is  # a tar that has changed is looked at again
+    return _is_packed(path)
 
 
 def unpacked_bytes(size: int) -> int:
@@ -54,7 +67,7 @@ def opened_forward(
       is known only at its end.
     """
     with ranges.opened(path) as file:
-        # First, because what was read ahead is lost when the end is sought.
+        # First: what was read ahead is lost when the end is sought.
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         is_gzip = file.read(len(MAGIC)) == MAGIC
