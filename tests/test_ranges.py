@@ -12,7 +12,7 @@ from etils import epath
 from etils.epath import backend, gpath
 
 from dummy_data import make
-from sa1b_tfds.core import ranges
+from sa1b_tfds.core import files, ranges
 from sa1b_tfds.core.problems import Problems
 from sa1b_tfds.examples import record_ends, record_files
 from sa1b_tfds.examples.parts import ShardPart
@@ -143,11 +143,13 @@ def test_reading_forward_fetches_each_byte_once_by_megabytes(store, key, read):
     read_forward(store, key, read)
 
 
-def test_a_pair_of_a_plain_tar_is_a_request_for_each_file(store):
+def test_a_pair_of_a_plain_tar_is_few_requests_of_its_own_bytes(store):
     indexed = index_archive(TarArchive(TAR))
     store.gets.clear()
+    store.requests.clear()
     pairs = [indexed.read(i) for i in (50, 3, 17)]
-    assert len(store.gets) <= 3 * len(pairs)  # with one that asks whether it is compressed
+    # Two for its files and two for the tar's size; and once, whether the tar is compressed.
+    assert len(store.requests) <= 4 * len(pairs) + 1
     wanted = sum(len(pair.jpeg) + len(pair.json) for pair in pairs)
     assert wanted <= sum(get.bytes for get in store.gets) < wanted + 100
 
@@ -157,6 +159,30 @@ def test_array_record_says_at_once_what_to_do(store, tmp_path):
         ValueError, match=r"does not open s3://. Copy the folder to a disk, or prep"
     ):
         next(record_files.read(epath.Path(f"s3://{BUCKET}/a.array_record"), "array_record"))
+
+
+def test_gcsfs_asks_for_the_same_ranges(store, monkeypatch, tmp_path):
+    pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install 'sa1b_tfds[gs]'")
+    from tests import gs_server
+
+    key = {"Bucket": BUCKET, "Key": f"data/{SHARD}"}
+    shard_bytes = store.client.get_object(**key, Range="bytes=0-3999999")["Body"].read()
+    key["Key"] = f"data/{record_ends.NAME}"
+    ends = np.frombuffer(store.client.get_object(**key)["Body"].read(), "<i8")[:3]
+    with gs_server.serving(tmp_path) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.http.server_port}")
+        folder = f"gs://{gs_server.BUCKET}/data"
+        system = files.object_store(folder)
+        system.pipe_file(f"{folder}/{SHARD}", shard_bytes[: ends[-1]])
+        system.pipe_file(f"{folder}/{record_ends.NAME}", ends.tobytes())
+        server.http.requests.clear()
+        shard = ShardPart(epath.Path(f"{folder}/{SHARD}"), "tfrecord", range(3))
+        assert [shard.example(i).image_id for i in (2, 0)] == [
+            shard_in("data").example(i).image_id for i in (2, 0)
+        ]
+        asked = [asked for _, _, asked in server.http.requests]
+    first, second, third = (int(end) for end in ends)
+    assert asked == ["bytes=0-23", f"bytes={second}-{third - 1}", f"bytes=0-{first - 1}"]
 
 
 def test_an_answer_that_is_cut_off_is_no_record(store):
