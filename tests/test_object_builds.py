@@ -176,7 +176,8 @@ def interrupted(store, ran):
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     on_receipt("stopped", threading.Thread(target=server.pause).start)
-    with _start(server, _build(f"s3://{BUCKET}/stopped", "--workers", "1")) as process:
+    commands = [_build(f"s3://{BUCKET}/stopped", "--workers", "1"), ["verify", TARS]]
+    with _start(server, *commands) as process:
         out, err = process.communicate()
     server.on_request = lambda line: None
     server.go_on()
@@ -191,9 +192,11 @@ def interrupted(store, ran):
 
 def test_a_server_that_stops_is_named_with_the_tar(interrupted):
     out, err, _ = interrupted
-    assert out == "1\n"
+    assert out == "1\n1\n"
     assert "sa_000001.tar: failed: " in err
-    assert err.splitlines()[-1] == "sa1b build: 1 of 2 failed: sa_000001.tar"
+    build, verify = err.splitlines()[-2:]
+    assert build == "sa1b build: 1 of 2 failed: sa_000001.tar"
+    assert verify.startswith(f"sa1b verify: {TARS}: Could not connect to the endpoint")
 
 
 def test_interrupted_builds_are_finished_without_the_finished_tar(store, interrupted):

@@ -14,9 +14,8 @@ from etils import epath
 
 from sa1b_tfds.core import files
 
-# Their errors are of kinds of their own, which are no OSErrors.
+# Their errors are of kinds of their own, or the cause of an OSError without a name.
 _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "tensorflow")
-_NAMELESS = (OSError, PermissionError)  # as s3fs raises them
 
 
 class StoreError(OSError):
@@ -29,9 +28,8 @@ def errors_named(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        is_stores = type(e).__module__.partition(".")[0] in _LIBRARIES
-        is_nameless = type(e) in _NAMELESS and getattr(e, "errno", None) is None
-        if isinstance(e, StoreError) or not (is_stores or is_nameless):
+        kinds = {type(each).__module__.partition(".")[0] for each in (e, e.__cause__)}
+        if isinstance(e, StoreError) or kinds.isdisjoint(_LIBRARIES):
             raise
         text = " ".join(str(e).split()) or type(e).__name__
         raise StoreError(text if what in text else f"{what}: {text}") from e
