@@ -19,17 +19,31 @@ from tests.s3_server import BUCKET, KEY, SECRET, Server, serving
 
 TARS, DATA = f"s3://{BUCKET}/tars", f"s3://{BUCKET}/data"
 
-# Commands one after the other in one process, whose workers are threads: a start takes seconds.
+# Commands one after the other in one process. Its workers are processes, or threads of its own to
+# save their start.
 _COMMANDS = """
 import json, sys
 from sa1b_tfds.cli.main import main
-from tests.threads import Thread, workers_are
-with workers_are(Thread):
+from tests.threads import PROCESS, Thread, workers_are
+with workers_are(PROCESS if sys.argv[2] == "processes" else Thread):
     for command in json.loads(sys.argv[1]):
         try:
             print(main(command), flush=True)
         except SystemExit as e:
             print(e.code, flush=True)
+"""
+
+# What another process writes after a folder was listed, as the workers of a build do.
+_LOOKS = f"""
+import boto3
+from etils import epath
+from sa1b_tfds.core import stores
+
+folder = epath.Path("s3://{BUCKET}/looked-at")
+stores.look_anew(folder)
+for number in range(2):
+    boto3.client("s3").put_object(Bucket="{BUCKET}", Key=f"looked-at/{{number}}", Body=b"")
+    print([path.name for path in folder.iterdir()])
 """
 
 
@@ -45,11 +59,11 @@ def store(tmp_path_factory):
         yield folder, server
 
 
-def _start(server: Server, *commands: list[str]) -> subprocess.Popen:
+def _start(server: Server, *commands: list[str], workers: str = "threads") -> subprocess.Popen:
     # One try, and those of s3fs, so that a server that is gone is known after seconds.
     environment = {**server.environment, "EPATH_USE_TF": "false", "AWS_MAX_ATTEMPTS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", _COMMANDS, json.dumps(commands)],
+        [sys.executable, "-c", _COMMANDS, json.dumps(commands), workers],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -155,6 +169,11 @@ def test_a_second_build_leaves_the_data_of_the_first(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["dataset_info.json", *names]
 
 
+def test_what_others_write_is_seen(store):
+    done = store[1].run(_LOOKS, EPATH_USE_TF="false")
+    assert done.stdout == "['0']\n['0', '1']\n", done.stderr
+
+
 @pytest.fixture(scope="module")
 def interrupted(store, ran):
     """The output of a build whose server stops, and the requests of what finishes all builds.
@@ -184,7 +203,7 @@ def interrupted(store, ran):
     assert not _shards_of(server, "killed") | _shards_of(server, "stopped")
     server.requests.clear()
     builds = [_build(f"s3://{BUCKET}/{data}") for data in ("killed", "stopped")]
-    with _start(server, *builds) as process:
+    with _start(server, *builds, workers="processes") as process:
         said = process.communicate()
     assert process.returncode == 0, said
     return out, err, list(server.requests)
