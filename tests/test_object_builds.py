@@ -103,6 +103,7 @@ def ran(store):
     """The output of commands that work, and the requests of all."""
     server = store[1]
     server.requests.clear()
+    local = store[0] / "plain-gzip-plain"
     commands = [
         ["verify", TARS],
         ["verify", f"{TARS}/sa_000001.tar", "--deep"],
@@ -110,7 +111,9 @@ def ran(store):
         _build(DATA),
         _build(DATA, "--plan"),
         _build(DATA),
-        ["build", str(store[0] / "plain-gzip-plain"), "--data-dir", f"s3://{BUCKET}/from-disk"],
+        ["build", str(local), "--data-dir", f"s3://{BUCKET}/from-disk"],
+        ["build", str(local / "sa_000000.tar"), "--data-dir", f"s3://{BUCKET}/one"],
+        _build(f"s3://{BUCKET}/one"),
         _build(str(store[0] / "to-disk")),
         _build(DATA, "--add"),
         _build(f"s3://{BUCKET}/other", "--file-format", "array_record"),
@@ -128,7 +131,10 @@ def test_tars_are_verified_planned_and_built(ran):
         "sa_000000.tar: there, .*\nsa_000001.tar: there, .*\n2 of 2 tars to convert, .*\n0\n"
         "8 images of 2 tars in 2 shards, .*; 0 skipped\n0\n"
         ".*\n.*\nNothing to convert: 2 tars, all finished\n0\n"
-        "(8 images of 2 tars in 2 shards, .*; 0 skipped\n0\n){3}"
+        "8 images of 2 tars in 2 shards, .*; 0 skipped\n0\n"
+        "8 images of 2 tars in 2 shards, .*; 0 skipped\n0\n"
+        "4 images of 1 tar in 1 shard, .*; 0 skipped\n0\n1\n"
+        "8 images of 2 tars in 2 shards, .*; 0 skipped\n0\n"
         "2\n1\n",
         ran[0],
     )
@@ -141,12 +147,13 @@ def test_build_from_s3_to_s3_is_that_of_local_tars(store, ran):
 
 def test_what_cannot_be_in_a_store_is_refused(ran):
     extended, array_record = ran[1].splitlines()[-2:]
+    assert "without 1 of the tars (sa_000001.tar). In an object store it cannot be" in ran[1]
     assert f"{DATA} is in an object store, where data cannot be extended" in extended
     assert "array_record is written by a library that knows local files only" in array_record
 
 
 def test_requests_are_few_and_the_store_copies_by_itself(ran):
-    commands, tars = 10, 2
+    commands, tars = 12, 2
     of_a_tar = [line for line in ran[2] if f"GET /{BUCKET}/tars/" in line]
     assert len(of_a_tar) <= 3 * commands * tars
     assert len(ran[2]) <= 50 * commands
@@ -195,7 +202,8 @@ def interrupted(store, ran):
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     on_receipt("stopped", threading.Thread(target=server.pause).start)
-    commands = [_build(f"s3://{BUCKET}/stopped", "--workers", "1"), ["verify", TARS]]
+    build = _build(f"s3://{BUCKET}/stopped", "--workers", "1")
+    commands = [build, build, ["verify", TARS]]
     with _start(server, *commands) as process:
         out, err = process.communicate()
     server.on_request = lambda line: None
@@ -211,10 +219,11 @@ def interrupted(store, ran):
 
 def test_a_server_that_stops_is_named_with_the_tar(interrupted):
     out, err, _ = interrupted
-    assert out == "1\n1\n"
+    assert out == "1\n1\n1\n"
     assert "sa_000001.tar: failed: " in err
-    build, verify = err.splitlines()[-2:]
-    assert build == "sa1b build: 1 of 2 failed: sa_000001.tar"
+    first, second, verify = err.splitlines()[-3:]
+    assert first == "sa1b build: 1 of 2 failed: sa_000001.tar"
+    assert second.startswith(f"sa1b build: s3://{BUCKET}/stopped: Could not connect to the")
     assert verify.startswith(f"sa1b verify: {TARS}: Could not connect to the endpoint")
 
 
