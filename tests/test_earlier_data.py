@@ -15,6 +15,8 @@ import tensorflow_datasets as tfds
 
 import sa1b_tfds
 from sa1b_tfds.cli.main import main
+from sa1b_tfds.examples import record_ends, record_files
+from sa1b_tfds.examples.parts import find_parts
 from tests import building
 
 EARLIER = pathlib.Path(__file__).parent / "data" / "prepared_before_the_move"
@@ -81,6 +83,20 @@ def test_build_takes_up_what_was_staged(earlier, capsys):
     assert re.findall(r"(\S+): done", capsys.readouterr().err) == ["sa_000001.tar"]
     final, prepared = (earlier / name / building.FINAL for name in ("staged", "prepared"))
     assert building.shards_of(final) == building.shards_of(prepared)
+
+
+def test_records_that_are_added_are_listed_and_all_are_read_by_number(earlier, tmp_path):
+    tars = building.write_tars(tmp_path / "more", tars=3)
+    shutil.copy(tars / "sa_000002.tar", earlier / "tars")
+    data = earlier / "prepared"
+    assert main(["build", str(earlier / "tars"), "--data-dir", str(data), "--add"]) == 0
+    listed = np.fromfile(data / building.FINAL / record_ends.NAME, record_ends.DTYPE)
+    parts = find_parts(data)
+    assert [part.count() for part in parts] == [1, 1, 4]
+    assert listed[:2].tolist() == [0, 0]  # no earlier receipt says it
+    np.testing.assert_array_equal(listed[2:], record_files.tfrecord_ends(parts[2].path))
+    ids = [part.example(i).image_id for part in parts for i in range(part.count())]
+    assert sorted(ids) == [1, 2, 8, 9, 10, 11]
 
 
 def test_build_of_its_tars_gives_the_same_bytes(earlier, tmp_path):

@@ -118,6 +118,27 @@ def test_a_record_longer_than_its_shard_is_an_error(tmp_path, length):
             read()
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_records_are_read_by_the_list_that_a_build_writes(places, tmp_path, monkeypatch, lost):
+    folder = shutil.copytree(places["tfrecord version"][0], tmp_path / "data")
+    listed = np.fromfile(folder / record_ends.NAME, record_ends.DTYPE)
+    parts = find_parts(folder)
+    np.testing.assert_array_equal(
+        listed, np.concatenate([record_files.tfrecord_ends(part.path) for part in parts])
+    )
+    looked = []
+    found_by_headers = record_files.tfrecord_ends
+    monkeypatch.setattr(
+        record_files, "tfrecord_ends", lambda path: looked.append(path) or found_by_headers(path)
+    )
+    if lost:
+        (folder / record_ends.NAME).unlink()
+    for part in parts:
+        ids = [part.example(i).image_id for i in range(part.count())]
+        assert ids == [example.image_id for example in part.examples(Problems())]
+    assert looked == ([part.path for part in parts] if lost else [])
+
+
 @pytest.mark.parametrize("config", ["tfrecord", "array_record"])
 def test_a_shard_that_lost_whole_records_is_reported(places, config):
     (part, _) = find_parts(*places[config])

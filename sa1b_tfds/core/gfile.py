@@ -17,10 +17,13 @@ from sa1b_tfds.core import files
 _BUFFER = 2**20  # a read of TensorFlow's takes longer than one of Python's buffer
 
 
-def opened(path: epath.PathLike) -> BinaryIO:
-    """Opens a file of TensorFlow's to read."""
-    # It has all methods of a BinaryIO that are used.
-    return io.BufferedReader(_Reading(path), _BUFFER)
+def opened(path: epath.PathLike, buffer: int = _BUFFER) -> BinaryIO:
+    """Opens a file of TensorFlow's to read.
+
+    buffer: the bytes that are taken from TensorFlow at least. 0 takes what is read.
+    """
+    # Both have all methods of a BinaryIO that are used.
+    return io.BufferedReader(_Reading(path), buffer) if buffer else _Reading(path)  # type: ignore[return-value]
 
 
 def opened_to_write(path: epath.PathLike) -> Any:

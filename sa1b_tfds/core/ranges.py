@@ -33,7 +33,7 @@ def read(path: epath.PathLike, start: int = 0, end: int | None = None) -> bytes:
     if end is not None and start >= end:
         return b""
     if (system := files.object_store(path)) is None:
-        with _opened(path) as file:
+        with _opened(path, ahead=0) as file:
             file.seek(start)
             return file.read(-1 if end is None else end - start)
     with _errors_named(path):
@@ -56,13 +56,15 @@ def opened(path: epath.PathLike, ahead: int = _AHEAD) -> BinaryIO:
       OSError: if it cannot be read, naming the file.
     """
     if files.object_store(path) is None:
-        return _opened(path)
+        return _opened(path, ahead)
     # Both have all methods of a BinaryIO that are used.
     return io.BufferedReader(_Ranges(path), ahead) if ahead else _Ranges(path)  # type: ignore[return-value]
 
 
-def _opened(path: epath.PathLike) -> BinaryIO:
-    return open(path, "rb") if files.is_local(path) else gfile.opened(path)
+def _opened(path: epath.PathLike, ahead: int) -> BinaryIO:
+    if files.is_local(path):
+        return open(path, "rb")
+    return gfile.opened(path) if ahead else gfile.opened(path, buffer=0)
 
 
 class _Ranges(io.RawIOBase):

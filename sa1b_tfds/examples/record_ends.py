@@ -60,7 +60,8 @@ def _read(path: epath.Path, ends: np.ndarray, i: int) -> bytes:
 
 def _ends_of(path: epath.Path, numbers: range) -> np.ndarray:
     """int64 [N], by the quickest way that there is."""
-    with suppress(OSError):  # it is not there
+    # It is not there. Those who may not list a store are told that they may not read it.
+    with suppress(FileNotFoundError, PermissionError):
         first, last = (number * DTYPE.itemsize for number in (numbers.start, numbers.stop))
         ends = np.frombuffer(ranges.read(path.parent / NAME, first, last), DTYPE)
         if len(ends) == len(numbers) and (np.diff(ends, prepend=0) > 0).all():
