@@ -1,8 +1,10 @@
 """sa1b_tfds.grain: the batches of training_dataset, and a state that any number of ranks resume."""
 
 import dataclasses
+import importlib.util
 import itertools
 import json
+import socket
 import subprocess
 import sys
 
@@ -344,3 +346,52 @@ def test_without_grain_the_extra_is_named():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "This needs grain, which is not installed" in run.stderr
     assert "pip install 'sa1b_tfds[grain]'" in run.stderr
+
+
+_JAX = """
+import json, sys
+import jax
+
+address, rank, source = sys.argv[1:]
+jax.distributed.initialize(address, 2, int(rank))
+import grain
+import sa1b_tfds
+
+config = sa1b_tfds.TrainingConfig(batch_size=4, image_size=32, mask_size=8, masks_per_image=2)
+shard = grain.sharding.ShardByJaxProcess()
+mesh = jax.make_mesh((jax.device_count(),), ("data",))
+over_devices = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+mean = jax.jit(jax.numpy.mean)
+ids, means = [], []
+for batch in sa1b_tfds.grain.dataset(source, config, shard=shard):
+    ids += batch["image_id"].tolist()
+    image = jax.make_array_from_process_local_data(over_devices, batch["image"])
+    means.append(float(mean(image)))
+print(json.dumps([ids, means, image.shape, "tensorflow" in sys.modules]))
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="JAX is not installed")
+def test_two_processes_of_jax_share_each_batch(sources):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    source = str(sources["TFRecord"]["source"])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", _JAX, address, str(rank), source],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    (ids, means, shape, tensorflow), other = [
+        json.loads(rank.communicate()[0].splitlines()[-1]) for rank in ranks
+    ]
+    assert sorted(ids + other[0]) == list(range(16))
+    assert len(means) == 4
+    assert [means, shape, tensorflow] == other[1:]
+    assert shape == [4, 32, 32, 3]
+    assert not tensorflow
+    small = config(batch_size=4, image_size=32, mask_size=8, masks_per_image=2)
+    whole = [batch["image"].mean() for batch in sa1b_tfds.grain.dataset(source, small)]
+    np.testing.assert_allclose(means, whole, rtol=1e-5)
