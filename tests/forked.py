@@ -1,6 +1,6 @@
-"""Programs that have TensorFlow at once: forks of a process that has only imported it.
+"""Programs that have TensorFlow and the like at once: forks of a process that only imported them.
 
-Importing it takes longer than most of what the tests run in processes of their own. A fork is a
+Importing them takes longer than most of what the tests run in processes of their own. A fork is a
 program like any other: it has its own arguments, folder, environment, output and exit code, and it
 imports this package by itself. A test of what an interpreter imports starts an interpreter.
 
@@ -25,7 +25,16 @@ import traceback
 import types
 
 # Triton, which comes with PyTorch for CUDA, is first: see conftest.py.
-_HEAVY = ("triton", "tensorflow", "tensorflow_datasets.public_api", "pandas", "apache_beam")
+_HEAVY = (
+    "triton",
+    "tensorflow",
+    "tensorflow_datasets.public_api",
+    "pandas",
+    "apache_beam",
+    "torch",
+    "keras",
+    "matplotlib.pyplot",
+)
 
 
 def command(*arguments: object) -> list[str]:
