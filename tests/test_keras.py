@@ -11,15 +11,19 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from etils import epy
 
 from sa1b_tfds.masks import rle, tf_rasterize
 from tests import forked, sam
 
-pytest.importorskip("keras_hub", reason="needs the extra 'keras'")
+if importlib.util.find_spec("keras_hub") is None:
+    pytest.skip("needs the extra 'keras'", allow_module_level=True)
 
-import keras
+# It takes seconds, and each process that collects the tests would do it: one of them runs these.
+with epy.lazy_imports():
+    import keras
 
-from sa1b_tfds import keras as sam_keras
+    from sa1b_tfds import keras as sam_keras
 
 BATCH, MASKS, SIDE, GRID = 2, 3, sam.SIDE, sam.SIDE // 4
 
@@ -175,16 +179,16 @@ def load_example():
     return module
 
 
-class Prebuilt(sam_keras.SAMTrainer):
-    """Keras traces a step twice that makes the optimizer's variables."""
-
-    def fit(self, *args, **kwargs):
-        self.optimizer.build(self.trainable_variables)
-        return super().fit(*args, **kwargs)
-
-
 def test_example_learns(capsys, monkeypatch):
     """Several steps an execution, and their number known in advance."""
+
+    class Prebuilt(sam_keras.SAMTrainer):
+        """Keras traces a step twice that makes the optimizer's variables."""
+
+        def fit(self, *args, **kwargs):
+            self.optimizer.build(self.trainable_variables)
+            return super().fit(*args, **kwargs)
+
     example = load_example()
     monkeypatch.setattr(example, "SAMTrainer", Prebuilt)
     monkeypatch.setattr(example, "tiny_sam", functools.partial(example.tiny_sam, 64))
