@@ -1,6 +1,6 @@
-"""Programs that have TensorFlow and the like at once: forks of a process that only imported them.
+"""Programs that have TensorFlow and more at once: forks of a process that has only imported it.
 
-Importing them takes longer than most of what the tests run in processes of their own. A fork is a
+Importing it takes longer than most of what the tests run in processes of their own. A fork is a
 program like any other: it has its own arguments, folder, environment, output and exit code, and it
 imports this package by itself. A test of what an interpreter imports starts an interpreter.
 

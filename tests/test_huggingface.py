@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from etils import epy
 
 from dummy_data import make
 from sa1b_tfds.core.problems import BadInput
@@ -21,20 +20,23 @@ torch = pytest.importorskip("torch", reason="the extra [torch] is not installed"
 if not all(map(importlib.util.find_spec, ("datasets", "transformers"))):
     pytest.skip("the extra [huggingface] is not installed", allow_module_level=True)
 
-# It takes seconds, and each process that collects the tests would do it: one of them runs these.
-with epy.lazy_imports():
+from torch.utils.data import DataLoader  # noqa: E402
+
+from sa1b_tfds.torch import SA1BDataset, TransformersCollate  # noqa: E402
+
+SIZE = {"height": 60, "width": 90}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    """When these tests run: each process collects them, and to import it takes seconds."""
+    global datasets, huggingface, pil_sam, transformers
     import datasets
     import datasets.distributed
     import transformers
     from transformers.models.sam import image_processing_pil_sam as pil_sam
 
     from sa1b_tfds import huggingface
-
-from torch.utils.data import DataLoader  # noqa: E402
-
-from sa1b_tfds.torch import SA1BDataset, TransformersCollate  # noqa: E402
-
-SIZE = {"height": 60, "width": 90}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from etils import epy
 
 from sa1b_tfds.masks import rle, tf_rasterize
 from tests import forked, sam
@@ -19,13 +18,16 @@ from tests import forked, sam
 if importlib.util.find_spec("keras_hub") is None:
     pytest.skip("needs the extra 'keras'", allow_module_level=True)
 
-# It takes seconds, and each process that collects the tests would do it: one of them runs these.
-with epy.lazy_imports():
+BATCH, MASKS, SIDE, GRID = 2, 3, sam.SIDE, sam.SIDE // 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    """When these tests run: each process collects them, and to import it takes seconds."""
+    global keras, sam_keras
     import keras
 
     from sa1b_tfds import keras as sam_keras
-
-BATCH, MASKS, SIDE, GRID = 2, 3, sam.SIDE, sam.SIDE // 4
 
 
 @pytest.fixture(scope="module")

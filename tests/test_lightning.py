@@ -3,7 +3,6 @@
 import importlib.util
 
 import pytest
-from etils import epy
 
 from tests.building import write_tars
 
@@ -13,13 +12,16 @@ if importlib.util.find_spec("lightning") is None:
 
 from sa1b_tfds import torch as loaders  # noqa: E402
 
-# It takes seconds, and each process that collects the tests would do it: one of them runs these.
-with epy.lazy_imports():
+COLLATE = loaders.TransformersCollate(masks_per_image=2, image_size=32, mask_size=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    """When these tests run: each process collects them, and to import it takes seconds."""
+    global lightning, lightning_models
     import lightning
 
     from tests import lightning_models
-
-COLLATE = loaders.TransformersCollate(masks_per_image=2, image_size=32, mask_size=8)
 
 
 @pytest.fixture(scope="module")

@@ -92,12 +92,11 @@ _CROPS = {"flip": 0.5, "scale_range": (0.5, 2.0)}
     ("source", "fields"),
     [
         ("segment_anything/original", {}),
-        ("segment_anything/original", _CROPS),
-        ("segment_anything/original", {"colour_jitter": 0.5}),
+        ("segment_anything/original", {**_CROPS, "colour_jitter": 0.5}),
         ("tars", _CROPS),
         ("official", _CROPS),
     ],
-    ids=["whole", "crops", "colours", "tars", "official"],
+    ids=["whole", "crops and colours", "tars", "official"],
 )
 def test_images_alone(of, tars, official_data, monkeypatch, source, fields):
     sources = {"tars": lambda: _of_tars(tars), "official": lambda: official_data}
@@ -183,7 +182,7 @@ def test_an_epoch_of_full_batches_has_known_steps(of, capfd):
 )
 def test_an_epoch_has_each_image_with_masks_once(of, fields):
     dataset = of(drop_remainder=False, **fields)
-    for _ in range(3):
+    for _ in range(2):
         assert sorted(ids(dataset)) == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
 
 
