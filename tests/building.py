@@ -13,13 +13,17 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psutil
+
 from dummy_data import make
 
 FINAL = "segment_anything/original/2.0.0"
 STAGED = "segment_anything/original/staged.2.0.0"
 
 _BUILD = """
-import json, sys
+import json, os, sys
+os.write(1, b'%d\\n' % os.getpid())
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 import tensorflow_datasets as tfds, sa1b_tfds
 options = json.loads(sys.argv[1])
 download = tfds.download.DownloadConfig(
@@ -105,16 +109,32 @@ def prepare(
     return builder
 
 
-def start(manual_dir: pathlib.Path, data_dir: pathlib.Path, **options: Any) -> subprocess.Popen:
-    """Builds in another process, by a script without a main guard."""
+class Build(subprocess.Popen):
+    """A build in another process: `program` is that process; this one may only wait for it."""
+
+    program: psutil.Process
+
+
+def start(
+    manual_dir: pathlib.Path,
+    data_dir: pathlib.Path,
+    python: Callable[..., list[str]] = lambda *arguments: [sys.executable, *arguments],
+    **options: Any,
+) -> Build:
+    """Builds in another process, by a script without a main guard.
+
+    python: makes the command of `python ARGUMENTS`, such as `forked.command`.
+    """
     options = {"manual_dir": str(manual_dir), "data_dir": str(data_dir), **options}
-    return subprocess.Popen(
-        [sys.executable, "-c", _BUILD, json.dumps(options)],
-        stdout=subprocess.DEVNULL,
+    build = Build(
+        python("-c", _BUILD, json.dumps(options)),
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    build.program = psutil.Process(int(build.stdout.readline()))
+    return build
 
 
 def shards_of(folder: pathlib.Path) -> dict[str, str]:

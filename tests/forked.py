@@ -1,4 +1,4 @@
-"""Programs that have TensorFlow at once: forks of a process that has only imported it.
+"""Programs that have TensorFlow and more at once: forks of a process that has only imported it.
 
 Importing it takes longer than most of what the tests run in processes of their own. A fork is a
 program like any other: it has its own arguments, folder, environment, output and exit code, and it
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -24,7 +25,16 @@ import traceback
 import types
 
 # Triton, which comes with PyTorch for CUDA, is first: see conftest.py.
-_HEAVY = ("triton", "tensorflow", "tensorflow_datasets.public_api", "pandas", "apache_beam")
+_HEAVY = (
+    "triton",
+    "tensorflow",
+    "tensorflow_datasets.public_api",
+    "pandas",
+    "apache_beam",
+    "torch",
+    "keras",
+    "matplotlib.pyplot",
+)
 
 
 def command(*arguments: object) -> list[str]:
@@ -50,13 +60,22 @@ def serve(path: str) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         while server in select.select([server, sys.stdin], [], [])[0]:
             connection, _ = server.accept()
-            for name in _HEAVY:
-                with contextlib.suppress(ImportError):  # the program's to find out
-                    __import__(name)
+            if not gc.get_freeze_count():
+                _import_what_is_heavy()
             if os.fork() == 0:
                 server.close()
                 _keep(connection)
             connection.close()
+
+
+def _import_what_is_heavy() -> None:
+    """Forks then share its million objects: nothing looks through them, so nothing copies them."""
+    gc.set_threshold(50_000, 20, 50)  # as in conftest.py
+    for name in _HEAVY:
+        with contextlib.suppress(ImportError):  # the program's to find out
+            __import__(name)
+    gc.collect()
+    gc.freeze()
 
 
 def _keep(connection: socket.socket) -> None:

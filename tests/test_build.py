@@ -29,7 +29,7 @@ from sa1b_tfds.examples.image_ids import repeated
 from sa1b_tfds.segment_anything import build as sa1b_build
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
 from sa1b_tfds.tars import archive
-from tests import building
+from tests import building, forked
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -367,7 +367,7 @@ def calm(slow_tars, tmp_path_factory) -> tuple[dict[str, str], float]:
     """The shards of an undisturbed build, and the seconds that it takes; no other one may join."""
     folder = tmp_path_factory.mktemp("calm")
     began = time.monotonic()
-    build = building.start(slow_tars, folder, num_workers=2)
+    build = _start(slow_tars, folder, num_workers=2)
     _workers_at_work(build, folder)
     with pytest.raises(RuntimeError, match=r"Another process works in .*original. Wait for it"):
         _build(slow_tars, folder)
@@ -383,7 +383,7 @@ def test_killed_at_random_moments_and_built_again(slow_tars, calm, tmp_path):
     rng = random.Random(4)
     for _ in range(3):
         before = {path.name: path.stat().st_mtime_ns for path in staged.glob("*.json")}
-        build = building.start(slow_tars, data, num_workers=rng.randint(1, 3))
+        build = _start(slow_tars, data, num_workers=rng.randint(1, 3))
         time.sleep(rng.uniform(0.3, 0.9) * took)
         _kill_tree(build)
         if (data / building.FINAL).exists():
@@ -391,7 +391,7 @@ def test_killed_at_random_moments_and_built_again(slow_tars, calm, tmp_path):
         after = {path.name: path.stat().st_mtime_ns for path in staged.glob("*.json")}
         assert before.items() <= after.items()  # no finished tar was lost or made again
     finished = {path.name for path in staged.glob("*.json")}
-    build = building.start(slow_tars, data, num_workers=2)
+    build = _start(slow_tars, data, num_workers=2)
     log = build.communicate()[1]
     assert build.returncode == 0, log
     assert building.shards_of(data / building.FINAL) == expected
@@ -400,22 +400,25 @@ def test_killed_at_random_moments_and_built_again(slow_tars, calm, tmp_path):
         assert log.count(": done") == 4 - len(finished)
 
 
-def _kill_tree(build: subprocess.Popen) -> None:
+def _start(manual_dir: pathlib.Path, data_dir: pathlib.Path, **options: int) -> building.Build:
+    return building.start(manual_dir, data_dir, forked.command, **options)
+
+
+def _kill_tree(build: building.Build) -> None:
     for process in _tree(build):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     build.communicate()
 
 
-def _tree(build: subprocess.Popen) -> list[psutil.Process]:
+def _tree(build: building.Build) -> list[psutil.Process]:
     try:
-        parent = psutil.Process(build.pid)
-        return [parent, *parent.children(recursive=True)]
+        return [build.program, *build.program.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 
 
-def _workers_at_work(build: subprocess.Popen, data_dir: pathlib.Path) -> list[psutil.Process]:
+def _workers_at_work(build: building.Build, data_dir: pathlib.Path) -> list[psutil.Process]:
     deadline = time.monotonic() + 60
     while not list((data_dir / building.STAGED).glob("tar-*.part")):
         assert time.monotonic() < deadline
@@ -425,7 +428,7 @@ def _workers_at_work(build: subprocess.Popen, data_dir: pathlib.Path) -> list[ps
 
 
 def test_a_worker_that_is_killed_fails_its_tar_only(slow_tars, tmp_path):
-    build = building.start(slow_tars, tmp_path, num_workers=2)
+    build = _start(slow_tars, tmp_path, num_workers=2)
     _workers_at_work(build, tmp_path)[0].kill()
     log = build.communicate()[1]
     assert build.returncode == 1
@@ -436,21 +439,21 @@ def test_a_worker_that_is_killed_fails_its_tar_only(slow_tars, tmp_path):
 
 
 def test_workers_end_with_their_parent(slow_tars, tmp_path):
-    build = building.start(slow_tars, tmp_path, num_workers=2)
+    build = _start(slow_tars, tmp_path, num_workers=2)
     workers = _workers_at_work(build, tmp_path)
-    build.kill()
+    build.program.kill()
     build.communicate()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
 
 
 def test_an_interrupt_ends_the_workers_and_keeps_finished_tars(slow_tars, tmp_path):
-    build = building.start(slow_tars, tmp_path, num_workers=1)
+    build = _start(slow_tars, tmp_path, num_workers=1)
     deadline = time.monotonic() + 60
     while not list((tmp_path / building.STAGED).glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.005)
     workers = _tree(build)[1:]
-    build.send_signal(signal.SIGINT)
+    build.program.send_signal(signal.SIGINT)
     log = build.communicate()[1]
     assert build.returncode != 0
     assert "KeyboardInterrupt" in log

@@ -1,5 +1,6 @@
 """The stream for `datasets`, and batches for `transformers.SamModel`."""
 
+import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -16,19 +17,26 @@ from tests import building, sam, strategies
 pytestmark = pytest.mark.usefixtures("threads")
 
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
-datasets = pytest.importorskip("datasets", reason="the extra [huggingface] is not installed")
-transformers = pytest.importorskip(
-    "transformers", reason="the extra [huggingface] is not installed"
-)
+if not all(map(importlib.util.find_spec, ("datasets", "transformers"))):
+    pytest.skip("the extra [huggingface] is not installed", allow_module_level=True)
 
-from datasets.distributed import split_dataset_by_node  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
-from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil  # noqa: E402
 
-from sa1b_tfds import huggingface  # noqa: E402
 from sa1b_tfds.torch import SA1BDataset, TransformersCollate  # noqa: E402
 
 SIZE = {"height": 60, "width": 90}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    """When these tests run: each process collects them, and to import it takes seconds."""
+    global datasets, huggingface, pil_sam, transformers
+    import datasets
+    import datasets.distributed
+    import transformers
+    from transformers.models.sam import image_processing_pil_sam as pil_sam
+
+    from sa1b_tfds import huggingface
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +119,7 @@ def test_it_goes_on_from_a_state(tars, form):
 @pytest.mark.parametrize("form", ["plain", "gzip"])
 def test_nodes_and_workers_share_the_tars(tars, form):
     stream = huggingface.streaming(building.FORMS[form](tars)).select_columns(["image_id"])
-    nodes = [ids(split_dataset_by_node(stream, rank, 3)) for rank in range(3)]
+    nodes = [ids(datasets.distributed.split_dataset_by_node(stream, rank, 3)) for rank in range(3)]
     assert [len(node) for node in nodes] == [4, 4, 4]
     assert sorted(i for node in nodes for i in node) == list(range(12))
     loader = DataLoader(stream, batch_size=None, num_workers=2)
@@ -155,7 +163,7 @@ def photos(tmp_path_factory):
 def test_batches_equal_those_of_sam_processor(photos):
     items = [photos[i] for i in range(len(photos))]
     ours = TransformersCollate(masks_per_image=4)(items)
-    processor = transformers.SamProcessor(SamImageProcessorPil())
+    processor = transformers.SamProcessor(pil_sam.SamImageProcessorPil())
     full = SA1BDataset(photos._images.parts[0].archive.archive.path)
     for i, (image, _, metadata) in enumerate(items):
         boxes = metadata["bbox"][:4].clone()

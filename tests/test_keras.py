@@ -15,13 +15,19 @@ import tensorflow as tf
 from sa1b_tfds.masks import rle, tf_rasterize
 from tests import forked, sam
 
-pytest.importorskip("keras_hub", reason="needs the extra 'keras'")
-
-import keras
-
-from sa1b_tfds import keras as sam_keras
+if importlib.util.find_spec("keras_hub") is None:
+    pytest.skip("needs the extra 'keras'", allow_module_level=True)
 
 BATCH, MASKS, SIDE, GRID = 2, 3, sam.SIDE, sam.SIDE // 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    """When these tests run: each process collects them, and to import it takes seconds."""
+    global keras, sam_keras
+    import keras
+
+    from sa1b_tfds import keras as sam_keras
 
 
 @pytest.fixture(scope="module")
@@ -175,16 +181,16 @@ def load_example():
     return module
 
 
-class Prebuilt(sam_keras.SAMTrainer):
-    """Keras traces a step twice that makes the optimizer's variables."""
-
-    def fit(self, *args, **kwargs):
-        self.optimizer.build(self.trainable_variables)
-        return super().fit(*args, **kwargs)
-
-
 def test_example_learns(capsys, monkeypatch):
     """Several steps an execution, and their number known in advance."""
+
+    class Prebuilt(sam_keras.SAMTrainer):
+        """Keras traces a step twice that makes the optimizer's variables."""
+
+        def fit(self, *args, **kwargs):
+            self.optimizer.build(self.trainable_variables)
+            return super().fit(*args, **kwargs)
+
     example = load_example()
     monkeypatch.setattr(example, "SAMTrainer", Prebuilt)
     monkeypatch.setattr(example, "tiny_sam", functools.partial(example.tiny_sam, 64))

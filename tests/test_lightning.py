@@ -1,44 +1,27 @@
 """SA1BDataModule: the split by tar, the loaders, and a Lightning trainer that fits."""
 
+import importlib.util
+
 import pytest
 
 from tests.building import write_tars
 
 torch = pytest.importorskip("torch", reason="the extra [torch] is not installed")
-lightning = pytest.importorskip("lightning", reason="the extra [torch] is not installed")
+if importlib.util.find_spec("lightning") is None:
+    pytest.skip("the extra [torch] is not installed", allow_module_level=True)
 
-from sa1b_tfds.torch import SA1BDataModule, TransformersCollate  # noqa: E402
-from sa1b_tfds.torch.datamodule import split  # noqa: E402
+from sa1b_tfds import torch as loaders  # noqa: E402
 
-COLLATE = TransformersCollate(masks_per_image=2, image_size=32, mask_size=8)
+COLLATE = loaders.TransformersCollate(masks_per_image=2, image_size=32, mask_size=8)
 
 
-class Tiny(lightning.LightningModule):
-    """Predicts masks from pixels by two convolutions."""
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    """When these tests run: each process collects them, and to import it takes seconds."""
+    global lightning, lightning_models
+    import lightning
 
-    def __init__(self):
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1)
-        )
-        self.seen = {"train": [], "val": []}
-        self.losses = []
-
-    def loss(self, batch, stage):
-        self.seen[stage] += [tuple(masks.sum(dim=(1, 2)).tolist()) for masks in batch["masks"]]
-        logits = self.layers(batch["pixel_values"])
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits, batch["masks"].float())
-
-    def training_step(self, batch, _):
-        loss = self.loss(batch, "train")
-        self.losses.append(loss.item())
-        return loss
-
-    def validation_step(self, batch, _):
-        self.log("val_loss", self.loss(batch, "val"))
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.03)
+    from tests import lightning_models
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +31,8 @@ def tars(tmp_path_factory):
 
 def test_a_trainer_fits(tars, tmp_path):
     lightning.seed_everything(0)
-    module = Tiny()
-    data = SA1BDataModule(
+    module = lightning_models.Tiny()
+    data = loaders.SA1BDataModule(
         tars, batch_size=4, num_workers=0, collate_fn=COLLATE, mask_size=8, keep_aspect=True
     )
     trainer = lightning.Trainer(
@@ -71,46 +54,10 @@ def test_a_trainer_fits(tars, tmp_path):
     assert set(data.train_dataset.source_names).isdisjoint(data.val_dataset.source_names)
 
 
-class Seen(lightning.LightningModule):
-    """Notes the images of each step and validation, and trains nothing."""
-
-    def __init__(self, stop_after=None):
-        super().__init__()
-        self.automatic_optimization = False
-        self.seen, self.validated, self.stop_after = [], 0, stop_after
-
-    def training_step(self, batch, _):
-        self.seen.append([m["image_id"] for m in batch[2]])
-
-    def on_train_batch_end(self, *_):
-        if len(self.seen) == self.stop_after:
-            self.trainer.save_checkpoint(self.trainer.default_root_dir + "/saved.ckpt")
-            raise KeyError("as if it were killed")
-
-    def validation_step(self, batch, _):
-        self.validated += 1
-
-    def configure_optimizers(self):
-        return None
-
-
-def trainer_of(folder, **options):
-    return lightning.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        **options,
-    )
-
-
 def fit(folder, tars, batch_size, stop_after=None, **options):
     """-> (what the model saw, the trainer)."""
-    model = Seen(stop_after)
-    data = SA1BDataModule(
+    model = lightning_models.Seen(stop_after)
+    data = loaders.SA1BDataModule(
         tars,
         batch_size,
         val_fraction=0.25,
@@ -118,7 +65,7 @@ def fit(folder, tars, batch_size, stop_after=None, **options):
         block_size=5,
         **{"num_workers": 0, **options},
     )
-    trainer = trainer_of(folder, max_epochs=3)
+    trainer = lightning_models.trainer_of(folder, max_epochs=3)
     saved = folder / "saved.ckpt"
     if stop_after:
         with pytest.raises(KeyError, match="as if it were killed"):
@@ -157,24 +104,28 @@ def test_a_trainer_resumes_in_mid_epoch(four_tars, tmp_path, batch_size, stop_af
 
 
 def test_overfit_batches_takes_the_same_images_in_each_epoch(four_tars, tmp_path):
-    model = Seen()
-    data = SA1BDataModule(four_tars, 4, num_workers=0, mask_size=8)
-    trainer_of(tmp_path, max_epochs=3, overfit_batches=2).fit(model, data)
+    model = lightning_models.Seen()
+    data = loaders.SA1BDataModule(four_tars, 4, num_workers=0, mask_size=8)
+    lightning_models.trainer_of(tmp_path, max_epochs=3, overfit_batches=2).fit(model, data)
     assert model.seen[:2] == model.seen[2:4] == model.seen[4:]
     assert len(model.seen) == 6
 
 
 def test_validating_a_checkpoint_does_not_move_a_later_training(four_tars, tmp_path):
     fit(tmp_path, four_tars, 4, stop_after=2)
-    data = SA1BDataModule(four_tars, 4, num_workers=0, val_fraction=0.25, mask_size=8, block_size=5)
-    trainer_of(tmp_path).validate(Seen(), data, ckpt_path=tmp_path / "saved.ckpt", verbose=False)
-    model = Seen()
-    trainer_of(tmp_path, max_epochs=1).fit(model, data)
+    data = loaders.SA1BDataModule(
+        four_tars, 4, num_workers=0, val_fraction=0.25, mask_size=8, block_size=5
+    )
+    lightning_models.trainer_of(tmp_path).validate(
+        lightning_models.Seen(), data, ckpt_path=tmp_path / "saved.ckpt", verbose=False
+    )
+    model = lightning_models.Seen()
+    lightning_models.trainer_of(tmp_path, max_epochs=1).fit(model, data)
     assert len(model.seen) == 6
 
 
 def test_loaders(tars):
-    data = SA1BDataModule(tars, batch_size=3, num_workers=1, val_fraction=0.3, mask_size=8)
+    data = loaders.SA1BDataModule(tars, batch_size=3, num_workers=1, val_fraction=0.3, mask_size=8)
     with pytest.raises(RuntimeError, match=r"Call setup\(\) first"):
         data.train_dataloader()
     data.setup("fit")
@@ -193,13 +144,15 @@ def test_loaders(tars):
 
 
 def test_without_validation(tars):
-    data = SA1BDataModule(tars / "sa_000000.tar", num_workers=0, val_fraction=0)
+    data = loaders.SA1BDataModule(tars / "sa_000000.tar", num_workers=0, val_fraction=0)
     data.setup()
     assert len(data.train_dataset) == 4
     assert data.val_dataloader() == []
 
 
 def test_the_split_is_by_name_and_mostly_stays():
+    from sa1b_tfds.torch.datamodule import split
+
     names = [f"sa_{i:06d}.tar" for i in range(100)]
     train, val = split(names, 0.1)
     assert (len(train), len(val)) == (90, 10)
@@ -220,11 +173,11 @@ def test_the_split_is_by_name_and_mostly_stays():
 )
 def test_refused(tars, path, options, message):
     with pytest.raises(ValueError, match=message):
-        SA1BDataModule(tars / path, **options).setup()
+        loaders.SA1BDataModule(tars / path, **options).setup()
 
 
 def test_only_refuses_a_name_that_is_not_there(tars):
-    data = SA1BDataModule(tars, num_workers=0)
+    data = loaders.SA1BDataModule(tars, num_workers=0)
     data.setup()
     with pytest.raises(ValueError, match=r"No such tar, folder or shard: sa_9\.tar"):
         data.train_dataset.only(["sa_9.tar"])
@@ -246,7 +199,7 @@ def test_only_refuses_a_name_that_is_not_there(tars):
 )
 def test_full_size_masks_are_loaded_few_at_a_time(tars, monkeypatch, options, workers, batches):
     monkeypatch.setattr("sa1b_tfds.torch.datamodule.available_cores", lambda: 6)
-    module = SA1BDataModule(tars, val_fraction=0, **options)
+    module = loaders.SA1BDataModule(tars, val_fraction=0, **options)
     module.setup()
     loader = module.train_dataloader()
     assert (loader.num_workers, loader.prefetch_factor) == (workers, batches)

@@ -17,7 +17,6 @@ from PIL import Image, ImageOps
 
 import sa1b_tfds
 from dummy_data import make
-from sa1b_tfds import huggingface
 from sa1b_tfds.examples import jpeg
 from sa1b_tfds.examples.annotations import to_example
 from sa1b_tfds.examples.parts import read_examples
@@ -173,7 +172,7 @@ def test_repacked_tars_are_neutral(source, tmp_path, form):
 
 
 def test_streams_tensors_and_pictures_are_neutral(source):
-    [row] = huggingface.streaming(source / "tars")
+    [row] = sa1b_tfds.huggingface.streaming(source / "tars")
     assert_lies_under(MASK, np.asarray(row["image"]))
     image, masks, _ = SA1BDataset(source / "tars")[0]
     assert_lies_under(masks[0].numpy(), image.permute(1, 2, 0).numpy())
@@ -194,14 +193,14 @@ def test_prepared_data_is_neutral(source, tmp_path, config):
     builder.download_and_prepare(download_config=options, file_format="array_record")
     [example] = builder.as_data_source(split="train")
     assert_lies_under(example["masks"][0], example["image"])
-    [row] = huggingface.streaming(tmp_path, config)
+    [row] = sa1b_tfds.huggingface.streaming(tmp_path, config)
     assert_lies_under(MASK, np.asarray(row["image"]))
 
 
 @pytest.mark.parametrize("image", [*TAGGED.values(), Image.open(io.BytesIO(TAGGED["EXIF 3"]))])
 def test_written_tars_are_neutral(tmp_path, image):
     sa1b_tfds.write_tars([{"image": image, "masks": [MASK]}], tmp_path)
-    [row] = huggingface.streaming(tmp_path)
+    [row] = sa1b_tfds.huggingface.streaming(tmp_path)
     assert_lies_under(MASK, np.asarray(row["image"]))
 
 

@@ -92,12 +92,11 @@ _CROPS = {"flip": 0.5, "scale_range": (0.5, 2.0)}
     ("source", "fields"),
     [
         ("segment_anything/original", {}),
-        ("segment_anything/original", _CROPS),
-        ("segment_anything/original", {"colour_jitter": 0.5}),
+        ("segment_anything/original", {**_CROPS, "colour_jitter": 0.5}),
         ("tars", _CROPS),
         ("official", _CROPS),
     ],
-    ids=["whole", "crops", "colours", "tars", "official"],
+    ids=["whole", "crops and colours", "tars", "official"],
 )
 def test_images_alone(of, tars, official_data, monkeypatch, source, fields):
     sources = {"tars": lambda: _of_tars(tars), "official": lambda: official_data}
