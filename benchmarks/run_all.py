@@ -129,7 +129,7 @@ COMPARISONS = (
         in_readme=True,
     ),
     Comparison(
-        "processor time of an image in these batches",
+        "CPU time for an image of these batches",
         _ALTERNATIVES,
         rf"- `training_dataset` of `original`: .*? {_NUMBER} ms",
         rf"- The fastest alternative, .*? {_NUMBER} ms",
@@ -139,7 +139,7 @@ COMPARISONS = (
         in_readme=True,
     ),
     Comparison(
-        "memory of all processes that make them",
+        "memory of all their processes",
         _ALTERNATIVES,
         rf"- `training_dataset` of `original`: .*? {_NUMBER} MB",
         rf"- The fastest alternative, .*? {_NUMBER} MB",

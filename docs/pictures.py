@@ -31,7 +31,14 @@ def main(folder: pathlib.Path) -> None:
         return show.show_batch(next(iter(sa1b_tfds.training_dataset(source, config))), 4, 512)
 
     # As the README's lines draw it: enlarged so far that no part of the square is padding.
-    config = sa1b_tfds.TrainingConfig(batch_size=2, image_size=512, scale_range=(1.6, 1.8), seed=5)
+    config = sa1b_tfds.TrainingConfig(
+        batch_size=2,
+        image_size=512,
+        mask_size=512,
+        masks_per_image=16,
+        scale_range=(1.6, 1.8),
+        seed=7,
+    )
     first = next(iter(sa1b_tfds.training_dataset(source, config)))
     save(show.show_batch(first), folder / "batch.jpg", 1060)
     save(
