@@ -19,17 +19,31 @@ from tests.s3_server import BUCKET, KEY, SECRET, Server, serving
 
 TARS, DATA = f"s3://{BUCKET}/tars", f"s3://{BUCKET}/data"
 
-# Commands one after the other in one process, whose workers are threads: a start takes seconds.
+# Commands one after the other in one process. Its workers are processes, or threads of its own to
+# save their start.
 _COMMANDS = """
 import json, sys
 from sa1b_tfds.cli.main import main
-from tests.threads import Thread, workers_are
-with workers_are(Thread):
+from tests.threads import PROCESS, Thread, workers_are
+with workers_are(PROCESS if sys.argv[2] == "processes" else Thread):
     for command in json.loads(sys.argv[1]):
         try:
             print(main(command), flush=True)
         except SystemExit as e:
             print(e.code, flush=True)
+"""
+
+# What another process writes after a folder was listed, as the workers of a build do.
+_LOOKS = f"""
+import boto3
+from etils import epath
+from sa1b_tfds.core import stores
+
+folder = epath.Path("s3://{BUCKET}/looked-at")
+stores.look_anew(folder)
+for number in range(2):
+    boto3.client("s3").put_object(Bucket="{BUCKET}", Key=f"looked-at/{{number}}", Body=b"")
+    print([path.name for path in folder.iterdir()])
 """
 
 
@@ -45,11 +59,11 @@ def store(tmp_path_factory):
         yield folder, server
 
 
-def _start(server: Server, *commands: list[str]) -> subprocess.Popen:
+def _start(server: Server, *commands: list[str], workers: str = "threads") -> subprocess.Popen:
     # One try, and those of s3fs, so that a server that is gone is known after seconds.
     environment = {**server.environment, "EPATH_USE_TF": "false", "AWS_MAX_ATTEMPTS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", _COMMANDS, json.dumps(commands)],
+        [sys.executable, "-c", _COMMANDS, json.dumps(commands), workers],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -89,6 +103,7 @@ def ran(store):
     """The output of commands that work, and the requests of all."""
     server = store[1]
     server.requests.clear()
+    local = store[0] / "plain-gzip-plain"
     commands = [
         ["verify", TARS],
         ["verify", f"{TARS}/sa_000001.tar", "--deep"],
@@ -96,7 +111,9 @@ def ran(store):
         _build(DATA),
         _build(DATA, "--plan"),
         _build(DATA),
-        ["build", str(store[0] / "plain-gzip-plain"), "--data-dir", f"s3://{BUCKET}/from-disk"],
+        ["build", str(local), "--data-dir", f"s3://{BUCKET}/from-disk"],
+        ["build", str(local / "sa_000000.tar"), "--data-dir", f"s3://{BUCKET}/one"],
+        _build(f"s3://{BUCKET}/one"),
         _build(str(store[0] / "to-disk")),
         _build(DATA, "--add"),
         _build(f"s3://{BUCKET}/other", "--file-format", "array_record"),
@@ -114,7 +131,10 @@ def test_tars_are_verified_planned_and_built(ran):
         "sa_000000.tar: there, .*\nsa_000001.tar: there, .*\n2 of 2 tars to convert, .*\n0\n"
         "8 images of 2 tars in 2 shards, .*; 0 skipped\n0\n"
         ".*\n.*\nNothing to convert: 2 tars, all finished\n0\n"
-        "(8 images of 2 tars in 2 shards, .*; 0 skipped\n0\n){3}"
+        "8 images of 2 tars in 2 shards, .*; 0 skipped\n0\n"
+        "8 images of 2 tars in 2 shards, .*; 0 skipped\n0\n"
+        "4 images of 1 tar in 1 shard, .*; 0 skipped\n0\n1\n"
+        "8 images of 2 tars in 2 shards, .*; 0 skipped\n0\n"
         "2\n1\n",
         ran[0],
     )
@@ -127,12 +147,13 @@ def test_build_from_s3_to_s3_is_that_of_local_tars(store, ran):
 
 def test_what_cannot_be_in_a_store_is_refused(ran):
     extended, array_record = ran[1].splitlines()[-2:]
+    assert "without 1 of the tars (sa_000001.tar). In an object store it cannot be" in ran[1]
     assert f"{DATA} is in an object store, where data cannot be extended" in extended
     assert "array_record is written by a library that knows local files only" in array_record
 
 
 def test_requests_are_few_and_the_store_copies_by_itself(ran):
-    commands, tars = 10, 2
+    commands, tars = 12, 2
     of_a_tar = [line for line in ran[2] if f"GET /{BUCKET}/tars/" in line]
     assert len(of_a_tar) <= 3 * commands * tars
     assert len(ran[2]) <= 50 * commands
@@ -153,6 +174,11 @@ def test_a_second_build_leaves_the_data_of_the_first(tmp_path):
     with pytest.raises(FolderInUse, match="Another build has finished"):
         copy_shards([staged], [folder / "x-train.tfrecord-00000-of-00003"])
     assert sorted(path.name for path in folder.iterdir()) == ["dataset_info.json", *names]
+
+
+def test_what_others_write_is_seen(store):
+    done = store[1].run(_LOOKS, EPATH_USE_TF="false")
+    assert done.stdout == "['0']\n['0', '1']\n", done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -176,14 +202,16 @@ def interrupted(store, ran):
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     on_receipt("stopped", threading.Thread(target=server.pause).start)
-    with _start(server, _build(f"s3://{BUCKET}/stopped", "--workers", "1")) as process:
+    build = _build(f"s3://{BUCKET}/stopped", "--workers", "1")
+    commands = [build, build, ["verify", TARS]]
+    with _start(server, *commands) as process:
         out, err = process.communicate()
     server.on_request = lambda line: None
     server.go_on()
     assert not _shards_of(server, "killed") | _shards_of(server, "stopped")
     server.requests.clear()
     builds = [_build(f"s3://{BUCKET}/{data}") for data in ("killed", "stopped")]
-    with _start(server, *builds) as process:
+    with _start(server, *builds, workers="processes") as process:
         said = process.communicate()
     assert process.returncode == 0, said
     return out, err, list(server.requests)
@@ -191,9 +219,12 @@ def interrupted(store, ran):
 
 def test_a_server_that_stops_is_named_with_the_tar(interrupted):
     out, err, _ = interrupted
-    assert out == "1\n"
+    assert out == "1\n1\n1\n"
     assert "sa_000001.tar: failed: " in err
-    assert err.splitlines()[-1] == "sa1b build: 1 of 2 failed: sa_000001.tar"
+    first, second, verify = err.splitlines()[-3:]
+    assert first == "sa1b build: 1 of 2 failed: sa_000001.tar"
+    assert second.startswith(f"sa1b build: s3://{BUCKET}/stopped: Could not connect to the")
+    assert verify.startswith(f"sa1b verify: {TARS}: Could not connect to the endpoint")
 
 
 def test_interrupted_builds_are_finished_without_the_finished_tar(store, interrupted):

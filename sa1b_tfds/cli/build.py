@@ -101,7 +101,7 @@ def _build(options: argparse.Namespace) -> int:
     from etils import epath
 
     from sa1b_tfds.building.report import print_summary
-    from sa1b_tfds.core import files
+    from sa1b_tfds.core import files, stores
     from sa1b_tfds.segment_anything.build import build
     from sa1b_tfds.segment_anything.build_config import BuildConfig
     from sa1b_tfds.segment_anything.configs import ALL
@@ -133,10 +133,13 @@ def _build(options: argparse.Namespace) -> int:
             missing_ids=options.missing_ids,
         )
     if options.plan:
-        return 0 if _print_build_plan(plan(config)) else 1
+        with stores.errors_named(options.tars):
+            planned = plan(config)
+        return 0 if _print_build_plan(planned) else 1
     try:
         configs = list(filter(None, (config, config.of_also())))
-        reports = [build(one) for one in configs]
+        with stores.errors_named(options.tars):
+            reports = [build(one) for one in configs]
     except KeyboardInterrupt:
         print("Interrupted. Run the same command again; it continues.", file=sys.stderr)
         raise

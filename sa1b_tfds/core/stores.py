@@ -14,9 +14,8 @@ from etils import epath
 
 from sa1b_tfds.core import files
 
-# Their errors are of kinds of their own, which are no OSErrors.
-_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "tensorflow")
-_NAMELESS = (OSError, PermissionError)  # as s3fs raises them
+# Their errors are of kinds of their own, or the cause of an OSError without a name.
+_LIBRARIES = ("botocore.", "aiohttp.", "gcsfs.", "google.auth.", "tensorflow.python.framework.")
 
 
 class StoreError(OSError):
@@ -29,9 +28,9 @@ def errors_named(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        is_stores = type(e).__module__.partition(".")[0] in _LIBRARIES
-        is_nameless = type(e) in _NAMELESS and getattr(e, "errno", None) is None
-        if isinstance(e, StoreError) or not (is_stores or is_nameless):
+        modules = [f"{type(each).__module__}." for each in (e, e.__cause__)]
+        of_library = any(module.startswith(_LIBRARIES) for module in modules)
+        if isinstance(e, StoreError) or not of_library:
             raise
         text = " ".join(str(e).split()) or type(e).__name__
         raise StoreError(text if what in text else f"{what}: {text}") from e

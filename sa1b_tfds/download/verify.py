@@ -94,11 +94,13 @@ def verify_folder(
     """
     files.refuse_s3_of_tensorflow(folder)
     folder = Path(folder) if files.is_local(folder) else epath.Path(folder)
-    if not folder.exists():
+    with stores.errors_named(str(folder)):
+        is_there, is_folder = folder.exists(), folder.is_dir()
+    if not is_there:
         raise FileNotFoundError(f"{folder} is not there: name the folder of the tars, or one tar.")
     first = first_of_range(start, end)
     workers = worker_count(workers)
-    only = None if folder.is_dir() else folder.name
+    only = None if is_folder else folder.name
     if only is not None:
         if (start, end) != (None, None):
             raise ValueError(f"A range of numbers is for a folder, and {folder} is one tar.")

@@ -33,6 +33,8 @@ from sa1b_tfds.segment_anything.build_state import BuildState, read_state
 from sa1b_tfds.segment_anything.ensure import ensure_tars
 from sa1b_tfds.tars.archive import TarArchive
 
+_NOT_EXTENDED = "In an object store it cannot be extended: build all tars in another data_dir."
+
 
 def build(config: BuildConfig) -> Mapping[str, Any]:
     """Builds, or goes on where an earlier build ended.
@@ -102,9 +104,10 @@ def _tasks_of(
 def _refuse_new(state: BuildState, config: BuildConfig) -> None:
     new = state.new()
     if state.is_prepared and new and not config.add:
+        how = "Extend it with --add." if state.folder.is_local else _NOT_EXTENDED
         raise ValueError(
             f"{state.folder.path} is prepared already, without {len(new)} of the tars"
-            f" ({first_few(sorted(new))}). Extend it with --add."
+            f" ({first_few(sorted(new))}). {how}"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from etils import epath
 
 from sa1b_tfds.building.tar_deletion import DeleteTars, TarDeletion
-from sa1b_tfds.core import files
+from sa1b_tfds.core import files, stores
 from sa1b_tfds.core.problems import OnError
 from sa1b_tfds.core.processes import worker_count
 from sa1b_tfds.segment_anything import configs
@@ -103,7 +103,7 @@ class BuildConfig:
             own = {own.name: own for own in configs.ALL}
             config = own[self.config].only(self.image_ids)
         try:
-            with _without_line_of_tfds():
+            with _without_line_of_tfds(), stores.errors_named(str(self.data_dir)):
                 return Builder(
                     config=config,
                     data_dir=self.data_dir,
