@@ -79,6 +79,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One more than there are cores: a sixth of the time, tests wait for a disk or a process."""
+    from sa1b_tfds.core.processes import available_cores
+
+    return available_cores() + 1
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Without --dist a file's tests stay in one process: they share what it has built."""
     if config.option.dist != "load":
