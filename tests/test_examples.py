@@ -118,8 +118,8 @@ def test_a_record_longer_than_its_shard_is_an_error(tmp_path, length):
             read()
 
 
-@pytest.mark.parametrize("lost", [False, True])
-def test_records_are_read_by_the_list_that_a_build_writes(places, tmp_path, monkeypatch, lost):
+@pytest.mark.parametrize("the_list", ["is there", "is lost", "is of other shards"])
+def test_records_are_read_by_the_list_that_a_build_writes(places, tmp_path, monkeypatch, the_list):
     folder = shutil.copytree(places["tfrecord version"][0], tmp_path / "data")
     listed = np.fromfile(folder / record_ends.NAME, record_ends.DTYPE)
     parts = find_parts(folder)
@@ -131,12 +131,14 @@ def test_records_are_read_by_the_list_that_a_build_writes(places, tmp_path, monk
     monkeypatch.setattr(
         record_files, "tfrecord_ends", lambda path: looked.append(path) or found_by_headers(path)
     )
-    if lost:
+    if the_list == "is lost":
         (folder / record_ends.NAME).unlink()
+    if the_list == "is of other shards":
+        (listed + 16).tofile(folder / record_ends.NAME)
     for part in parts:
         ids = [part.example(i).image_id for i in range(part.count())]
         assert ids == [example.image_id for example in part.examples(Problems())]
-    assert looked == ([part.path for part in parts] if lost else [])
+    assert looked == ([] if the_list == "is there" else [part.path for part in parts])
 
 
 @pytest.mark.parametrize("config", ["tfrecord", "array_record"])
