@@ -25,6 +25,7 @@ from sa1b_tfds.building.prepared import Folder
 from sa1b_tfds.building.staging import Staging
 from sa1b_tfds.core.problems import BadInput
 from sa1b_tfds.core.running import pool
+from sa1b_tfds.core.running.progress import TaskProgress
 from sa1b_tfds.examples.image_ids import repeated
 from sa1b_tfds.segment_anything import build as sa1b_build
 from sa1b_tfds.segment_anything.segment_anything_dataset_builder import Builder
@@ -524,6 +525,22 @@ def test_room_for_an_unpacked_tar_a_worker_is_counted_before(tars, tmp_path, mon
         _build(packed, tmp_path, num_workers=workers)
     monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: needed)
     _build(packed, tmp_path, num_workers=workers)
+
+
+def test_the_room_of_a_tar_that_has_ended_is_free_at_once(tars, tmp_path, monkeypatch):
+    """Not only when its event was handled: the next tar may begin before."""
+    packed = building.packed(tars)
+    sizes = [int(1.06 * path.stat().st_size) for path in packed.iterdir()]
+    needed = sum(sizes) + max(sizes)
+    monkeypatch.setattr("sa1b_tfds.core.files.free_bytes", lambda folder: needed)
+    handle = TaskProgress.handle
+
+    def handle_late(progress, event):
+        time.sleep(0.2)
+        handle(progress, event)
+
+    monkeypatch.setattr(TaskProgress, "handle", handle_late)
+    _build(packed, tmp_path, num_workers=1)
 
 
 @pytest.mark.usefixtures("processes")

@@ -69,6 +69,7 @@ class ProcessPool:
                 on_event=on_event,
                 before=before,
                 after=after,
+                on_ended=space.end,
             )
         finally:
             space.close()
@@ -164,8 +165,10 @@ class _Space:
             if isinstance(event, Running) and name in self._to_come:
                 left = max(0.0, 1 - event.bytes / max(1, task.source_bytes()))
                 self._to_come[name] = int(left * self._expected[name])
-            elif isinstance(event, Ended):
-                self._to_come.pop(name, None)
-                if isinstance(event.error, files.DiskFull):
-                    self._full = True
-                self._forget(task)
+
+    def end(self, task: Task, error: Exception | None) -> None:
+        with self._lock:
+            self._to_come.pop(task.name, None)
+            if isinstance(error, files.DiskFull):
+                self._full = True
+            self._forget(task)

@@ -82,6 +82,7 @@ class Ended:
 
 
 Event = Started | Fetching | Running | Ended
+OnEnded = Callable[[Task, Exception | None], None]
 
 
 def run(
@@ -91,10 +92,12 @@ def run(
     on_event: Callable[[Event], None] = lambda event: None,
     before: Callable[[Task, OnFetched], None] = lambda task, on_fetched: None,
     after: Callable[[Task], None] = lambda task: None,
+    on_ended: OnEnded = lambda task, error: None,
 ) -> None:
     """Runs tasks in processes, and calls `on_event` with what `events` yields, in this thread."""
-    with contextlib.closing(events(tasks, num_workers, before=before, after=after)) as all_events:
-        for event in all_events:
+    said = events(tasks, num_workers, before=before, after=after, on_ended=on_ended)
+    with contextlib.closing(said):
+        for event in said:
             on_event(event)
 
 
@@ -104,6 +107,7 @@ def events(
     *,
     before: Callable[[Task, OnFetched], None] = lambda task, on_fetched: None,
     after: Callable[[Task], None] = lambda task: None,
+    on_ended: OnEnded = lambda task, error: None,
 ) -> Generator[Event, None, None]:
     """Runs tasks in `num_workers` processes. What fails does not stop the others.
 
@@ -115,7 +119,9 @@ def events(
       num_workers: how many at a time.
       before: called before a task is given to a process, in that worker's thread, with a function
         to report fetched bytes to. What it raises fails the task.
-      after: called in the same way once the task is finished.
+      after: called in the same way once the task is finished. What it raises fails the task.
+      on_ended: called in that thread with a task and what failed it, before another is begun there.
+        An event may come later.
     """
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     total = 0
@@ -125,7 +131,7 @@ def events(
     said: queue.SimpleQueue[Event] = queue.SimpleQueue()
     processes = [Process() for _ in range(min(num_workers, total))]
     for process in processes:
-        arguments = (process, waiting, said.put, before, after)
+        arguments = (process, waiting, said.put, before, after, on_ended)
         threading.Thread(target=_work_off, args=arguments, daemon=True).start()
     try:
         ended = 0
@@ -143,6 +149,7 @@ def _work_off(
     say: Callable[[Event], None],
     before: Callable[[Task, OnFetched], None],
     after: Callable[[Task], None],
+    on_ended: OnEnded,
 ) -> None:
     while True:
         try:
@@ -160,6 +167,7 @@ def _work_off(
             after(task)
         except Exception as e:
             error = e
+        on_ended(task, error)
         say(Ended(task, error, result))
 
 
