@@ -92,12 +92,18 @@ class _There:
     """Which of the images are in tars that are there."""
 
     def __init__(self, ids: IdSet):
-        self.left = ids.ids
+        self._ids = ids
+        self._found = np.zeros(len(ids), bool)
         self.indexed: dict[str, int] = {}
         self.numbers: set[int] = set()  # of tars that have no other images
         self.known: list[KnownTars] = []
         self.problems: list[BadInput] = []
         self.unnamed = 0
+
+    @property
+    def left(self) -> np.ndarray:
+        """int64, ascending: the ids that no tar has so far."""
+        return self._ids.ids[~self._found]
 
     def look_into(self, archives: Sequence[Archive]) -> None:
         if not archives:
@@ -119,12 +125,13 @@ class _There:
             if len(ids):
                 ends = np.array([ids.min(), ids.max()])
                 self.known.append(KnownTars.of(ends, np.array([number, number])))
-        own = np.intersect1d(ids, self.left)
-        if len(own):
+        places = np.unique(np.searchsorted(self._ids.ids, ids[self._ids.has(ids)]))
+        places = places[~self._found[places]]
+        if len(places):
             base = archive.name.rpartition("/")[2]
             name = base if number is None else tar_name(number)
-            self.indexed[name] = self.indexed.get(name, 0) + len(own)
-            self.left = np.setdiff1d(self.left, own, assume_unique=True)
+            self.indexed[name] = self.indexed.get(name, 0) + len(places)
+            self._found[places] = True
 
 
 def _ids_of(archive: Archive) -> tuple[np.ndarray, list[BadInput]]:
