@@ -35,17 +35,7 @@ def test_a_trainer_fits(tars, tmp_path):
     data = loaders.SA1BDataModule(
         tars, batch_size=4, num_workers=0, collate_fn=COLLATE, mask_size=8, keep_aspect=True
     )
-    trainer = lightning.Trainer(
-        max_epochs=12,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        default_root_dir=tmp_path,
-    )
+    trainer = lightning_models.trainer_of(tmp_path, max_epochs=12, log_every_n_steps=1)
     trainer.fit(module, data)
     assert len(module.losses) == 12 * 2  # two tars of four images in batches of four
     assert module.losses[-1] < 0.7 * module.losses[0]

@@ -10,9 +10,12 @@ before its last step leaves none, and the staged tars, from which the next build
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from etils import epath
 
@@ -30,6 +33,24 @@ def is_published(folder: epath.Path) -> bool:
     return (folder / INFO).exists()
 
 
+def refuse_in_store(folder: epath.Path, file_format: Any) -> None:
+    """Raises a ValueError for what cannot be built in a folder of an object store.
+
+    file_format: TFDS's, or its name.
+    """
+    if is_published(folder):
+        raise ValueError(
+            f"{folder} is in an object store, where data is not overwritten: remove it first, or"
+            " name another data_dir."
+        )
+    if getattr(file_format, "value", file_format) == "array_record":
+        raise ValueError(
+            "array_record is written by a library that knows local files only, and"
+            f" {folder} is in an object store: build tfrecord there, or build to a disk and copy"
+            " the folder, dataset_info.json last."
+        )
+
+
 def copy_shards(staged: Sequence[epath.Path], shards: Sequence[epath.Path]) -> None:
     """Copies staged shards to their places in one folder, and removes other shards there.
 
@@ -45,6 +66,19 @@ def copy_shards(staged: Sequence[epath.Path], shards: Sequence[epath.Path]) -> N
             path.unlink()
     with ThreadPoolExecutor(_THREADS) as threads:
         list(threads.map(stores.copy, staged, shards))
+
+
+@contextlib.contextmanager
+def written_on_disk(version: epath.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """Gives a local folder in place of the data's, and publishes what is in it if nothing fails.
+
+    Gives another local folder as well, for what is not to stay.
+    """
+    root = version.parents[2]  # of the dataset, the config and the version
+    with tempfile.TemporaryDirectory() as scratch:
+        local = pathlib.Path(scratch) / "data"
+        yield local / version.relative_to(root), pathlib.Path(scratch) / "downloads"
+        publish(local, root)
 
 
 def publish(local: pathlib.Path, root: epath.Path) -> None:

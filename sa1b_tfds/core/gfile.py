@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from etils import epath
 
 from sa1b_tfds.core import files
+from sa1b_tfds.core.positioned import Positioned
 
 _BUFFER = 2**20  # a read of TensorFlow's takes longer than one of Python's buffer
 
@@ -37,35 +38,21 @@ def _gfile(path: epath.PathLike, mode: str) -> Any:
     return tf.io.gfile.GFile(os.fspath(path), mode)
 
 
-class _Reading(io.RawIOBase):
+class _Reading(Positioned):
     def __init__(self, path: epath.PathLike):
-        self._size = files.stat_of(path).bytes
+        super().__init__(files.stat_of(path).bytes)
         self._file = _gfile(path, "rb")
-        self._position = 0
-        self._is_there = True  # whether TensorFlow's file is at that position
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        position = max(0, start + offset)
-        self._is_there = self._is_there and position == self._position
-        self._position = position
-        return position
+        self._files_position = 0
 
     def readinto(self, buffer: Any) -> int:
         if self._position >= self._size:
             return 0
-        if not self._is_there:
+        if self._position != self._files_position:
             self._file.seek(self._position)
-            self._is_there = True
         data = self._file.read(min(len(buffer), self._size - self._position))
         buffer[: len(data)] = data
         self._position += len(data)
+        self._files_position = self._position
         return len(data)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from etils import epath
 
 from sa1b_tfds.core import files, gfile
+from sa1b_tfds.core.positioned import Positioned
 
 _AHEAD = 8 * 2**20  # at 100 MB/s a request takes 80 ms, so that its latency hardly counts
 
@@ -67,25 +68,13 @@ def _opened(path: epath.PathLike, ahead: int) -> BinaryIO:
     return gfile.opened(path) if ahead else gfile.opened(path, buffer=0)
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(Positioned):
     """A file in an object store, of which each read is one request."""
 
     def __init__(self, path: epath.PathLike):
         self.name = os.fspath(path)
-        self._position = 0
         with _errors_named(path):
-            self._size = files.stat_of(path).bytes
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
+            super().__init__(files.stat_of(path).bytes)
 
     def readinto(self, buffer: Any) -> int:
         end = min(self._position + len(buffer), self._size)

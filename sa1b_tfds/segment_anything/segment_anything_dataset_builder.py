@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from sa1b_tfds.building.conversion_task import (
     unique_examples,
 )
 from sa1b_tfds.building.engines import choose_engine
-from sa1b_tfds.building.published import publish
+from sa1b_tfds.building.published import refuse_in_store, written_on_disk
 from sa1b_tfds.building.report import write_report
 from sa1b_tfds.building.shard_order import shuffled
 from sa1b_tfds.building.staging import FinishedTar
@@ -216,7 +215,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             return
         refuse_what_cannot_apply(config)
         if not self._folder.is_local:
-            self._refuse_in_store(kwargs["file_format"])
+            refuse_in_store(self.data_path, kwargs["file_format"] or self.info.file_format)
         in_folder = f"in {self._folder.path.parent}: make room there and build again; finished tars"
         with self._folder.locked(), files.full_disk_named(f"{in_folder} are kept."):
             self._folder.clean()
@@ -245,21 +244,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             self.info.read_from_directory(self.data_path)
             self.info.set_file_format(self._original_state.get("file_format"))
 
-    def _refuse_in_store(self, file_format: Any) -> None:
-        """Raises a ValueError for what cannot be built in an object store."""
-        if self._folder.exists():
-            raise ValueError(
-                f"{self.data_path} is in an object store, where data is not overwritten: remove it"
-                " first, or name another data_dir."
-            )
-        chosen = file_format or self.info.file_format
-        if getattr(chosen, "value", chosen) == "array_record":
-            raise ValueError(
-                "array_record is written by a library that knows local files only, and"
-                f" {self.data_path} is in an object store: build tfrecord there, or build to a disk"
-                " and copy the folder, dataset_info.json last."
-            )
-
     @contextlib.contextmanager
     def _published(self, kwargs: dict[str, Any]) -> Iterator[None]:
         """Has TFDS write the metadata of data in an object store to a local folder, then moves it.
@@ -270,16 +254,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
             yield
             return
         version = self.data_path
-        root = version.parents[2]  # of the dataset, the config and the version
-        with tempfile.TemporaryDirectory() as scratch:
-            local = pathlib.Path(scratch) / "data"
-            kwargs.setdefault("download_dir", os.path.join(scratch, "downloads"))
-            self._data_dir = os.fspath(local / version.relative_to(root))
+        with written_on_disk(version) as (folder, downloads):
+            kwargs.setdefault("download_dir", downloads)
+            self._data_dir = os.fspath(folder)
             try:
                 yield
             finally:
                 self._data_dir = os.fspath(version)
-            publish(local, root)
         self.info.read_from_directory(version)
 
     @contextlib.contextmanager
